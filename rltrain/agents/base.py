@@ -1,0 +1,181 @@
+"""Agents: an algorithm plus its bookkeeping. The algorithm holds the numbers, the agent everything around them."""
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+
+from rltrain.backends.base import Backend
+from rltrain.errors import NonFiniteError
+from rltrain.structures import Array, Progress, Transition, UpdateSchedule
+from rltrain.tracking import EpisodeStatistics
+
+Actor = Any
+
+
+class Algorithm(Protocol):
+    """The numerical part, the only part that is written once per backend.
+
+    `snapshot` returns {"policy": what acting needs, "training": the rest}, as arrays and plain data.
+    """
+
+    schedule: UpdateSchedule
+    backend: Backend
+    num_envs: int
+    actor_seed: int
+
+    def init_actor(self, num_envs: int, seed: int) -> Actor:
+        """Return what acting carries for `num_envs` copies: recurrent carry, noise, its own random stream."""
+
+    def act(
+        self, actor: Actor, observations: Array, states: Array | None = None, *, explore: bool, progress: Progress
+    ) -> tuple[Actor, Array, dict[str, Array]]:
+        """Return the next actor, actions (N, *A) and what `record` wants back. Changes nothing learned."""
+
+    def reset_actor(self, actor: Actor, done: Array) -> Actor:
+        """Forget what belongs to episodes that ended; `done` is (N,) bool."""
+
+    def actor_snapshot(self, actor: Actor) -> dict[str, Any]:
+        """Return the actor as arrays and plain data."""
+
+    def restore_actor(self, snapshot: dict[str, Any]) -> Actor:
+        """Return the actor that `snapshot` was taken of."""
+
+    def record(self, transition: Transition) -> None:
+        """Store one transition of all copies."""
+
+    def update(self, progress: Progress) -> dict[str, float]:
+        """Learn from what was recorded; return metrics by tag."""
+
+    def is_finite(self) -> bool:
+        """Tell whether every learned number is finite."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything as arrays and plain data."""
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put everything back; a snapshot that holds only "policy" restores only that."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a dry run shows: parameters, memory in bytes, gradient steps per update."""
+
+
+class Agent:
+    """One agent of any algorithm and backend: acts, hands transitions over, learns when due, keeps its statistics."""
+
+    def __init__(self, algorithm: Algorithm, *, name: str = "agent") -> None:
+        self.algorithm = algorithm
+        self.backend = algorithm.backend
+        self.name = name
+        self.num_envs = algorithm.num_envs
+        self.statistics = EpisodeStatistics(self.num_envs)
+        self.metrics: dict[str, float] = {}
+        self.updates = 0
+        self._actor = algorithm.init_actor(self.num_envs, algorithm.actor_seed)
+        self._evaluation_actor: Actor = None
+        self._outputs: dict[str, Array] = {}
+
+    def pre_interaction(self, timestep: int, timesteps: int) -> None:
+        """Do what comes before a timestep; nothing for the built-in algorithms, a hook for one's own."""
+
+    def act(
+        self,
+        observations: Array,
+        states: Array | None = None,
+        *,
+        timestep: int,
+        timesteps: int,
+        explore: bool = True,
+        evaluation: bool = False,
+    ) -> np.ndarray:
+        """Return actions (N, *A) for observations (N, *O); with `evaluation`, by the actor of `begin_evaluation`."""
+        actor = self._evaluation_actor if evaluation else self._actor
+        actor, actions, outputs = self.algorithm.act(
+            actor,
+            self.backend.asarray(observations),
+            None if states is None else self.backend.asarray(states),
+            explore=explore,
+            progress=Progress(timestep, timesteps),
+        )
+        if evaluation:
+            self._evaluation_actor = actor
+        else:
+            self._actor = actor
+            self._outputs = {key: self.backend.to_numpy(value) for key, value in outputs.items()}
+        return self.backend.to_numpy(actions)
+
+    def record_transition(
+        self,
+        *,
+        observations: Array,
+        states: Array | None,
+        actions: Array,
+        rewards: Array,
+        next_observations: Array,
+        next_states: Array | None,
+        terminated: Array,
+        truncated: Array,
+        valid: Array | None = None,
+        infos: dict[str, Any],
+        timestep: int,
+        timesteps: int,
+    ) -> None:
+        """Hand one transition of all copies to the algorithm and to the statistics."""
+        self.algorithm.record(
+            Transition(
+                observations, states, actions, next_observations, next_states,
+                rewards, terminated, truncated, valid, infos, self._outputs,
+            )
+        )  # fmt: skip
+        done = self.statistics.record(rewards, terminated, truncated, valid)
+        if done is not None:
+            self._actor = self.algorithm.reset_actor(self._actor, done)
+
+    def post_interaction(self, timestep: int, timesteps: int) -> None:
+        """Learn, if an update is due after this timestep.
+
+        Raises NonFiniteError if a loss or a parameter came out as NaN or infinity.
+        """
+        if not self.algorithm.schedule.is_due(timestep):
+            return
+        self.metrics = self.algorithm.update(Progress(timestep, timesteps))
+        self.updates += 1
+        bad = [tag for tag, value in self.metrics.items() if not math.isfinite(value)]
+        if bad or not self.algorithm.is_finite():
+            what = ", ".join(f"{tag}={self.metrics[tag]}" for tag in bad) or "a parameter"
+            raise NonFiniteError(
+                f"agents.{self.name}: {what} is not finite after update {self.updates} at timestep {timestep}; "
+                "lower learning_rate or grad_norm_clip, or look at the rewards' scale"
+            )
+
+    def begin_evaluation(self, num_envs: int, seed: int) -> None:
+        """Make a fresh actor for an evaluation on `num_envs` copies; training's actor is not touched."""
+        self._evaluation_actor = self.algorithm.init_actor(num_envs, seed)
+
+    def end_evaluation_episodes(self, done: Array) -> None:
+        """Reset the evaluation actor where an episode ended; `done` is (N,) bool."""
+        self._evaluation_actor = self.algorithm.reset_actor(self._evaluation_actor, done)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the agent as {"policy": ..., "training": ...}, arrays and plain data."""
+        algorithm = self.algorithm.snapshot()
+        training = {
+            "algorithm": algorithm["training"],
+            "actor": self.algorithm.actor_snapshot(self._actor),
+            "statistics": self.statistics.snapshot(),
+            "metrics": dict(self.metrics),
+            "updates": self.updates,
+        }
+        return {"policy": algorithm["policy"], "training": training}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put the agent back; a snapshot that holds only "policy" restores only what acting needs."""
+        if "training" not in snapshot:
+            self.algorithm.restore({"policy": snapshot["policy"]})
+            return
+        training = snapshot["training"]
+        self.algorithm.restore({"policy": snapshot["policy"], "training": training["algorithm"]})
+        self._actor = self.algorithm.restore_actor(training["actor"])
+        self.statistics.restore(training["statistics"])
+        self.metrics = dict(training["metrics"])
+        self.updates = int(training["updates"])

@@ -1,0 +1,109 @@
+"""Makes the parts of a run from a checked configuration; the only place that follows a `_target_`."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from rltrain import config as configuration
+from rltrain.agents.base import Agent
+from rltrain.config import Checked, Config
+from rltrain.envs.base import EnvWrapper
+from rltrain.errors import ConfigError
+from rltrain.runs import Run
+from rltrain.seeding import EVALUATION_ENVIRONMENTS, TRAINING_ENVIRONMENTS
+from rltrain.trainers.base import Trainer
+
+
+def follow(target: str, plugins: list[str]) -> Any:
+    """Return the class that `target` names, if it lies in rltrain or in a package named in `plugins`."""
+    allowed = ("rltrain", *plugins)
+    if not any(target.startswith(f"{package}.") for package in allowed):
+        raise ConfigError("_target_", target, f"lies outside the allowed packages: {', '.join(allowed)}")
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        extra = {"torch": "torch", "jax": "jax", "flax": "jax", "optax": "jax"}.get(missing)
+        remedy = f"pip install 'rltrain[{extra}]'" if extra else f"install {missing or 'what is missing'}"
+        raise ConfigError("backend.name" if extra else "_target_", extra or target, f"{missing} is not installed; {remedy}") from None
+    except AttributeError:
+        raise ConfigError("_target_", target, f"{module} has no {name}") from None
+
+
+def make_backend(config: Config) -> Any:
+    """Return the backend; raises ConfigError for a device that isn't there."""
+    targets = {name: choice.target for name, choice in configuration._choices["backend"].items()}
+    return follow(targets[config.backend.name], config.plugins)(config.backend)
+
+
+def make_env(config: Config, *, role: int = TRAINING_ENVIRONMENTS, render_mode: str | None = None) -> EnvWrapper:
+    """Return the environment, its copies seeded from the run's seed in `role`."""
+    env: Checked = config.env
+    if render_mode is None and role == TRAINING_ENVIRONMENTS and not config.trainer.cfg.headless:
+        render_mode = "human"
+    return follow(env.target, config.plugins)(env.cfg, seed=config.seed, role=role, render_mode=render_mode)
+
+
+def make_agents(config: Config, env: EnvWrapper, backend: Any) -> list[Agent]:
+    """Return the agents in the order of scopes, each with streams of its own."""
+    agents = []
+    for index, ((name, checked), copies) in enumerate(zip(config.agents.items(), configuration.scopes(config), strict=True)):
+        algorithm = follow(checked.target, config.plugins)(
+            env.observation_space, env.action_space, num_envs=copies, cfg=checked.cfg,
+            seed=config.seed, index=index, backend=backend, key=f"agents.{name}",
+        )  # fmt: skip
+        agents.append(Agent(algorithm, name=name))
+    return agents
+
+
+def make_trainer(config: Config, *, run: Run | None = None, training: bool = True, **env_arguments: Any) -> Trainer:
+    """Return the trainer with environments and agents; closes what it made if a part fails."""
+    backend = make_backend(config)
+    env = make_env(config, **env_arguments)
+    made = [env]
+    try:
+        agents = make_agents(config, env, backend)
+        if training and config.evaluation.interval:
+            made.append(make_env(config, role=EVALUATION_ENVIRONMENTS))
+        cfg = config.trainer.cfg
+        cfg.timesteps = configuration.timesteps(config)
+        return follow(config.trainer.target, config.plugins)(
+            env=env, agents=agents, agents_scope=configuration.scopes(config), cfg=cfg,
+            evaluation_env=made[1] if len(made) > 1 else None, run=run, horizon=config.schedule.horizon,
+        )  # fmt: skip
+    except BaseException:
+        for part in made:
+            part.close()
+        raise
+
+
+def find_checkpoint(path: str, *, key: str = "checkpoint") -> Path:
+    """Return the directory of a checkpoint named as PATH, RUN, RUN/best, RUN/latest or latest.
+
+    Raises ConfigError if nothing of that name is there.
+    """
+    from rltrain.checkpoints import MANIFEST, CheckpointStore
+    from rltrain.runs import holds_run
+
+    given = Path("outputs/latest") if path == "latest" else Path(path)
+    if (given / MANIFEST).exists():
+        return given
+    name = "latest"
+    if given.name in ("best", "latest") and not given.is_dir():
+        given, name = given.parent, given.name
+        given = given.parent if given.name == "checkpoints" else given
+    if not given.is_dir():
+        where = " (no run was started under outputs/ here)" if path == "latest" else ""
+        raise ConfigError(key, path, f"no such run or checkpoint{where}; name a run's directory or a folder under its checkpoints/")
+    if not holds_run(given) and not given.name.isdigit():
+        raise ConfigError(key, path, "holds no run: no config.yaml and no checkpoints/ in it")
+    if given.name.isdigit() and given.parent.name == "checkpoints":
+        return given  # half a checkpoint: reading it says what is missing
+    store = CheckpointStore(given / "checkpoints")
+    target = store.pointer(name)
+    if target is None:
+        if name == "best":
+            raise ConfigError(key, path, "this run has no best checkpoint: set evaluation.interval when training, or use RUN/latest")
+        raise ConfigError(key, path, "this run has no checkpoint yet")
+    return target

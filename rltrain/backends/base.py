@@ -1,0 +1,37 @@
+"""What a backend must offer so that everything neutral can stay neutral."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from rltrain.checks import option
+from rltrain.structures import Array
+
+
+@dataclass
+class BackendConfig:
+    """Where the numbers are computed."""
+
+    name: str = option("torch", "the backend: it picks the twin of every agent", choices=["torch"])
+    device: str = option("auto", "auto (CPU), cpu or cuda:N")
+    threads: int = option(1, "intra-op threads; small networks are quickest with one", low=1, high=1024)
+
+
+class Backend(Protocol):
+    """Arrays in, arrays out, in one place per backend."""
+
+    name: str
+    device: Any
+
+    def asarray(self, array: Any) -> Array:
+        """Return a backend array on the device; shares memory where it can."""
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """Return a NumPy array; shares memory where it can."""
+
+    def concatenate(self, arrays: list[Array]) -> Array:
+        """Join arrays along the first axis."""
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions and the device that the numbers depend on."""

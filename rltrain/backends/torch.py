@@ -1,0 +1,53 @@
+"""The PyTorch backend."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from rltrain.backends.base import BackendConfig
+from rltrain.checks import build
+from rltrain.errors import ConfigError
+
+
+class TorchBackend:
+    """Arrays on one PyTorch device."""
+
+    name = "torch"
+
+    def __init__(self, cfg: BackendConfig | dict | None = None) -> None:
+        self.cfg = build(BackendConfig, cfg, "backend")
+        self.device = _device(self.cfg.device)
+        torch.set_num_threads(self.cfg.threads)
+
+    def asarray(self, array: Any) -> torch.Tensor:
+        """Return a tensor on the device; shares memory with a NumPy array on the CPU."""
+        tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.as_tensor(array)
+        return tensor if self.device.type == "cpu" else tensor.to(self.device, non_blocking=True)
+
+    def to_numpy(self, array: torch.Tensor) -> np.ndarray:
+        """Return a NumPy array; shares memory on the CPU."""
+        return array.detach().cpu().numpy()
+
+    def concatenate(self, arrays: list[torch.Tensor]) -> torch.Tensor:
+        """Join tensors along the first axis."""
+        return torch.cat(arrays)
+
+    def versions(self) -> dict[str, str]:
+        """Return torch's version and the device."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return {"torch": torch.__version__, "device": name, "threads": str(torch.get_num_threads())}
+
+
+def _device(wanted: str) -> torch.device:
+    """Return the device named; CPU only by `auto` or `cpu`.
+
+    Raises ConfigError naming the devices that are there.
+    """
+    found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if wanted == "auto":
+        return torch.device(found[1] if len(found) > 1 else "cpu")
+    device = "cuda:0" if wanted == "cuda" else wanted
+    if device not in found:
+        raise ConfigError("backend.device", wanted, f"not found on this machine; found: {', '.join(found)} (or auto)")
+    return torch.device(device)

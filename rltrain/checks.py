@@ -1,0 +1,169 @@
+"""Settings as dataclasses: each field has a default, a type, bounds and one sentence; `build` checks plain data against them.
+
+No Hydra and no OmegaConf here: a dict from YAML, from a checkpoint or from a caller is treated alike.
+"""
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from rltrain.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+def option(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """Declare a field: `low` and `high` are allowed, `above` and `below` are not; of a list they hold for each item."""
+    metadata = {"doc": doc, "low": low, "high": high, "above": above, "below": below, "choices": choices}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def section(cls: type, doc: str) -> Any:
+    """Declare a field that is a dataclass of settings itself."""
+    return dataclasses.field(default_factory=cls, metadata={"doc": doc})
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """Return a dataclass's defaults as plain data."""
+    return dataclasses.asdict(cls())
+
+
+def build(cls: type[T], given: Mapping[str, Any] | T | None, key: str = "") -> T:
+    """Make a checked instance of dataclass `cls` from plain data; `key` is the dotted name of the section, for errors.
+
+    Raises ConfigError: an unknown key, a wrong type, a value out of bounds or not finite.
+    """
+    if given is None:
+        given = {}
+    if isinstance(given, cls):
+        given = dataclasses.asdict(given)  # type: ignore[call-overload]
+    if not isinstance(given, Mapping):
+        raise ConfigError(key, given, f"must be a mapping with keys {', '.join(f.name for f in dataclasses.fields(cls))}")  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in given:
+        if name not in fields:
+            raise ConfigError(_join(key, name), given[name], f"no such key; {nearest(str(name), fields)}")
+    hints = get_type_hints(cls)
+    values = {name: check(given[name], hints[name], fields[name], _join(key, name)) for name in given}
+    instance = cls(**values)
+    if hasattr(instance, "check"):
+        instance.check(key)
+    return instance
+
+
+def check(value: Any, hint: Any, field: dataclasses.Field, key: str) -> Any:
+    """Return `value` converted to type `hint`, or raise ConfigError saying what is allowed."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        alternatives = [arg for arg in args if arg is not type(None)]
+        for arg in alternatives[:-1]:
+            try:
+                return check(value, arg, field, key)
+            except ConfigError:
+                continue
+        if len(alternatives) > 1:
+            try:
+                return check(value, alternatives[-1], field, key)
+            except ConfigError:
+                raise ConfigError(key, value, _expected(hint, field)) from None
+        return _optional(value, alternatives[0], field, key)
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, key)  # type: ignore[type-var, arg-type]
+    if hint is Any:
+        return value
+    if origin is list:
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            raise ConfigError(key, value, _expected(hint, field))
+        return [check(item, args[0], field, f"{key}[{i}]") for i, item in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+            raise ConfigError(key, value, _expected(hint, field))
+        return dict(value)
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+    elif hint is int:
+        if isinstance(value, int) and not isinstance(value, bool) and _within(value, field):
+            return value
+    elif hint is float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and _within(value, field):
+            return float(value)
+    elif hint is str:
+        choices = field.metadata.get("choices")
+        if isinstance(value, bool) and choices:
+            value = str(value).lower()  # YAML reads `true` where a choice of that name is meant
+        if isinstance(value, str) and (value in choices if choices else value != ""):
+            return value
+        if choices and isinstance(value, str):
+            raise ConfigError(key, value, f"unknown; {nearest(value, choices)}")
+    raise ConfigError(key, value, _expected(hint, field))
+
+
+def _optional(value: Any, hint: Any, field: dataclasses.Field, key: str) -> Any:
+    try:
+        return check(value, hint, field, key)
+    except ConfigError as error:
+        if error.key == key and error.message.startswith("must be"):
+            raise ConfigError(key, value, error.message + " or null") from None
+        raise
+
+
+def _within(value: float, field: dataclasses.Field) -> bool:
+    bounds = field.metadata
+    return not (
+        (bounds.get("low") is not None and value < bounds["low"])
+        or (bounds.get("high") is not None and value > bounds["high"])
+        or (bounds.get("above") is not None and value <= bounds["above"])
+        or (bounds.get("below") is not None and value >= bounds["below"])
+    )
+
+
+def _expected(hint: Any, field: dataclasses.Field) -> str:
+    return "must be " + _describe(hint, field)
+
+
+def _describe(hint: Any, field: dataclasses.Field) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join("null" if arg is type(None) else _describe(arg, field) for arg in args)
+    if origin is list:
+        return f"a list, each item {_describe(args[0], field)}"
+    if origin is dict:
+        return "a mapping with text keys"
+    if hint is str and field.metadata.get("choices"):
+        return "one of " + ", ".join(field.metadata["choices"])
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text, not empty"}
+    return names.get(hint, str(hint)) + (_range(field) if hint in (int, float) else "")
+
+
+def _range(field: dataclasses.Field) -> str:
+    b = field.metadata
+    parts = []
+    if b.get("low") is not None:
+        parts.append(f">= {b['low']:g}")
+    if b.get("above") is not None:
+        parts.append(f"> {b['above']:g}")
+    if b.get("high") is not None:
+        parts.append(f"<= {b['high']:g}")
+    if b.get("below") is not None:
+        parts.append(f"< {b['below']:g}")
+    return " " + " and ".join(parts) if parts else ""
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else str(name)

@@ -1,0 +1,66 @@
+"""The one interface between trainers and simulators: N copies of one environment, stepped together."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rltrain.structures import Array, Step
+
+
+class EnvWrapper(ABC):
+    """N copies of one environment. Host simulators hand out NumPy arrays, device simulators their backend's.
+
+    A wrapper never resets a copy on its own inside `step`: the successors that `step` returns are the true ones, and
+    `reset_done` starts the episodes that follow.
+    """
+
+    num_envs: int
+    num_agents: int = 1
+    observation_space: Any  # of one copy
+    state_space: Any = None
+    action_space: Any  # of one copy
+    name: str  # the environment's id, for messages and folders
+    seeds: list[int] | None = None  # one per copy: the seeds of the first `reset`
+
+    @abstractmethod
+    def reset(self, seed: Sequence[int] | None = None) -> Array:
+        """Start an episode in every copy and return the observations (N, *O).
+
+        `seed` holds a 32-bit integer per copy. Without one, the first reset uses `seeds`, later ones go on with the streams.
+        """
+
+    @abstractmethod
+    def step(self, actions: Array) -> Step:
+        """Step all copies with actions (N, *A)."""
+
+    @abstractmethod
+    def reset_done(self) -> Array:
+        """Start the next episode of the copies whose last one just ended; return the observations to act on next (N, *O)."""
+
+    def state(self) -> Array | None:
+        """Return the privileged states (N, *S) that only a critic sees, or None."""
+        return None
+
+    def render(self) -> Any:
+        """Draw the copies in the way they were made to be drawn."""
+        return None
+
+    def close(self) -> None:
+        """Free what the simulator holds. Safe to call twice."""
+        return None
+
+    def snapshot(self) -> dict[str, Any] | None:
+        """Return the exact state of all copies as arrays and plain data, or None where it can't be had."""
+        return None
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put all copies back into the state of `snapshot`."""
+        raise ValueError(f"{self.name} has no snapshots to restore")
+
+    def partition(self, sizes: Sequence[int]) -> list[Callable[[], "EnvWrapper"]] | None:
+        """Return a picklable factory per slice of the copies, or None if the simulator can't be split."""
+        return None
+
+    def info(self) -> dict[str, Any]:
+        """Say what was chosen where the config left a choice, and which versions are at work; saved with the run."""
+        return {}

@@ -1,0 +1,391 @@
+"""Gymnasium environments: one copy, or many as Sync, Async or native vector environments.
+
+Copies are reset by this wrapper, never inside `step`: Gymnasium's AutoresetMode.DISABLED with `reset_mask`. What the mask does
+is probed at start. A native vector environment that resets its copies itself in the following step (NEXT_STEP) is taken as it
+is: that row did not happen, so its `valid` is False.
+"""
+
+import functools
+import importlib
+import math
+import multiprocessing
+import multiprocessing.context
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rltrain.checks import build, option
+from rltrain.envs.base import EnvWrapper
+from rltrain.envs.snapshots import put_snapshot, take_snapshot
+from rltrain.errors import ConfigError, EnvironmentFailure, NonFiniteError, RltrainError, nearest
+from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
+from rltrain.structures import Step
+
+
+@dataclass
+class GymnasiumConfig:
+    """A Gymnasium environment by id."""
+
+    id: str = option("CartPole-v1", "environment id as Gymnasium writes it; module:Own-v0 imports the module first")
+    num_envs: int = option(8, "copies that are stepped together", low=1, high=65536)
+    vectorization: str = option(
+        "auto", "auto is sync for every id; native takes the environment's own vector entry point",
+        choices=["auto", "sync", "async", "native"],
+    )  # fmt: skip
+    kwargs: dict[str, Any] = option({}, "handed to gymnasium.make as they are")
+    timeout: float = option(300.0, "seconds that one async step or reset may take", above=0)
+    on_nonfinite: str = option(
+        "error", "what to do about NaN or infinity in an observation or reward",
+        choices=["error", "reset", "ignore"],
+    )  # fmt: skip
+
+
+class GymnasiumEnv(EnvWrapper):
+    """N copies of a Gymnasium environment.
+
+    `cfg` is a GymnasiumConfig, a dict of its fields or an id. `seed` gives copy i the stream `first_copy + i` of `role`.
+    `make` replaces `gymnasium.make` for environments that have no id; it must be picklable for async.
+    """
+
+    def __init__(
+        self,
+        cfg: GymnasiumConfig | dict[str, Any] | str,
+        *,
+        seed: int | None = None,
+        role: int = TRAINING_ENVIRONMENTS,
+        first_copy: int = 0,
+        make: Callable[[], Any] | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        self.cfg = build(GymnasiumConfig, {"id": cfg} if isinstance(cfg, str) else cfg, "env")
+        self.num_envs, self.name = self.cfg.num_envs, self.cfg.id
+        self.seeds = None if seed is None else environment_seeds(seed, role, self.num_envs, first_copy)
+        self._arguments = {"seed": seed, "role": role, "first_copy": first_copy, "make": make, "render_mode": render_mode}
+        self.vectorization = "sync" if self.cfg.vectorization == "auto" else self.cfg.vectorization
+        self._timestep = 0
+        self._seeded = False
+        self._closed = False
+        self._venv: Any = None
+        if make is None:
+            check_id(self.cfg.id)
+        try:
+            self._venv = self._make(make, render_mode)
+        except Exception as error:
+            raise self._failure("make", error) from error
+        self.observation_space = self._venv.single_observation_space
+        self.action_space = self._venv.single_action_space
+        self._observations = np.zeros(0)
+        self._done = np.zeros(self.num_envs, bool)
+        self._never_nan = self.observation_space.dtype is None or self.observation_space.dtype.kind != "f"
+        self._resets_copies = self._probe_reset_mask()
+        if self.cfg.on_nonfinite == "reset" and not self._resets_copies:
+            raise ConfigError("env.on_nonfinite", "reset", f"{self.cfg.id} native can't reset a single copy; use env.vectorization=sync")
+
+    # -- the interface ---------------------------------------------------------------------------------------------------
+
+    def reset(self, seed: Sequence[int] | None = None) -> np.ndarray:
+        """Start an episode in every copy."""
+        if seed is None and not self._seeded:
+            seed = self.seeds
+        seeds: Any = None if seed is None else [int(s) for s in seed]
+        if seeds is not None and len(seeds) != self.num_envs:
+            raise ValueError(f"seed={seed}: {len(seeds)} seeds for {self.num_envs} copies; give one per copy")
+        if seeds is not None and self.vectorization == "native":
+            seeds = seeds[0]  # a native vector environment draws from one generator for all copies
+        self._seeded = True
+        self._timestep = 0
+        self._done[:] = False
+        self._observations = self._call("reset", seed=seeds)[0]
+        self._check_first(self._observations)
+        return self._observations
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Step all copies."""
+        valid = None if self._resets_copies or not self._done.any() else ~self._done
+        observations, rewards, terminated, truncated, infos = self._call("step", actions)
+        rewards = np.asarray(rewards, np.float32)
+        if not (math.isfinite(rewards.sum()) and (self._never_nan or math.isfinite(observations.sum()))):
+            observations, rewards, terminated, truncated = self._on_nonfinite(observations, rewards, terminated, truncated)
+        self._observations, self._done = observations, terminated | truncated
+        self._timestep += 1
+        return Step(observations, None, rewards, terminated, truncated, valid, infos)
+
+    def reset_done(self) -> np.ndarray:
+        """Start the next episode of the copies whose last one just ended."""
+        if self._resets_copies and self._done.any():
+            fresh = self._call("reset", options={"reset_mask": self._done.copy()})[0]
+            # rows of other copies are what the simulator stored last, which a restored snapshot does not touch: keep ours
+            self._observations = np.where(self._done.reshape(-1, *[1] * (fresh.ndim - 1)), fresh, self._observations)
+            self._done[:] = False
+            self._check_finite(self._observations)
+        return self._observations
+
+    def render(self) -> Any:
+        """Draw the copies in the way that `render_mode` says."""
+        return self._venv.render()
+
+    def close(self) -> None:
+        """Close every copy; never raises over an error that came first."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._venv is not None:
+            broken = sys.exc_info()[0] is not None
+            try:
+                self._venv.close(**({"terminate": True} if self.vectorization == "async" and broken else {}))
+            except Exception as error:
+                if not broken:
+                    raise self._failure("close", error) from error
+
+    def snapshot(self) -> dict[str, Any] | None:
+        """Return all copies as arrays and plain data, or None if one of them keeps something else."""
+        if self.vectorization == "native":
+            copies = [take_snapshot(self._venv)]
+        else:
+            copies = list(self._venv.call("snapshot_copy"))
+        if any(copy is None for copy in copies):
+            return None
+        return {"copies": copies, "observations": self._observations, "done": self._done, "timestep": self._timestep}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put all copies back."""
+        copies = snapshot["copies"]
+        if self.vectorization == "native":
+            self._venv.reset(seed=0)
+            put_snapshot(self._venv, copies[0])
+        else:
+            self._venv.reset()  # clears the flags that the vector environment keeps about ended episodes
+            self._venv.call("restore_copy", copies)
+        self._observations = np.array(snapshot["observations"], self.observation_space.dtype)
+        self._done = np.array(snapshot["done"], bool)
+        self._timestep = int(snapshot["timestep"])
+        self._seeded = True
+
+    def partition(self, sizes: Sequence[int]) -> list[Callable[[], "EnvWrapper"]] | None:
+        """Return a factory per slice; None for a native vector environment, which can't be split."""
+        if self.vectorization == "native":
+            return None
+        first, parts = int(self._arguments["first_copy"]), []
+        for size in sizes:
+            cfg = {**asdict(self.cfg), "num_envs": int(size)}
+            parts.append(functools.partial(GymnasiumEnv, cfg, **{**self._arguments, "first_copy": first}))
+            first += int(size)
+        return parts
+
+    def info(self) -> dict[str, Any]:
+        """Say how the copies are stepped and by which versions."""
+        import gymnasium
+
+        versions = {"gymnasium": gymnasium.__version__, "numpy": np.__version__}
+        for package in ("mujoco", "Box2D", "ale_py"):
+            if package in sys.modules:
+                versions[package] = str(getattr(sys.modules[package], "__version__", "unknown"))
+        return {"vectorization": self.vectorization, "resets_single_copies": self._resets_copies, "versions": versions}
+
+    # -- making --------------------------------------------------------------------------------------------------------
+
+    def _make(self, make: Callable[[], Any] | None, render_mode: str | None) -> Any:
+        import gymnasium
+        from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+        if self.vectorization == "native":
+            return self._make_native(render_mode)
+        make = make or functools.partial(_make_by_id, self.cfg.id, self.cfg.kwargs, render_mode)
+        copies = [functools.partial(_make_copy, make, i, self.cfg.id) for i in range(self.num_envs)]
+        if self.vectorization == "async":
+            # fork hangs once torch or jax has computed in this process
+            method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+            gymnasium.logger.min_level = gymnasium.logger.ERROR + 1  # its workers' errors are told once, by us
+            return AsyncVectorEnv(copies, context=method, autoreset_mode=AutoresetMode.DISABLED)
+        return SyncVectorEnv(copies, autoreset_mode=AutoresetMode.DISABLED)
+
+    def _make_native(self, render_mode: str | None) -> Any:
+        import gymnasium
+
+        if _spec(self.cfg.id).vector_entry_point is None:
+            raise ConfigError("env.vectorization", "native", f"{self.cfg.id} has no vector entry point; use sync or async")
+        kwargs = {**self.cfg.kwargs, **({"render_mode": render_mode} if render_mode else {})}
+        return gymnasium.make_vec(self.cfg.id, self.num_envs, vectorization_mode="vector_entry_point", **kwargs)
+
+    def _probe_reset_mask(self) -> bool:
+        """Find out whether `reset_mask` resets the masked copies and no others; without that the mode must be NEXT_STEP."""
+        from gymnasium.vector import AutoresetMode
+
+        mode = self._venv.metadata.get("autoreset_mode")
+        if self.vectorization != "native":
+            return True  # Sync and Async were told DISABLED above, where the mask is part of the contract
+        if mode == AutoresetMode.NEXT_STEP:
+            return False
+        if mode == AutoresetMode.DISABLED and self.num_envs > 1:
+            before = np.array(self._call("reset", seed=1)[0])
+            mask = np.arange(self.num_envs) == 0
+            after = np.array(self._call("reset", options={"reset_mask": mask})[0])
+            if np.array_equal(before[1:], after[1:]) and not np.array_equal(before[:1], after[:1]):
+                return True
+        raise ConfigError(
+            "env.vectorization", "native",
+            f"{self.cfg.id} resets its copies in mode {getattr(mode, 'value', mode)}, which hides true successors; use sync or async",
+        )  # fmt: skip
+
+    # -- faults --------------------------------------------------------------------------------------------------------
+
+    def _call(self, phase: str, *args: Any, **kwargs: Any) -> Any:
+        """Call the vector environment; a failure names copy, id, phase and step."""
+        try:
+            if self.vectorization != "async":
+                return getattr(self._venv, phase)(*args, **kwargs)
+            getattr(self._venv, f"{phase}_async")(*args, **kwargs)
+            return getattr(self._venv, f"{phase}_wait")(self.cfg.timeout)
+        except (RltrainError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise self._failure(phase, error) from error
+
+    def _failure(self, phase: str, error: Exception) -> Exception:
+        where = f"env.id={self.cfg.id}"
+        if isinstance(error, RltrainError):
+            return error
+        if isinstance(error, multiprocessing.context.TimeoutError):
+            return EnvironmentFailure(f"{where}: {phase} at step {self._timestep}: no answer in {self.cfg.timeout:g} s (env.timeout)")
+        if isinstance(error, CopyError):
+            return EnvironmentFailure(f"{where}: copy {error.copy}: {error.phase} at step {self._timestep}: {error.reason}\n{error.trace}")
+        processes = getattr(self._venv, "processes", [])
+        for process in processes:
+            process.join(0.2)  # a dying copy may close its pipe just before it ends
+        dead = [f"copy {i} (exit code {p.exitcode})" for i, p in enumerate(processes) if not p.is_alive()]
+        if dead and isinstance(error, EOFError | OSError):
+            return EnvironmentFailure(f"{where}: {phase} at step {self._timestep}: the process of {', '.join(dead)} ended")
+        return EnvironmentFailure(f"{where}: {phase} at step {self._timestep}: {type(error).__name__}: {error}")
+
+    def _check_first(self, observations: Any) -> None:
+        space = self.observation_space
+        expected = (self.num_envs, *(space.shape or ()))
+        if not isinstance(observations, np.ndarray) or observations.shape != expected or observations.dtype != space.dtype:
+            got = f"{observations.dtype} {observations.shape}" if isinstance(observations, np.ndarray) else type(observations).__name__
+            raise EnvironmentFailure(f"env.id={self.cfg.id}: reset: expected observations {space.dtype} {expected}, got {got}")
+        self._check_finite(observations)
+
+    def _check_finite(self, observations: np.ndarray) -> None:
+        bad = ~np.isfinite(observations).reshape(self.num_envs, -1).all(axis=1)
+        if bad.any() and self.cfg.on_nonfinite == "error":
+            self._raise_nonfinite("observations", int(np.argmax(bad)), observations)
+
+    def _on_nonfinite(
+        self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Obey `on_nonfinite`; `reset` truncates the copy's episode with reward 0 and repeats its last observation."""
+        bad = ~np.isfinite(rewards)
+        if not self._never_nan:
+            bad |= ~np.isfinite(observations).reshape(self.num_envs, -1).all(axis=1)
+        if self.cfg.on_nonfinite == "ignore" or not bad.any():  # without a bad row only the sum overflowed
+            return observations, rewards, terminated, truncated
+        if self.cfg.on_nonfinite == "error":
+            self._raise_nonfinite("rewards" if not np.isfinite(rewards).all() else "observations", int(np.argmax(bad)),
+                                  rewards if not np.isfinite(rewards).all() else observations)
+        rows = bad.reshape(-1, *[1] * (observations.ndim - 1))
+        return np.where(rows, self._observations, observations), np.where(bad, np.float32(0), rewards), terminated & ~bad, truncated | bad
+
+    def _raise_nonfinite(self, key: str, copy: int, array: np.ndarray) -> None:
+        raise NonFiniteError(
+            f"env.id={self.cfg.id}: copy {copy}: step {self._timestep}: {key}={array[copy]} is not finite; "
+            "mend the environment, or set env.on_nonfinite=reset"
+        )
+
+
+class CopyError(Exception):
+    """A copy raised. Travels between processes as text, whatever the original exception held."""
+
+    def __init__(self, payload: tuple[int, str, str, str] | str) -> None:
+        # AsyncVectorEnv raises the type again with the value as its only argument
+        self.payload: Any = payload.payload if isinstance(payload, CopyError) else payload
+        self.copy, self.phase, self.reason, self.trace = self.payload
+        super().__init__(self.payload)
+
+
+def check_id(env_id: str) -> None:
+    """Raise ConfigError if Gymnasium can't make `env_id`: the nearest match, or the extra to install."""
+    _spec(env_id)
+
+
+def _spec(env_id: str) -> Any:
+    import gymnasium
+    from gymnasium.envs.registration import registry
+
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError("env.id", env_id, f"module {module!r} can't be imported ({error}); is it on PYTHONPATH?") from None
+    elif name.startswith("ALE/"):
+        with suppress(ImportError):
+            import ale_py  # type: ignore[import-not-found]
+
+            gymnasium.register_envs(ale_py)
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.DeprecatedEnv as error:
+        raise ConfigError("env.id", env_id, str(error)) from None
+    except gymnasium.error.Error:
+        hint = "install rltrain[atari], or " if name.startswith("ALE/") else ""
+        raise ConfigError("env.id", env_id, f"no such environment; {hint}{nearest(name, registry, limit=6)}") from None
+
+
+def _make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None) -> Any:
+    import gymnasium
+
+    _spec(env_id)  # also imports `module:` in a process that has not done so
+    try:
+        return gymnasium.make(env_id.rpartition(":")[2], disable_env_checker=True, render_mode=render_mode, **kwargs)
+    except gymnasium.error.DependencyNotInstalled as error:
+        extras = {"box2d": "box2d", "mujoco": "mujoco", "classic_control": "classic", "toy_text": "classic"}
+        entry = str(_spec(env_id).entry_point)
+        extra = next((extra for folder, extra in extras.items() if folder in entry), None)
+        remedy = f"pip install 'rltrain[{extra}]'" if extra else str(error)
+        raise ConfigError("env.id", env_id, f"its package is not installed; {remedy}") from None
+    except TypeError as error:
+        if kwargs:
+            raise ConfigError("env.kwargs", kwargs, f"{env_id} does not take them: {error}") from None
+        raise
+
+
+def _make_copy(make: Callable[[], Any], index: int, env_id: str) -> Any:
+    """Make copy `index`, in whichever process; its errors carry its number."""
+    import traceback
+
+    import gymnasium
+
+    if multiprocessing.parent_process() is not None and multiprocessing.current_process().name.startswith("Worker<Async"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's interrupt is the parent's to answer
+        gymnasium.logger.min_level = gymnasium.logger.ERROR + 1
+
+    class Copy(gymnasium.Wrapper):
+        """One copy: tells which copy failed, and takes and puts snapshots in the copy's own process."""
+
+        def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+            try:
+                return self.env.reset(seed=seed, options=options)
+            except Exception as error:
+                raise _copy_error("reset", error) from None
+
+        def step(self, action: Any) -> Any:
+            try:
+                return self.env.step(action)
+            except Exception as error:
+                raise _copy_error("step", error) from None
+
+        def snapshot_copy(self) -> dict[str, Any] | None:
+            return take_snapshot(self.env)
+
+        def restore_copy(self, snapshots: list[dict[str, Any]]) -> None:
+            put_snapshot(self.env, snapshots[index])
+
+    def _copy_error(phase: str, error: Exception) -> CopyError:
+        return CopyError((index, phase, f"{type(error).__name__}: {error}", traceback.format_exc()))
+
+    return Copy(make())

@@ -1,0 +1,71 @@
+"""Errors that end a command, each with its exit status.
+
+0 done, 1 the run failed, 2 the command is wrong, 3 a checkpoint is there and unusable, 4 storage;
+130, 143, 138, 140: stopped by INT, TERM or HUP, USR1, USR2 after a checkpoint was written.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class RltrainError(Exception):
+    """An error whose message is meant for the person at the terminal."""
+
+    exit_status = 1
+
+
+class ConfigError(RltrainError, ValueError):
+    """The command or a setting is wrong: `key=value: what is wrong; what would be right`."""
+
+    exit_status = 2
+
+    def __init__(self, key: str, value: Any, message: str) -> None:
+        self.key, self.value, self.message = key, value, message
+        super().__init__(f"{key}={_shown(value)}: {message}")
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.key, self.value, self.message)
+
+
+class CheckpointError(RltrainError):
+    """A checkpoint is there and cannot be used."""
+
+    exit_status = 3
+
+
+class StorageError(RltrainError):
+    """The disk is full, a permission is missing, or the run directory is in use."""
+
+    exit_status = 4
+
+
+class RunError(RltrainError):
+    """The run failed: environment, agent, or a number that is not finite."""
+
+
+class EnvironmentFailure(RunError):
+    """A copy of the environment raised, or answered with something unusable."""
+
+
+class NonFiniteError(RunError):
+    """NaN or infinity where a finite number is needed."""
+
+
+def nearest(word: str, options: Iterable[str], *, limit: int = 12) -> str:
+    """Say which options there are, the nearest match first: `did you mean 'x'? options: x, y, z`."""
+    options = sorted(options)
+    matches = difflib.get_close_matches(str(word), options, n=1, cutoff=0.5)
+    listed = matches + [option for option in options if option not in matches]
+    hint = f"did you mean {matches[0]!r}? " if matches else ""
+    more = f", ... ({len(listed)} in all)" if len(listed) > limit else ""
+    return f"{hint}options: {', '.join(listed[:limit])}{more}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

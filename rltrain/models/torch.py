@@ -1,0 +1,208 @@
+"""Networks and policy heads in PyTorch, written as plain affine operations: modules and distributions cost more than the sums.
+
+Shapes: B rows, O and A the flat sizes of observation and action. A policy's `heads` are its network's outputs (B, A).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rltrain.errors import ConfigError
+
+ACTIVATIONS = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "elu": nn.functional.elu,
+    "silu": nn.functional.silu,
+    "gelu": nn.functional.gelu,
+}
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class MLP(nn.Module):
+    """A multi-layer perceptron: (B, inputs) -> (B, outputs).
+
+    Orthogonal weights with gain sqrt(2), `output_gain` in the last layer; zero biases (Andrychowicz et al. 2021, "What
+    matters in on-policy reinforcement learning").
+    """
+
+    def __init__(
+        self, inputs: int, sizes: list[int], outputs: int, *, activation: str, output_gain: float, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        widths = [inputs, *sizes, outputs]
+        self.activation = ACTIVATIONS[activation]
+        self.weights = nn.ParameterList([nn.Parameter(torch.empty(n, m)) for m, n in zip(widths, widths[1:], strict=False)])
+        self.biases = nn.ParameterList([nn.Parameter(torch.zeros(n)) for n in widths[1:]])
+        for i, weight in enumerate(self.weights):
+            gain = output_gain if i == len(sizes) else math.sqrt(2)
+            nn.init.orthogonal_(weight, gain, generator=generator)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the last layer's outputs."""
+        if self._layers is None:
+            self._layers = list(zip(self.weights, self.biases, strict=True))
+        *hidden, (weight, bias) = self._layers
+        for w, b in hidden:
+            x = self.activation(nn.functional.linear(x, w, b))
+        return nn.functional.linear(x, weight, bias)
+
+    _layers: list[tuple[torch.Tensor, torch.Tensor]] | None = None  # indexing a ParameterList costs as much as the product
+
+
+class Categorical:
+    """A distribution over `n` choices, given by logits (B, n)."""
+
+    def __init__(self, space: Any) -> None:
+        self.size = int(space.n)
+        self.start = int(space.start)
+        self.parameters: dict[str, nn.Parameter] = {}
+        self.action_shape: tuple[int, ...] = ()
+
+    def sample(self, heads: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draw choices (B,) by the Gumbel-max trick: argmax(logits - log E), E exponential."""
+        noise = torch.empty_like(heads).exponential_(generator=generator)
+        return (heads - noise.log_()).argmax(-1)
+
+    def mode(self, heads: torch.Tensor) -> torch.Tensor:
+        """Return the likeliest choices (B,)."""
+        return heads.argmax(-1)
+
+    def log_prob(self, heads: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Return log p(a), (B,)."""
+        return torch.log_softmax(heads, -1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+    def log_prob_and_entropy(self, heads: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return log p(a) and -sum p log p, each (B,)."""
+        log_probs = torch.log_softmax(heads, -1)
+        entropy = -(log_probs.exp() * log_probs).sum(-1)
+        return log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1), entropy
+
+    def to_environment(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return choices as the environment counts them, from `space.start`."""
+        return actions + self.start if self.start else actions
+
+
+class Gaussian:
+    """A diagonal Gaussian whose standard deviation doesn't depend on the observation; heads (B, A) are its means.
+
+    A bounded dimension is acted on in units of half its range, so that one initial standard deviation fits every space:
+    environment action = clip(middle + half range x sample); the density is the unclipped sample's.
+    """
+
+    def __init__(self, space: Any, initial_log_std: float, device: torch.device) -> None:
+        self.size = int(np.prod(space.shape))
+        self.action_shape = tuple(space.shape)
+        self.environment_dtype = torch.float64 if space.dtype == np.float64 else torch.float32
+        low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        with np.errstate(invalid="ignore", over="ignore"):
+            middle, half = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
+        self.middle, self.half, self.low, self.high = (
+            torch.as_tensor(array, dtype=torch.float32, device=device) for array in (middle, half, low, high)
+        )
+        self.log_std = nn.Parameter(torch.full((self.size,), float(initial_log_std), device=device))
+        self.parameters = {"log_std": self.log_std}
+
+    def sample(self, heads: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draw samples (B, A)."""
+        noise = torch.empty_like(heads).normal_(generator=generator)
+        return torch.addcmul(heads, noise, self.log_std.exp())
+
+    def mode(self, heads: torch.Tensor) -> torch.Tensor:
+        """Return the means (B, A)."""
+        return heads
+
+    def log_prob(self, heads: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Return log p(a) = -sum_i ((a_i - m_i)^2 / (2 s_i^2) + log s_i + log sqrt(2 pi)), (B,)."""
+        z = (actions - heads) * torch.exp(-self.log_std)
+        return -0.5 * (z * z).sum(-1) - (self.log_std.sum() + self.size * LOG_SQRT_2PI)
+
+    def log_prob_and_entropy(self, heads: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return log p(a) (B,) and the entropy sum_i (1/2 + log sqrt(2 pi) + log s_i), a scalar: it is the same in every row."""
+        return self.log_prob(heads, actions), self.log_std.sum() + self.size * (0.5 + LOG_SQRT_2PI)
+
+    def to_environment(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return actions (B, *A) in the environment's units, inside its bounds."""
+        scaled = torch.clamp(torch.addcmul(self.middle, self.half, actions), self.low, self.high)
+        return scaled.to(self.environment_dtype).reshape(-1, *self.action_shape)
+
+
+def make_head(space: Any, initial_log_std: float, device: torch.device) -> Categorical | Gaussian:
+    """Return the policy head for an action space.
+
+    Raises ConfigError for a space that no head serves.
+    """
+    import gymnasium
+
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return Categorical(space)
+    if isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return Gaussian(space, initial_log_std, device)
+    raise ConfigError("env.action_space", space, "this agent acts in Discrete and in Box spaces of floats")
+
+
+class Observations:
+    """Turns an environment's observations into network inputs: (B, *O) -> (B, O) float32; Discrete becomes one-hot."""
+
+    def __init__(self, space: Any) -> None:
+        import gymnasium
+
+        self.space = space
+        self.start = 0
+        if isinstance(space, gymnasium.spaces.Discrete):
+            self.size, self.start, self.one_hot = int(space.n), int(space.start), True
+        elif isinstance(space, gymnasium.spaces.Box):
+            self.size, self.one_hot = int(np.prod(space.shape)), False
+        else:
+            raise ConfigError("env.observation_space", space, "this agent reads Box and Discrete observations")
+
+    def __call__(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return network inputs (B, O)."""
+        if self.one_hot:
+            return nn.functional.one_hot(observations.long() - self.start, self.size).float()
+        if observations.dtype != torch.float32:
+            observations = observations.float()
+        return observations if observations.ndim == 2 else observations.reshape(-1, self.size)
+
+
+class FlatParameters:
+    """All parameters of several modules as one vector, and their gradients as another.
+
+    One norm, one optimiser call and one clearing serve all of them; the modules see views.
+    """
+
+    def __init__(self, named: dict[str, nn.Parameter], device: torch.device) -> None:
+        self.named = named
+        size = sum(parameter.numel() for parameter in named.values())
+        self.values = nn.Parameter(torch.empty(size, device=device))
+        self.gradients = torch.zeros(size, device=device)
+        self.values.grad = self.gradients
+        start = 0
+        for parameter in named.values():
+            stop = start + parameter.numel()
+            view = self.values.data[start:stop].view(parameter.shape)
+            view.copy_(parameter.data)
+            parameter.data = view
+            parameter.grad = self.gradients[start:stop].view(parameter.shape)
+            start = stop
+
+    def clip_gradients(self, max_norm: float) -> torch.Tensor:
+        """Scale the gradient to at most `max_norm` (0: leave it); return its norm before."""
+        norm = torch.linalg.vector_norm(self.gradients)
+        if max_norm > 0:
+            self.gradients.mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+        return norm
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Return a copy of every parameter by name."""
+        return {name: parameter.detach().cpu().numpy().copy() for name, parameter in self.named.items()}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Put parameters back in place; the views stay views."""
+        with torch.no_grad():
+            for name, parameter in self.named.items():
+                parameter.copy_(torch.as_tensor(arrays[name]))

@@ -1,0 +1,246 @@
+"""A run: its directory, lock, log, metrics, checkpoints, the signals that stop it. Without a directory nothing is written."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rltrain.checkpoints import CheckpointsConfig, CheckpointStore, storage_error
+from rltrain.checks import option
+from rltrain.errors import ConfigError, StorageError
+from rltrain.evaluation import EvaluationConfig
+from rltrain.tracking import MetricsWriter, Screen, TrackingConfig, replace_text
+
+EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143, signal.SIGUSR1: 138, signal.SIGUSR2: 140}
+LOCK = ".lock"
+
+
+@dataclass
+class RunConfig:
+    """Where a run lands."""
+
+    dir: str | None = option(None, "run directory; null: outputs/<env>/<agents>/<date>_<time>_s<seed>")
+
+
+@dataclass
+class Run:
+    """What a trainer needs from the run it is part of; the default writes nothing and shows a bar on a terminal."""
+
+    directory: Path | None = None
+    agents: list[str] = field(default_factory=list)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    manifest: dict[str, Any] = field(default_factory=dict)  # what every checkpoint's manifest says besides its timestep
+    files: dict[str, bytes] = field(default_factory=dict)  # what every checkpoint keeps besides its parts
+    screen: Screen | None = None
+    stop_signal: signal.Signals | None = None
+    unsaved: OSError | None = None  # why the last checkpoint could not be written
+    _metrics: MetricsWriter | None = None
+    _log: Any = None
+
+    @property
+    def store(self) -> CheckpointStore | None:
+        """The run's checkpoints."""
+        return None if self.directory is None else CheckpointStore(self.directory / "checkpoints", self.checkpoints.keep)
+
+    def open(self, *, total: int, copies: int, show: bool | None, resumed_at: tuple[int, int] | None) -> None:
+        """Start writing; `resumed_at` is (timestep, env steps) of the checkpoint that the run goes on from."""
+        self.screen = Screen(enabled=show, total=total, copies=copies)
+        if self.directory is None:
+            return
+        self._log = open(self.directory / "train.log", "a", encoding="utf-8", buffering=1)  # noqa: SIM115: open to the run's end
+        self._metrics = MetricsWriter(
+            self.directory, self.agents, tensorboard=self.tracking.tensorboard, resumed_at=resumed_at
+        )
+
+    def say(self, line: str) -> None:
+        """Tell the screen and `train.log`."""
+        if self._log is not None:
+            with suppress(OSError):
+                self._log.write(f"{datetime.now().isoformat(timespec='seconds')} {line}\n")
+        if self.screen is not None:
+            self.screen.say(line)
+
+    def write_metrics(self, agent: str, timestep: int, env_steps: int, metrics: dict[str, float]) -> None:
+        """Write one row of metrics."""
+        if self._metrics is None:
+            return
+        try:
+            self._metrics.write(agent, timestep, env_steps, metrics)
+        except OSError as error:
+            self._warn_once(f"metrics.jsonl can't be written ({error.strerror}); training goes on")
+
+    def save(self, timestep: int, parts: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+        """Write a checkpoint; a full disk is told once and remembered, the previous one stays."""
+        if self.store is None:
+            return False
+        try:
+            self.store.save(timestep, parts, {**self.manifest, "timestep": timestep, **manifest}, self.files)
+        except OSError as error:
+            self.unsaved = error
+            reason = storage_error("checkpoint", error)
+            self._warn_once(f"warning: timestep {timestep}: {reason}; the previous checkpoint is intact, training goes on")
+            return False
+        self.unsaved = None
+        return True
+
+    def mark_best(self, timestep: int) -> None:
+        """Point `best` at the checkpoint of `timestep`."""
+        if self.store is not None:
+            try:
+                self.store.mark_best(timestep)
+            except OSError as error:
+                self._warn_once(f"warning: `best` can't be written ({error.strerror})")
+
+    def check_saved(self) -> None:
+        """Raise StorageError if the final checkpoint could not be written."""
+        if self.unsaved is not None:
+            raise storage_error(f"run.dir={self.directory}: the final checkpoint can't be written", self.unsaved)
+
+    def close(self) -> None:
+        """Write out what is waiting; safe to call twice."""
+        if self.screen is not None:
+            self.screen.close()
+        for output in (self._metrics, self._log):
+            if output is not None:
+                with suppress(OSError):
+                    output.close()
+        self._metrics = self._log = None
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write `summary.json`."""
+        if self.directory is not None:
+            try:
+                replace_text(self.directory / "summary.json", json.dumps(summary, indent=1) + "\n")
+            except OSError as error:
+                raise storage_error(f"run.dir={self.directory}: summary.json can't be written", error) from None
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Turn INT, TERM, HUP, USR1, USR2 into `stop_signal`, seen after the current timestep; a second INT quits at once.
+
+        A handler that stood there before (a cluster launcher's) is called after the run has saved and closed.
+        """
+        previous: dict[signal.Signals, Any] = {}
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            received = signal.Signals(number)
+            if received == signal.SIGINT and self.stop_signal == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.stop_signal = received
+
+        try:
+            for number in EXIT_STATUS:
+                with suppress(ValueError):  # only the main thread may: elsewhere signals are the caller's to handle
+                    previous[number] = signal.signal(number, stop)
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def pass_signal_on(self) -> None:
+        """Call the handler that was there before the run's own, if it was set by somebody (submitit requeues this way)."""
+        if self.stop_signal is not None:
+            handler = signal.getsignal(self.stop_signal)
+            if callable(handler) and handler is not signal.default_int_handler:
+                handler(self.stop_signal, None)
+
+    def _warn_once(self, line: str) -> None:
+        if line.split(":")[0] not in self._warned:
+            self._warned.add(line.split(":")[0])
+            self.say(line)
+
+    _warned: set[str] = field(default_factory=set)
+
+
+def make_run_directory(wanted: str | None, env: str, agents: list[str], seed: int) -> Path:
+    """Create and return a run's directory: `wanted`, or a new one under outputs/.
+
+    Raises ConfigError if `wanted` holds a run already, StorageError if it can't be made.
+    """
+    try:
+        if wanted is not None:
+            path = Path(wanted)
+            if path.exists() and not path.is_dir():
+                raise ConfigError("run.dir", wanted, "is a file; name a directory")
+            if holds_run(path):
+                raise ConfigError("run.dir", wanted, "holds a run already; add resume=auto to go on with it, or name another directory")
+            path.mkdir(parents=True, exist_ok=True)
+            return path
+        parent = Path("outputs") / _as_name(env) / "+".join(_as_name(agent) for agent in agents)
+        parent.mkdir(parents=True, exist_ok=True)
+        stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_s{seed}"
+        for attempt in range(1000):
+            path = parent / (stem if attempt == 0 else f"{stem}_{attempt}")
+            with suppress(FileExistsError):
+                path.mkdir()
+                return path
+        raise StorageError(f"run.dir: {parent / stem} and a thousand names like it are taken")
+    except OSError as error:
+        raise storage_error(f"run.dir={wanted or 'outputs'}", error) from None
+
+
+def holds_run(path: Path) -> bool:
+    """Tell whether a run was started in `path`."""
+    return (path / "config.yaml").exists() or (path / "checkpoints").exists()
+
+
+def link_latest(directory: Path) -> None:
+    """Point `outputs/latest` at a run under `outputs/`, by a relative link."""
+    outputs = Path("outputs").resolve()
+    target = directory.resolve()
+    if not target.is_relative_to(outputs):
+        return
+    temporary = outputs / f".latest.{os.getpid()}"
+    with suppress(OSError):  # a file system without links has no `latest`
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target.relative_to(outputs))
+        os.replace(temporary, outputs / "latest")
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a run's directory for this process; the kernel frees it when the process dies, however it dies.
+
+    Raises StorageError naming the pid and host that hold it.
+    """
+    try:
+        file = open(directory / LOCK, "a+", encoding="utf-8")  # noqa: SIM115: held until the run ends
+    except OSError as error:
+        raise storage_error(f"run.dir={directory}", error) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
+            raise storage_error(f"run.dir={directory}", error) from None
+        time.sleep(0.05)  # the holder may be about to write who it is
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise StorageError(f"run.dir={directory}: in use by {holder}; wait for it or name another directory") from None
+    try:
+        file.seek(0)
+        file.truncate()
+        file.write(f"pid {os.getpid()} on host {socket.gethostname()}")
+        file.flush()
+        yield
+    finally:
+        with suppress(OSError):
+            file.seek(0)
+            file.truncate()
+        file.close()
+
+
+def _as_name(text: str) -> str:
+    return "".join(character if character.isalnum() or character in "-_." else "_" for character in text)

@@ -1,0 +1,57 @@
+"""What travels through the house: steps, transitions, progress, schedules. No torch, no jax.
+
+Letters used in shapes everywhere: N copies of the environment in a scope, T rollout length, B minibatch,
+O, S, A the shapes of one observation, state and action.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+Array = Any  # numpy.ndarray, torch.Tensor or jax.Array
+
+
+class Step(NamedTuple):
+    """What an environment answers to one step of all its copies."""
+
+    next_observations: Array  # (N, *O), the TRUE successors, read before any reset
+    next_states: Array | None  # (N, *S) or None
+    rewards: Array  # (N,) float32
+    terminated: Array  # (N,) bool
+    truncated: Array  # (N,) bool
+    valid: Array | None  # (N,) bool or None (all are); False: the row did not happen (a simulator's dummy step)
+    infos: dict[str, Any]
+
+
+class Transition(NamedTuple):
+    """One step with what led to it; `outputs` is what `act` wants back at `record`."""
+
+    observations: Array  # (N, *O)
+    states: Array | None  # (N, *S) or None
+    actions: Array  # (N, *A), as the environment got them
+    next_observations: Array  # (N, *O)
+    next_states: Array | None
+    rewards: Array  # (N,)
+    terminated: Array  # (N,)
+    truncated: Array  # (N,)
+    valid: Array | None  # (N,)
+    infos: dict[str, Any]
+    outputs: dict[str, Array]  # each (N, ...)
+
+
+class Progress(NamedTuple):
+    """Where the run stands. `timesteps` is the horizon of schedules, not necessarily where the run stops."""
+
+    timestep: int
+    timesteps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSchedule:
+    """When to learn, as data: the Python loop and a compiled loop obey the same rule."""
+
+    learning_starts: int = 0  # in timesteps
+    every: int = 1  # in timesteps
+
+    def is_due(self, timestep: int) -> bool:
+        """Tell whether an update follows timestep t (counted from 0): t >= learning_starts and (t + 1) % every == 0."""
+        return timestep >= self.learning_starts and (timestep + 1) % self.every == 0

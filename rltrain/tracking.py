@@ -1,0 +1,239 @@
+"""What a run tells the world: episode statistics, metrics as JSON lines and TensorBoard events, the screen."""
+
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rltrain.checks import option
+
+WINDOW = 100
+
+
+@dataclass
+class TrackingConfig:
+    """What is written while training."""
+
+    interval: int = option(128, "timesteps between rows of metrics", low=1)
+    tensorboard: bool = option(True, "also write TensorBoard events")
+
+
+class EpisodeStatistics:
+    """Returns and lengths of the episodes of N copies: running ones, and the last 100 that ended."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.num_envs = num_envs
+        self.env_steps = 0
+        self.episodes = 0
+        self.returns: deque[float] = deque(maxlen=WINDOW)
+        self.lengths: deque[int] = deque(maxlen=WINDOW)
+        self._returns = np.zeros(num_envs, np.float64)
+        self._lengths = np.zeros(num_envs, np.int64)
+
+    def record(
+        self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, valid: np.ndarray | None = None
+    ) -> np.ndarray | None:
+        """Add one step of all copies, each (N,); return which episodes ended (N,) bool, or None if none did."""
+        if valid is None:
+            self._returns += rewards
+            self._lengths += 1
+            self.env_steps += self.num_envs
+        else:
+            self._returns += np.where(valid, rewards, 0.0)
+            self._lengths += valid
+            self.env_steps += int(valid.sum())
+        done = terminated | truncated
+        if not done.any():
+            return None
+        self.returns.extend(self._returns[done].tolist())
+        self.lengths.extend(self._lengths[done].tolist())
+        self.episodes += int(done.sum())
+        self.forget_running(done)
+        return done
+
+    def forget_running(self, copies: np.ndarray) -> None:
+        """Start anew in `copies` (N,) bool."""
+        self._returns[copies] = 0.0
+        self._lengths[copies] = 0
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a closing table shows; means over the last 100 episodes, null before the first."""
+        return {
+            "env_steps": self.env_steps,
+            "episodes": self.episodes,
+            "episode_return_mean": float(np.mean(self.returns)) if self.returns else None,
+            "episode_length_mean": float(np.mean(self.lengths)) if self.lengths else None,
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything as arrays and plain data."""
+        return {
+            "env_steps": self.env_steps,
+            "episodes": self.episodes,
+            "returns": list(self.returns),
+            "lengths": list(self.lengths),
+            "running_returns": self._returns.copy(),
+            "running_lengths": self._lengths.copy(),
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put everything back."""
+        self.env_steps, self.episodes = int(snapshot["env_steps"]), int(snapshot["episodes"])
+        self.returns, self.lengths = deque(snapshot["returns"], WINDOW), deque(snapshot["lengths"], WINDOW)
+        self._returns, self._lengths = np.array(snapshot["running_returns"]), np.array(snapshot["running_lengths"])
+
+
+class MetricsWriter:
+    """Rows of metrics in `metrics.jsonl` and as TensorBoard events; one sub-run per agent where there are several."""
+
+    def __init__(self, directory: Path, agents: list[str], *, tensorboard: bool, resumed_at: tuple[int, int] | None) -> None:
+        """`resumed_at` is (timestep, env steps): what a killed run wrote after it is cut off, or curves would double."""
+        path = directory / "metrics.jsonl"
+        if resumed_at is not None and path.exists():
+            _cut(path, resumed_at[0])
+        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115: a line at a time, to the end of the run
+        self._events: dict[str, Any] = {}
+        if tensorboard:
+            for agent in agents:
+                purge = None if resumed_at is None else resumed_at[1]
+                self._events[agent] = _event_writer(directory if len(agents) == 1 else directory / agent, purge)
+
+    def write(self, agent: str, timestep: int, env_steps: int, metrics: dict[str, float]) -> None:
+        """Write one row; not finite numbers become null, which is what JSON has."""
+        row = {"wall_time": round(time.time(), 3), "timestep": timestep, "env_steps": env_steps, "agent": agent}
+        row |= {tag: value if math.isfinite(value) else None for tag, value in metrics.items()}
+        self._file.write(json.dumps(row) + "\n")
+        if agent in self._events:
+            self._events[agent].add_event(_event(env_steps, metrics))
+
+    def close(self) -> None:
+        """Write out what is waiting."""
+        self._file.close()
+        for writer in self._events.values():
+            writer.close()
+
+
+def _cut(path: Path, timestep: int) -> None:
+    """Keep the rows up to `timestep`; a half-written last line goes too."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["timestep"] <= timestep:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    replace_text(path, "".join(line + "\n" for line in kept))
+
+
+def _event_writer(directory: Path, purge_step: int | None) -> Any:
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer = EventFileWriter(str(directory), flush_secs=5)
+    if purge_step is not None:  # tells TensorBoard to drop what an earlier, killed session wrote from this step on
+        session = SessionLog(status=SessionLog.START)
+        writer.add_event(Event(wall_time=time.time(), step=purge_step + 1, session_log=session))
+    return writer
+
+
+def _event(step: int, metrics: dict[str, float]) -> Any:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
+    return Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old text or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class Screen:
+    """Progress for a person: a bar on a terminal, plain lines elsewhere, nothing if `enabled` is false."""
+
+    PLAIN_SECONDS = 10.0
+
+    def __init__(self, *, enabled: bool | None = None, total: int, copies: int) -> None:
+        """`enabled` None: a bar on a terminal, plain lines elsewhere. `total` is in timesteps."""
+        import sys
+
+        self.total, self.copies = total, copies
+        self._bar: Any = None
+        self._last_print = time.monotonic()
+        self._last_bar = 0.0
+        terminal = sys.stderr.isatty()
+        self.plain = enabled is None and not terminal
+        self._enabled = enabled if enabled is not None else terminal
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        from rich.console import Console
+
+        try:
+            if self._bar is not None:
+                self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            else:
+                Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+        except OSError:  # the terminal is gone: the run goes on
+            self._enabled = self.plain = False
+
+    def update(self, timestep: int, env_steps_per_second: float, episode_return: float | None) -> None:
+        """Show where the run stands; cheap enough to be called for every row of metrics."""
+        now = time.monotonic()
+        try:
+            if self._enabled:
+                if self._bar is None:
+                    self._start(timestep)
+                if now - self._last_bar > 0.1 or timestep >= self.total:
+                    self._last_bar = now
+                    self._bar.update(self._task, completed=timestep, **self._fields(timestep, env_steps_per_second, episode_return))
+                    self._bar.refresh()
+            elif self.plain and (now - self._last_print > self.PLAIN_SECONDS or timestep >= self.total):
+                self._last_print = now
+                fields = self._fields(timestep, env_steps_per_second, episode_return)
+                left = max(0.0, (self.total - timestep) * self.copies / max(env_steps_per_second, 1e-9))
+                self.say(f"{timestep:,}/{self.total:,} timesteps, {fields['steps']}, {fields['rate']}, {fields['score']}, {left:.0f} s left")
+        except OSError:
+            self._enabled = self.plain = False
+
+    def close(self) -> None:
+        """Leave the last state of the bar on the screen."""
+        if self._bar is not None:
+            try:
+                self._bar.stop()
+            except OSError:
+                pass
+            self._bar = None
+
+    def _fields(self, timestep: int, rate: float, episode_return: float | None) -> dict[str, str]:
+        score = "return -" if episode_return is None else f"return {episode_return:.1f}"
+        return {"steps": f"{timestep * self.copies:,} env steps", "rate": f"{rate:,.0f} env steps/s", "score": score}
+
+    def _start(self, timestep: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns: Iterable[Any] = (
+            BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn(f"x {self.copies} = {{task.fields[steps]}}"),
+            TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[score]}"), TimeRemainingColumn(),
+        )  # fmt: skip
+        self._bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False, expand=True)
+        self._task = self._bar.add_task("", total=self.total, completed=timestep, **self._fields(timestep, 0.0, None))
+        self._bar.start()

@@ -1,0 +1,6 @@
+"""Trainers; one set of classes serves both backends."""
+
+from rltrain.trainers.base import Trainer, TrainerConfig
+from rltrain.trainers.sequential import SequentialTrainer
+
+__all__ = ["SequentialTrainer", "Trainer", "TrainerConfig"]

@@ -1,0 +1,495 @@
+"""The loop, written once: seven steps per timestep, for any number of agents that each own a slice of the environment."""
+
+import copy
+import time
+from abc import ABC
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from rltrain.agents.base import Agent
+from rltrain.checks import build, option
+from rltrain.envs.base import EnvWrapper
+from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, RunError
+from rltrain.evaluation import EpisodeCounter, episode_quota
+from rltrain.runs import Run
+from rltrain.seeding import EVALUATION_ACTOR, RESUMED_ENVIRONMENTS, seed32, seed64
+from rltrain.structures import Step
+
+
+@dataclass
+class TrainerConfig:
+    """How long to train and what to show."""
+
+    timesteps: int | None = option(None, "turns of the loop, each one step of all copies; null: by total_env_steps", low=1)
+    headless: bool = option(True, "don't render")
+    render_interval: int = option(1, "timesteps between renderings, when not headless", low=1)
+    disable_progressbar: bool | None = option(None, "true: no bar; null: a bar on a terminal, plain lines elsewhere")
+    close_environment_at_exit: bool = option(True, "close the environments when training ends")
+    environment_info: str = option("episode", "key of `infos` whose numbers are added to the metrics, if it is there")
+    stochastic_evaluation: bool = option(False, "evaluate the policy as it explores, not its likeliest actions")
+
+
+class Cfg(Mapping[str, Any]):
+    """A trainer's checked settings, by attribute and by key; a subclass's own keys stand beside them."""
+
+    def __init__(self, config: TrainerConfig, extra: Mapping[str, Any]) -> None:
+        self._values = {f.name: getattr(config, f.name) for f in fields(config)} | dict(extra)
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the value of `key`."""
+        return self._values[key]
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the value of `name`."""
+        if name.startswith("_") or name not in self._values:
+            raise AttributeError(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """Count the keys."""
+        return len(self._values)
+
+
+@dataclass
+class Best:
+    """The best evaluation so far, by the mean over agents."""
+
+    score: float | None = None
+    timestep: int | None = None
+
+
+@dataclass
+class Clock:
+    """Seconds of training, without evaluations."""
+
+    seconds: float = 0.0
+    _since: float | None = field(default=None)
+
+    def start(self) -> None:
+        """Go on counting."""
+        self._since = time.perf_counter()
+
+    def stop(self) -> float:
+        """Stop counting; return the seconds so far."""
+        self.seconds = self.read()
+        self._since = None
+        return self.seconds
+
+    def read(self) -> float:
+        """Return the seconds so far."""
+        return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+
+
+class Trainer(ABC):
+    """Runs agents on an environment. Slices arrays and passes them on; never computes.
+
+    `agents` is one agent or a list; `agents_scope` gives each its number of copies, in order. `cfg` is a TrainerConfig or a dict of
+    its fields. A user's own subclass may pass a dict with further keys; they are found in `self.cfg` too.
+    """
+
+    strict = False  # the built-in trainers refuse unknown keys
+
+    def __init__(
+        self,
+        env: EnvWrapper,
+        agents: Agent | Sequence[Agent],
+        agents_scope: Sequence[int] | None = None,
+        cfg: TrainerConfig | Mapping[str, Any] | None = None,
+        *,
+        evaluation_env: EnvWrapper | None = None,
+        run: Run | None = None,
+        horizon: int | None = None,
+    ) -> None:
+        self.cfg = self._read_cfg(cfg)
+        self.env, self.evaluation_env = env, evaluation_env
+        self.agents: list[Agent] = list(agents) if isinstance(agents, Sequence) else [agents]
+        self.agents_scope = list(agents_scope or [])
+        self.run = run or Run(agents=[agent.name for agent in self.agents])
+        self.timesteps: int = self.cfg.timesteps or 0
+        self.horizon = horizon or self.timesteps  # what schedules run over
+        self.headless = self.cfg.headless
+        self.stochastic_evaluation = self.cfg.stochastic_evaluation
+        self._setup_agents()
+        self.timestep = 0
+        self.observations: Any = None  # to act on next
+        self.states: Any = None
+        self.best = Best()
+        self.clock = Clock()
+        self.last_evaluation: dict[str, dict[str, Any]] = {}
+        self._resumed = False
+        self._next_due = 0
+        self._said: set[str] = set()
+
+    def __str__(self) -> str:
+        """Name the trainer, its environments, agents and scopes."""
+        lines = [f"{type(self).__name__}: {self.env.num_envs} x {self.env.name}, {self.timesteps:,} timesteps"]
+        for agent, scope in zip(self.agents, self._slices, strict=True):
+            name = type(getattr(agent, "algorithm", agent)).__name__
+            lines.append(f"  {getattr(agent, 'name', 'agent')}: {name}, copies {scope.start} to {scope.stop - 1}")
+        return "\n".join(lines)
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Train for `timesteps` turns, or on from where a restored trainer stands; stops early on a signal."""
+        if not self.timesteps:
+            raise ConfigError("trainer.timesteps", None, "say how long to train, a whole number >= 1")
+        if self.env.num_agents > 1:
+            self.multi_agent_train()
+        else:
+            self.single_agent_train()
+
+    def single_agent_train(self) -> None:
+        """Train one agent, or several that each own a slice of the copies."""
+        try:
+            with self.run.signals():
+                self._begin()
+                while self.timestep < self.timesteps and self.run.stop_signal is None:
+                    self._interact(self.timestep, learn=True)
+                    self.timestep += 1
+                    if self.timestep >= self._next_due:
+                        self._attend()
+                self._end()
+        finally:
+            self.clock.stop()
+            self.run.close()
+            if self.cfg.close_environment_at_exit:
+                self.close()
+
+    def multi_agent_train(self) -> None:
+        """Train multi-agent algorithms."""
+        raise ConfigError("env.num_agents", self.env.num_agents, "no multi-agent algorithm is here yet; use a single-agent environment")
+
+    def _interact(self, timestep: int, *, learn: bool) -> Step:
+        """Make one timestep: the seven steps, in training and in evaluation alike."""
+        env, observations, states = self._stage(learn)
+
+        # 1 pre-interaction
+        if learn:
+            self._for_each_agent("pre_interaction", timestep=timestep, timesteps=self.horizon)
+
+        # 2 act
+        explore = learn or self.stochastic_evaluation
+        how = {"timestep": timestep, "timesteps": self.horizon} | ({} if learn else {"explore": explore, "evaluation": True})
+        actions = self._join(self._for_each_agent("act", observations, states, **how))
+
+        # 3 step
+        step = env.step(actions)
+
+        # 4 render
+        if not self.headless and timestep % self.cfg.render_interval == 0:
+            env.render()
+
+        # 5 record
+        if learn:
+            self._for_each_agent(
+                "record_transition", observations=observations, states=states, actions=actions, rewards=step.rewards,
+                next_observations=step.next_observations, next_states=step.next_states, terminated=step.terminated,
+                truncated=step.truncated, valid=step.valid, infos=step.infos, timestep=timestep, timesteps=self.horizon,
+            )  # fmt: skip
+        else:
+            self._for_each_agent("end_evaluation_episodes", step.terminated | step.truncated)
+
+        # 6 post-interaction
+        if learn:
+            self._for_each_agent("post_interaction", timestep=timestep, timesteps=self.horizon)
+
+        # 7 reset
+        self._unstage(learn, env.reset_done(), env.state())
+        return step
+
+    def _for_each_agent(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """Call `method` on every agent, arrays cut to its scope: who is called, and when."""
+        if len(self.agents) == 1:
+            return [getattr(self.agents[0], method)(*args, **kwargs)]
+        copies = self._slices[-1].stop
+        return [
+            getattr(agent, method)(
+                *(_cut(value, scope, copies) for value in args),
+                **{key: _cut(value, scope, copies) for key, value in kwargs.items()},
+            )
+            for agent, scope in zip(self.agents, self._slices, strict=True)
+        ]
+
+    def _stage(self, learn: bool) -> tuple[EnvWrapper, Any, Any]:
+        if learn:
+            return self.env, self.observations, self.states
+        return self._playing
+
+    def _unstage(self, learn: bool, observations: Any, states: Any) -> None:
+        if learn:
+            self.observations, self.states = observations, states
+        else:
+            self._playing = (self._playing[0], observations, states)
+
+    def _join(self, actions: list[Any]) -> Any:
+        return actions[0] if len(actions) == 1 else np.concatenate(actions)
+
+    # -- around the loop -----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        env_steps = self._env_steps()
+        self.run.open(
+            total=self.timesteps,
+            copies=self.env.num_envs,
+            show=False if self.cfg.disable_progressbar else (True if self.cfg.disable_progressbar is False else None),
+            resumed_at=(self.timestep, env_steps) if self._resumed else None,
+        )
+        if self.observations is None:
+            self.observations = self.env.reset()
+            self.states = self.env.state()
+        self._plan()
+        self.clock.start()
+
+    def _plan(self) -> None:
+        intervals = [self.run.tracking.interval, self.run.evaluation.interval, self.run.checkpoints.interval]
+        due = [(self.timestep // interval + 1) * interval for interval in intervals if interval]
+        self._next_due = min([*due, self.timesteps])
+
+    def _attend(self) -> None:
+        """Do what is due after a timestep: evaluate, write rows, checkpoint."""
+        timestep, last = self.timestep, self.timestep >= self.timesteps
+        evaluation = self.run.evaluation.interval and timestep % self.run.evaluation.interval == 0
+        improved = self._evaluate_for_best() if evaluation else False
+        if evaluation or last or timestep % self.run.tracking.interval == 0:
+            self._write_rows(evaluated=bool(evaluation))
+        interval = self.run.checkpoints.interval
+        if improved or last or (interval and timestep % interval == 0):
+            self.save()
+            if improved:
+                self.run.mark_best(timestep)
+        self._plan()
+
+    def _end(self) -> None:
+        """Save where a signal stopped the run; the last timestep was saved when it was due."""
+        self.clock.stop()
+        if self.run.stop_signal is not None and self.timestep < self.timesteps:
+            self.run.say(f"stopped by {self.run.stop_signal.name} at timestep {self.timestep:,}")
+            self.save()
+        self.run.check_saved()
+
+    def _write_rows(self, *, evaluated: bool) -> None:
+        seconds = self.clock.read()
+        rate = self._env_steps() / seconds if seconds else 0.0
+        returns = []
+        for agent in self.agents:
+            statistics = agent.statistics.summary()
+            row = {f"rollout/{key}": statistics[key] for key in ("episode_return_mean", "episode_length_mean")}
+            row = {tag: value for tag, value in row.items() if value is not None}
+            row |= {"rollout/episodes": agent.statistics.episodes, **agent.metrics, "time/env_steps_per_second": rate}
+            if evaluated:
+                row |= {f"evaluation/{key}": value for key, value in self._evaluation_figures(agent.name).items()}
+            self.run.write_metrics(agent.name, self.timestep, agent.statistics.env_steps, row)
+            if statistics["episode_return_mean"] is not None:
+                returns.append(statistics["episode_return_mean"])
+        if self.run.screen is not None:
+            self.run.screen.update(self.timestep, rate, float(np.mean(returns)) if returns else None)
+
+    def _evaluation_figures(self, agent: str) -> dict[str, float]:
+        results = self.last_evaluation[agent]
+        returns = results["returns"]
+        return {
+            "episode_return_mean": float(np.mean(returns)),
+            "episode_return_std": float(np.std(returns)),
+            "episode_length_mean": float(np.mean(results["lengths"])),
+        }
+
+    def _env_steps(self) -> int:
+        return sum(agent.statistics.env_steps for agent in self.agents if hasattr(agent, "statistics"))
+
+    def close(self) -> None:
+        """Close the environments."""
+        try:
+            self.env.close()
+        finally:
+            if self.evaluation_env is not None:
+                self.evaluation_env.close()
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------
+
+    def eval(self, episodes: int | None = None) -> dict[str, dict[str, Any]]:
+        """Evaluate every agent and return {name: {"returns", "lengths", "successes"}}.
+
+        Plays `episodes` per agent, the first ones of each copy; without a number, `timesteps` turns. Acts on `evaluation_env`; without
+        one the training environment is reset, and said so. Nothing learned, counted or drawn for training changes.
+        """
+        if self.env.num_agents > 1:
+            return self.multi_agent_eval(episodes)
+        return self.single_agent_eval(episodes)
+
+    def single_agent_eval(self, episodes: int | None = None) -> dict[str, dict[str, Any]]:
+        """Evaluate one agent, or several that each own a slice of the copies."""
+        env = self.evaluation_env
+        if env is None:
+            env = self.env
+            self._say_once("evaluation resets the training environment: no evaluation_env was given")
+            self.observations = None  # training starts new episodes afterwards
+            for agent in self.agents:
+                agent.statistics.forget_running(np.ones(agent.num_envs, bool))
+        if episodes is None and not self.timesteps:
+            raise ConfigError("episodes", None, "say how long to evaluate: a number of episodes, or trainer.timesteps")
+        counters = []
+        for index, (agent, scope) in enumerate(zip(self.agents, self._slices, strict=True)):
+            copies = scope.stop - scope.start
+            seed = 0 if env.seeds is None else env.seeds[scope.start]
+            agent.begin_evaluation(copies, seed64(seed, EVALUATION_ACTOR, index))
+            quota = np.full(copies, np.iinfo(np.int64).max) if episodes is None else episode_quota(episodes, copies)
+            counters.append(EpisodeCounter(quota))
+        self._playing = (env, env.reset(seed=env.seeds), env.state())
+        turn = 0
+        while turn < self.timesteps if episodes is None else not all(counter.is_full for counter in counters):
+            step = self._interact(turn, learn=False)
+            for counter, scope in zip(counters, self._slices, strict=True):
+                counter.record(_cut(step, scope, self._slices[-1].stop) if len(counters) > 1 else step)
+            turn += 1
+            if self.run.stop_signal is not None:
+                break
+        self.last_evaluation = {agent.name: counter.results() for agent, counter in zip(self.agents, counters, strict=True)}
+        return self.last_evaluation
+
+    def multi_agent_eval(self, episodes: int | None = None) -> dict[str, dict[str, Any]]:
+        """Evaluate multi-agent algorithms."""
+        raise ConfigError("env.num_agents", self.env.num_agents, "no multi-agent algorithm is here yet; use a single-agent environment")
+
+    def _evaluate_for_best(self) -> bool:
+        """Evaluate on the evaluation environment; tell whether it is the best so far."""
+        self.clock.stop()
+        results = self.eval(self.run.evaluation.episodes)
+        self.clock.start()
+        if self.run.stop_signal is not None and not all(result["returns"] for result in results.values()):
+            return False
+        score = float(np.mean([np.mean(result["returns"]) for result in results.values()]))
+        if self.best.score is not None and score <= self.best.score:
+            return False
+        self.best = Best(score, self.timestep)
+        return True
+
+    # -- keeping -------------------------------------------------------------------------------------------------------
+
+    def save(self, *, with_environment: bool = True) -> bool:
+        """Write a checkpoint of everything to the run's directory, if it has one; tell whether it was written."""
+        parts, exact = self.snapshot(with_environment=with_environment)
+        manifest = {
+            "env_steps": self._env_steps(),
+            "agents": {agent.name: type(agent.algorithm).__name__ for agent in self.agents},
+            "exact_resume": exact,
+        }
+        return self.run.save(self.timestep, parts, manifest)
+
+    def snapshot(self, *, with_environment: bool = True) -> tuple[dict[str, Any], bool]:
+        """Return everything as parts by name, and whether going on from them is exact."""
+        env = self.env.snapshot() if with_environment else None
+        trainer = {
+            "timestep": self.timestep,
+            "horizon": self.horizon,
+            "observations": self.observations,
+            "env": env,
+            "scopes": [scope.stop - scope.start for scope in self._slices],
+            "training_seconds": self.clock.read(),
+            "best": {"score": self.best.score, "timestep": self.best.timestep},
+        }
+        parts: dict[str, Any] = {"trainer": trainer}
+        for agent in self.agents:
+            snapshot = agent.snapshot()
+            parts[f"agents/{agent.name}/policy"] = snapshot["policy"]
+            parts[f"agents/{agent.name}/training"] = snapshot["training"]
+        return parts, env is not None
+
+    def restore(self, parts: Mapping[str, Any], *, keep_horizon: bool = True) -> None:
+        """Put everything back from `snapshot`'s parts; an environment without exact state starts new episodes, said once."""
+        trainer = parts["trainer"]
+        scopes = [scope.stop - scope.start for scope in self._slices]
+        if list(trainer["scopes"]) != scopes:
+            raise CheckpointError(f"agents_scope: the checkpoint was written with {trainer['scopes']} copies per agent, not {scopes}")
+        for agent in self.agents:
+            snapshot = {key: parts[f"agents/{agent.name}/{key}"] for key in ("policy", "training")}
+            try:
+                agent.restore(snapshot)
+            except (KeyError, ValueError, RuntimeError, TypeError) as error:
+                raise CheckpointError(f"agents.{agent.name}: the checkpoint does not fit this agent: {error}") from error
+        self.timestep = int(trainer["timestep"])
+        self.clock.seconds = float(trainer["training_seconds"])
+        self.best = Best(trainer["best"]["score"], trainer["best"]["timestep"])
+        if keep_horizon:
+            self.horizon = int(trainer["horizon"])
+        self._resumed = True
+        if trainer["env"] is not None:
+            self.env.restore(trainer["env"])
+            self.observations, self.states = trainer["observations"], self.env.state()
+        else:
+            seeds = self.env.seeds or [0] * self.env.num_envs
+            self.observations = self.env.reset([seed32(seed, RESUMED_ENVIRONMENTS, self.timestep) for seed in seeds])
+            self.states = self.env.state()
+            for agent in self.agents:
+                agent.statistics.forget_running(np.ones(agent.num_envs, bool))
+            self._say_once("the environment's state can't be saved exactly: new episodes start here (exact_resume is false)")
+
+    # -- setting up ----------------------------------------------------------------------------------------------------
+
+    def _setup_agents(self) -> None:
+        """Check agents against copies and cut the scopes.
+
+        Raises ConfigError saying what is wrong and what would be right.
+        """
+        count, copies = len(self.agents), self.env.num_envs
+        if not count:
+            raise ConfigError("agents", [], "name at least one agent")
+        if copies < count:
+            raise ConfigError("env.num_envs", copies, f"{count} agents need a copy each; give at least {count}")
+        sizes = self.agents_scope or even_scopes(copies, count)
+        check_scopes(sizes, count, copies)
+        starts = np.cumsum([0, *sizes]).tolist()
+        self.agents_scope = list(sizes)
+        self._slices = [slice(start, stop) for start, stop in zip(starts, starts[1:], strict=False)]
+        for agent, size in zip(self.agents, sizes, strict=True):
+            wanted = getattr(agent, "num_envs", size)
+            if wanted != size:
+                raise ConfigError("agents_scope", sizes, f"{agent.name} was made for {wanted} copies; its scope has {size}")
+
+    def _read_cfg(self, cfg: TrainerConfig | Mapping[str, Any] | None) -> Cfg:
+        known = {f.name for f in fields(TrainerConfig)}
+        extra: dict[str, Any] = {}
+        if isinstance(cfg, Mapping) and not self.strict:
+            extra = {key: copy.deepcopy(value) for key, value in cfg.items() if key not in known}
+            cfg = {key: value for key, value in cfg.items() if key in known}
+        return Cfg(build(TrainerConfig, cfg, "trainer"), extra)
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self.run.say(line)
+
+
+def even_scopes(copies: int, count: int) -> list[int]:
+    """Return `count` sizes as equal as possible, the remainder in the last."""
+    size = copies // count
+    return [size] * (count - 1) + [copies - size * (count - 1)]
+
+
+def check_scopes(sizes: Sequence[Any], count: int, copies: int) -> None:
+    """Raise ConfigError unless `sizes` are `count` whole numbers >= 1 that add up to `copies`."""
+    key = "agents_scope.sizes"
+    if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+        raise ConfigError(key, sizes, "each size is a whole number >= 1")
+    if len(sizes) != count:
+        raise ConfigError(key, sizes, f"{len(sizes)} sizes for {count} agents; give {count}")
+    if sum(sizes) != copies:
+        raise ConfigError(key, sizes, f"add up to {sum(sizes)}, but the environment has {copies} copies; give sizes that add up to {copies}")
+
+
+def _cut(value: Any, scope: slice, copies: int) -> Any:
+    """Return the rows of `scope` of every array in `value` that has a row per copy."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_cut(item, scope, copies) for item in value))
+    if isinstance(value, dict):
+        return {key: _cut(item, scope, copies) for key, item in value.items()}
+    if hasattr(value, "shape") and value.shape and value.shape[0] == copies:
+        return value[scope]
+    return value
