@@ -77,6 +77,18 @@ def decode(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     return {key: decode(value, arrays) for key, value in tree.items()}
 
 
+def tree_sha256(tree: Any) -> str:
+    """Return the hash of all arrays in a tree: sorted names with dtype, shape and bytes."""
+    arrays: dict[str, np.ndarray] = {}
+    encode(tree, arrays)
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
 # -- one checkpoint ------------------------------------------------------------------------------------------------------
 
 

@@ -59,10 +59,15 @@ class Run:
         self.screen = Screen(enabled=show, total=total, copies=copies)
         if self.directory is None:
             return
-        self._log = open(self.directory / "train.log", "a", encoding="utf-8", buffering=1)  # noqa: SIM115: open to the run's end
+        self.open_log()
         self._metrics = MetricsWriter(
             self.directory, self.agents, tensorboard=self.tracking.tensorboard, resumed_at=resumed_at
         )
+
+    def open_log(self) -> None:
+        """Start writing `train.log`; safe to call twice."""
+        if self.directory is not None and self._log is None:
+            self._log = open(self.directory / "train.log", "a", encoding="utf-8", buffering=1)  # noqa: SIM115: to the run's end
 
     def say(self, line: str) -> None:
         """Tell the screen and `train.log`."""
@@ -164,8 +169,8 @@ class Run:
     _warned: set[str] = field(default_factory=set)
 
 
-def make_run_directory(wanted: str | None, env: str, agents: list[str], seed: int) -> Path:
-    """Create and return a run's directory: `wanted`, or a new one under outputs/.
+def make_run_directory(wanted: str | None, env: str, agents: list[str], seed: int, *, root: str = "outputs") -> Path:
+    """Create and return a run's directory: `wanted`, or a new one under `root`.
 
     Raises ConfigError if `wanted` holds a run already, StorageError if it can't be made.
     """
@@ -178,7 +183,7 @@ def make_run_directory(wanted: str | None, env: str, agents: list[str], seed: in
                 raise ConfigError("run.dir", wanted, "holds a run already; add resume=auto to go on with it, or name another directory")
             path.mkdir(parents=True, exist_ok=True)
             return path
-        parent = Path("outputs") / _as_name(env) / "+".join(_as_name(agent) for agent in agents)
+        parent = Path(root) / _as_name(env) / "+".join(_as_name(agent) for agent in agents)
         parent.mkdir(parents=True, exist_ok=True)
         stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_s{seed}"
         for attempt in range(1000):
@@ -188,7 +193,7 @@ def make_run_directory(wanted: str | None, env: str, agents: list[str], seed: in
                 return path
         raise StorageError(f"run.dir: {parent / stem} and a thousand names like it are taken")
     except OSError as error:
-        raise storage_error(f"run.dir={wanted or 'outputs'}", error) from None
+        raise storage_error(f"run.dir={wanted or root}", error) from None
 
 
 def holds_run(path: Path) -> bool:

@@ -165,6 +165,18 @@ def replace_text(path: Path, text: str) -> None:
         raise
 
 
+def print_out(*items: Any) -> None:
+    """Print text and tables to stdout; a closed one is not an error."""
+    from rich.console import Console
+
+    try:
+        console = Console()
+        for item in items:
+            console.print(item, markup=False, highlight=False, soft_wrap=isinstance(item, str))
+    except OSError:
+        pass
+
+
 class Screen:
     """Progress for a person: a bar on a terminal, plain lines elsewhere, nothing if `enabled` is false."""
 

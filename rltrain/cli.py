@@ -1,0 +1,146 @@
+"""The command line: which command, its flags, and how errors are told. Heavy imports wait until they are needed."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from rltrain import __version__
+from rltrain.errors import RltrainError
+
+USAGE = """\
+rltrain: train and evaluate reinforcement learning agents
+
+  rltrain train [overrides]            train; PPO on CartPole-v1 unless told otherwise
+  rltrain train -m [overrides]         a sweep: seed=1,2,3 agents.ppo.learning_rate=1e-3,3e-4
+  rltrain train resume=RUN             go on where a run stopped (run.dir=RUN resume=auto: or start it)
+  rltrain eval CHECKPOINT [options]    episodes=100 seed=N json=true render=human fail_under=475
+  rltrain checkpoint verify|show PATH  check or describe a checkpoint
+  rltrain list WHAT                    trainers, backends, agents, envs or experiments
+
+overrides, written key=value ('quoted' where they hold brackets):
+  env=CartPole-v1  env.num_envs=8  env=my_package:Own-v0  env.kwargs.gravity=3
+  agents=ppo  agents.ppo.learning_rate=3e-4  experiment=ppo_acrobot
+  total_env_steps=100000 (or trainer.timesteps=12500)  seed=1  run.dir=DIR  dry_run=true
+  evaluation.interval=2000  checkpoints.interval=2000  backend.device=cpu  plugins=[my_package]
+
+flags:
+  --cfg job|resolved   print the configuration and stop
+  -m, --multirun       a sweep
+  --debug              tracebacks for every error
+  --version, --help
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+        return status
+    except RltrainError as error:
+        return _tell(error, debug=debug)
+    except KeyboardInterrupt:
+        _write("interrupted")
+        return 130
+    except BrokenPipeError:  # whoever read the output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ModuleNotFoundError as error:
+        return _tell(_missing(error), debug=debug)
+    except MemoryError:
+        _write("error: out of memory")
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("--help", "-h", "help") or "--help" in arguments or "-h" in arguments:
+        print(USAGE, end="")
+        return 0
+    if "--version" in arguments:
+        print(f"rltrain {__version__}")
+        return 0
+    command, *rest = arguments
+    if command == "train":
+        return _train(rest)
+    _refuse_flags(rest)
+    if command == "eval":
+        from rltrain.commands.evaluate import evaluate
+
+        return evaluate(rest)
+    if command in ("list", "checkpoint"):
+        from rltrain.commands import show
+
+        return show.list_choices(rest) if command == "list" else show.checkpoint(rest)
+    from rltrain.errors import ConfigError, nearest
+
+    raise ConfigError("command", command, f"unknown; {nearest(command, ('train', 'eval', 'list', 'checkpoint'))}")
+
+
+def _train(arguments: list[str]) -> int:
+    from rltrain.errors import ConfigError
+
+    shown = None
+    if "--cfg" in arguments:
+        at = arguments.index("--cfg")
+        shown = arguments[at + 1] if at + 1 < len(arguments) else ""
+        if shown not in ("job", "resolved"):
+            raise ConfigError("--cfg", shown, "write --cfg job or --cfg resolved")
+        del arguments[at : at + 2]
+    multirun = any(flag in arguments for flag in ("-m", "--multirun"))
+    overrides = [argument for argument in arguments if argument not in ("-m", "--multirun")]
+    _refuse_flags(overrides)
+    if multirun:
+        from rltrain.commands.sweep import sweep
+
+        return sweep(overrides)
+    from rltrain.commands import train
+
+    if shown is None:
+        return train.train(overrides)
+    train.show_config(overrides, resolved=shown == "resolved")
+    return 0
+
+
+def _refuse_flags(arguments: Sequence[str]) -> None:
+    from rltrain.errors import ConfigError
+
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise ConfigError("flag", argument, "unknown; see rltrain --help")
+
+
+def _missing(error: ModuleNotFoundError) -> RltrainError:
+    """Say which extra brings a missing package."""
+    from rltrain.errors import ConfigError
+
+    package = (error.name or "").split(".")[0]
+    extras = {"torch": "torch", "gymnasium": "classic", "safetensors": "torch"}
+    remedy = f"pip install 'rltrain[{extras[package]}]'" if package in extras else f"pip install {package}"
+    return ConfigError("package", package, f"is not installed; {remedy}")
+
+
+def _tell(error: RltrainError, *, debug: bool) -> int:
+    """Write an error: at most three lines; the traceback for a failed run, or when asked."""
+    text = str(error)
+    lines = text.splitlines() or [type(error).__name__]
+    head = lines if error.exit_status == 1 else lines[:3]
+    _write("error: " + "\n".join(head))
+    if debug or error.exit_status == 1:
+        import traceback
+
+        cause = error.__cause__
+        if debug:
+            _write("".join(traceback.format_exception(error)).rstrip())
+        elif cause is not None and len(lines) == 1:
+            _write("".join(traceback.format_exception(cause)).rstrip())
+    return error.exit_status
+
+
+def _write(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass

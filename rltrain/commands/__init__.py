@@ -1,0 +1,1 @@
+"""The commands behind `rltrain`; each returns its exit status."""

@@ -1,0 +1,147 @@
+"""`rltrain eval`: play a checkpoint's policies on episodes that count, and say how they did."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rltrain import assemble, checkpoints
+from rltrain import config as configuration
+from rltrain.checks import build, option
+from rltrain.commands.train import load_policies
+from rltrain.config import MAX_SEED
+from rltrain.errors import CheckpointError, ConfigError, RltrainError
+from rltrain.evaluation import summarize
+from rltrain.runs import Run, make_run_directory
+from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS
+from rltrain.tracking import print_out
+
+
+@dataclass
+class EvalOptions:
+    """What `rltrain eval` takes besides overrides of the checkpoint's configuration."""
+
+    checkpoint: str = option("latest", "a checkpoint, RUN, RUN/best, RUN/latest, or latest")
+    episodes: int = option(100, "episodes per agent", low=1, high=10_000_000)
+    seed: int | None = option(None, "of environments and sampling; null: the run's", low=0, high=MAX_SEED)
+    json: bool = option(False, "print the figures as JSON, alone on stdout")
+    render: str | None = option(None, "human: show the episodes in a window", choices=["human"])
+    fail_under: float | None = option(None, "exit 1 if an agent's mean is below")
+
+
+OPTIONS = ("checkpoint", "episodes", "seed", "json", "render", "fail_under")
+FIXED = ("agents", "agents_scope", "experiment", "tracking", "checkpoints", "evaluation", "resume", "init_from", "total_env_steps")
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Evaluate, and return the exit status: 1 if a mean is below `fail_under`."""
+    options, overrides = _read(arguments)
+    path = assemble.find_checkpoint(options.checkpoint)
+    manifest = checkpoints.verify(path)
+    if "config.yaml" not in manifest["files"]:
+        raise CheckpointError(f"{path}: holds no config.yaml; evaluate the run's own checkpoints")
+    text = checkpoints.read_file(path, "config.yaml", manifest).decode("utf-8", "replace")
+    cfg = configuration.from_yaml(text, f"{path}/config.yaml")
+    configuration.load_plugins(list(cfg.get("plugins") or []))
+    for override in overrides:
+        if override.partition("=")[0].split(".")[0].lstrip("+~") in FIXED:
+            key, _, value = override.partition("=")
+            raise ConfigError(key, value, "is the checkpoint's; an evaluation takes env.*, backend.*, trainer.stochastic_evaluation, run.dir")
+    wanted = next((value for key, _, value in (o.partition("=") for o in overrides) if key == "run.dir"), None)
+    overrides = [override for override in overrides if not override.startswith("run.dir=")]
+    cfg = configuration.apply_overrides(cfg, overrides, allowed_groups=("backend", "env"))
+    cfg.run.dir, cfg.agents_scope.sizes = None, None
+    config = configuration.check(cfg)
+    if options.seed is not None:
+        config.seed = options.seed
+    _check_display(options)
+    render = {"role": FINAL_EVALUATION_ENVIRONMENTS, "render_mode": options.render}
+    config.trainer.cfg.headless = options.render is None
+    trainer = assemble.make_trainer(config, training=False, run=Run(), **render)
+    try:
+        load_policies(trainer.agents, path)
+        trainer.evaluation_env = trainer.env
+        with trainer.run.signals():
+            results = trainer.eval(options.episodes)
+        if trainer.run.stop_signal is not None:
+            return 128 + trainer.run.stop_signal
+        env_info = trainer.env.info()
+    finally:
+        trainer.close()
+    figures = {"agents": {name: summarize(result) for name, result in results.items()}}
+    _write(figures, results, config, options, path, manifest, wanted, env_info)
+    low = [name for name, agent in figures["agents"].items() if options.fail_under is not None and agent["mean"] < options.fail_under]
+    if low:
+        print(f"error: fail_under={options.fail_under:g}: the mean of {', '.join(low)} is below", file=sys.stderr)
+    return 1 if low else 0
+
+
+def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:
+    """Split arguments into this command's options and overrides; a lone word is the checkpoint."""
+    import yaml
+
+    given: dict[str, Any] = {}
+    overrides = []
+    for argument in arguments:
+        key, has_value, value = argument.partition("=")
+        if key in OPTIONS and has_value:
+            given[key] = value.strip("'\"") if key in ("checkpoint", "render") else yaml.safe_load(value)
+            if given[key] in ("null", "none") and key == "render":
+                given[key] = None
+        elif not has_value or os.path.exists(argument):
+            if "checkpoint" in given:
+                raise ConfigError("checkpoint", argument, f"{given['checkpoint']} is given too; evaluate one at a time")
+            given["checkpoint"] = argument
+        else:
+            overrides.append(argument)
+    if "checkpoint" not in given:
+        raise ConfigError("checkpoint", None, "say what to evaluate: a run's directory, RUN/best, or latest")
+    return build(EvalOptions, given), overrides
+
+
+def _check_display(options: EvalOptions) -> None:
+    if options.render and sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise ConfigError("render", options.render, "there is no display here (DISPLAY is not set); leave render out")
+
+
+def _write(
+    figures: dict[str, Any], results: dict[str, Any], config: Any, options: EvalOptions, path: Path,
+    manifest: dict[str, Any], wanted: str | None, env_info: dict[str, Any],
+) -> None:  # fmt: skip
+    assert config.seed is not None
+    directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root="outputs/evaluations")
+    about = {
+        "checkpoint": str(path), "timestep": manifest.get("timestep"), "env_steps": manifest.get("env_steps"), "seed": config.seed,
+        "episodes": options.episodes, "copies": config.env.cfg.num_envs, "deterministic": not config.trainer.cfg.stochastic_evaluation,
+        "environment": {"id": config.env.cfg.id, **env_info}, "trained_with": manifest.get("versions"),
+    }  # fmt: skip
+    try:
+        checkpoints.replace_text(directory / "eval.json", json.dumps({**figures, "about": about, "episodes": results}, indent=1) + "\n")
+    except OSError as error:
+        raise checkpoints.storage_error(f"run.dir={directory}", error) from None
+    if options.json:
+        try:
+            print(json.dumps(figures), flush=True)
+        except BrokenPipeError:
+            raise RltrainError("stdout was closed") from None
+        return
+    from rich.table import Table
+
+    table = Table("agent", "episodes", "mean", "95 % interval", "std", "median", "IQM", "min", "max", "length")
+    for agent, f in figures["agents"].items():
+        low, high = f["mean_interval"]
+        numbers = (f["std"], f["median"], f["iqm"], f["min"], f["max"], f["length_mean"])
+        table.add_row(agent, str(f["episodes"]), _number(f["mean"]), f"{_number(low)} to {_number(high)}", *map(_number, numbers))
+    how = "deterministic" if about["deterministic"] else "stochastic"
+    print_out(
+        f"{path} on {config.env.cfg.id}, {config.env.cfg.num_envs} copies, seed {config.seed}, {how}",
+        table, f"saved in {directory}/eval.json",
+    )  # fmt: skip
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if math.isfinite(value) else str(value)

@@ -1,0 +1,50 @@
+"""`rltrain list` and `rltrain checkpoint`: look, change nothing."""
+
+import json
+from collections.abc import Sequence
+
+from rltrain import assemble, checkpoints
+from rltrain import config as configuration
+from rltrain.errors import ConfigError, nearest
+
+LISTS = {"trainers": "trainer", "backends": "backend", "agents": "agents", "envs": "env", "experiments": "experiment"}
+
+
+def list_choices(arguments: Sequence[str]) -> int:
+    """Print the choices of a group, a line each."""
+    plugins = [argument.partition("=")[2] for argument in arguments if argument.startswith("plugins=")]
+    words = [argument for argument in arguments if not argument.startswith("plugins=")]
+    configuration.load_plugins([name.strip() for value in plugins for name in value.strip("[]").split(",") if name.strip()])
+    if len(words) != 1 or words[0] not in LISTS:
+        raise ConfigError("list", " ".join(words), f"say what to list; {nearest(words[0] if words else '', LISTS)}")
+    group = LISTS[words[0]]
+    for name in configuration.options(group):
+        print(name)
+    if group == "env":
+        _list_ids()
+    return 0
+
+
+def _list_ids() -> None:
+    try:
+        from gymnasium.envs.registration import registry
+    except ImportError:
+        print("(install rltrain with an extra such as rltrain[classic] to see Gymnasium's ids)")
+        return
+    print("Gymnasium ids, as env=ID:")
+    for name in sorted(registry):
+        print(f"  {name}")
+
+
+def checkpoint(arguments: Sequence[str]) -> int:
+    """`verify PATH` checks every byte, `show PATH` prints what a checkpoint is; both take a run, too."""
+    if len(arguments) != 2 or arguments[0] not in ("verify", "show"):
+        raise ConfigError("checkpoint", " ".join(arguments), "write `rltrain checkpoint verify PATH` or `rltrain checkpoint show PATH`")
+    path = assemble.find_checkpoint(arguments[1].removeprefix("checkpoint="))
+    manifest = checkpoints.verify(path) if arguments[0] == "verify" else checkpoints.read_manifest(path)
+    if arguments[0] == "verify":
+        size = sum(entry["size"] for entry in manifest["files"].values())
+        print(f"{path}: good, {len(manifest['files'])} files, {size:,} bytes, timestep {manifest.get('timestep')}")
+    else:
+        print(json.dumps({"path": str(path), **manifest}, indent=1))
+    return 0

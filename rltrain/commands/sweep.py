@@ -1,0 +1,76 @@
+"""`rltrain train -m`: every job is composed and checked first, then Hydra's launcher runs them."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rltrain import config as configuration
+from rltrain.commands.train import execute, finish_plan
+from rltrain.errors import ConfigError, RltrainError
+
+
+class JobFailed(RltrainError):
+    """A job of a sweep ended with a status other than 0."""
+
+
+def sweep(overrides: Sequence[str]) -> int:
+    """Run a sweep; return 0 if every job succeeded, else 1."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in ("resume", "run.dir", "dry_run") and value not in ("null", "false"):
+            raise ConfigError(key, value, "is for one run; in a sweep every job gets a directory of its own (hydra.sweep.dir)")
+    plugins = next((value for key, _, value in (o.partition("=") for o in overrides) if key == "plugins"), "")
+    configuration.load_plugins([name.strip() for name in plugins.strip("[]").split(",") if name.strip()])
+    overrides = configuration.translate(overrides)
+    for job in _jobs(overrides):
+        configuration.check(configuration.compose(job))
+    return _launch([*configuration.search_path(), *overrides])
+
+
+def _jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """Return each job's overrides, without Hydra's own; none for a sweeper that chooses as it goes."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    if any(override.lstrip("+").startswith("hydra/sweeper=") for override in overrides):
+        return []
+    ours = [override for override in overrides if not override.lstrip("+").startswith(("hydra.", "hydra/"))]
+    parsed = configuration.translating_errors(lambda: parser.parse_overrides(list(ours)), ours)
+    return BasicSweeper.split_arguments(parsed, None)[0]
+
+
+def job(cfg: Any) -> float | None:
+    """Run one job of a sweep in the directory that Hydra gave it; importable, so that every launcher can send it.
+
+    Returns the objective: the best evaluation, or the mean return of the last 100 episodes.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
+
+    hydra = HydraConfig.get()
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+        cfg.run.dir = str(hydra.runtime.output_dir)
+    configuration.load_plugins(list(cfg.plugins or []))
+    status, objective = execute(finish_plan(cfg))
+    if status:
+        raise JobFailed(f"job {hydra.job.num} ended with status {status}")
+    return objective
+
+
+def _launch(overrides: Sequence[str]) -> int:
+    """Hand over to Hydra, whose command-line entry reads sys.argv; a failed job doesn't stop the others."""
+    import hydra
+
+    configuration.store_schemas()
+    argv = sys.argv
+    sys.argv = ["rltrain", "--multirun", *overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=str(configuration.conf_directory()), config_name="config")(job)()
+    except SystemExit as stop:
+        return 1 if stop.code else 0
+    finally:
+        sys.argv = argv
+    return 0
