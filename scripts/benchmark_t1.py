@@ -255,8 +255,8 @@ def run_rltrain(env_steps: int, seed: int) -> Result:
     agent = summary["agents"]["ppo"]
     return {
         "env_steps": agent["env_steps"],
-        "gradient_steps": agent.get("gradient_steps"),  # None: not in the summary, not checked
-        "mean_return": agent.get("mean_return"),
+        "gradient_steps": agent["updates"] * EPOCHS * MINIBATCHES,
+        "mean_return": agent["episode_return_mean"],
         "loop_seconds": summary["training_seconds"],
     }
 

@@ -13,7 +13,6 @@ class Rollout(NamedTuple):
     """A full rollout on the device; T timesteps of N copies."""
 
     observations: torch.Tensor  # (T, N, *O)
-    actions: torch.Tensor  # (T, N, *A)
     rewards: torch.Tensor  # (T, N)
     terminated: torch.Tensor  # (T, N) bool
     truncated: torch.Tensor  # (T, N) bool
@@ -96,7 +95,6 @@ class RolloutMemory:
         rows, observations = (np.concatenate(parts) for parts in zip(*self._successors, strict=True))
         rollout = Rollout(
             **{**fields, "valid": fields["valid"] if self._any_invalid else None},
-            actions=tensors.pop("actions"),
             outputs=tensors,
             last_observations=torch.from_numpy(observations).to(self.device),
             last_rows=torch.from_numpy(rows).to(self.device),

@@ -1,4 +1,4 @@
-"""Losses and the numbers around them, written once: `xp` is torch or jax.numpy.
+"""Losses, their slopes and the numbers around them, written once: `xp` is torch or jax.numpy.
 
 Every argument is a row per transition, (B,). `weights` (B,) are 1 where the row happened and 0 where not, or None: all happened.
 """
@@ -15,27 +15,43 @@ def mean(xp: Any, x: Array, weights: Array | None = None) -> Array:
     return xp.sum(x * weights) / xp.clip(xp.sum(weights), 1, None)
 
 
+def shares(xp: Any, rows: Array, weights: Array | None = None) -> Array:
+    """Return each row's share in a mean over the rows that happened, w / max(sum(w), 1); they add up to 1."""
+    if weights is None:
+        return xp.full_like(rows, 1.0 / rows.shape[0])
+    return weights / xp.clip(xp.sum(weights), 1, None)
+
+
 def standardize(xp: Any, x: Array, weights: Array | None = None, epsilon: float = 1e-8) -> Array:
     """Return (x - mean) / (standard deviation + epsilon), both over the rows that happened."""
     centred = x - mean(xp, x, weights)
     return centred / (xp.sqrt(mean(xp, centred * centred, weights)) + epsilon)
 
 
-def clipped_surrogate(xp: Any, ratios: Array, advantages: Array, ratio_clip: float) -> Array:
-    """Return PPO's policy loss per row, -min(r A, clip(r, 1 - c, 1 + c) A) (Schulman et al. 2017, equation 7)."""
-    return -xp.minimum(ratios * advantages, xp.clip(ratios, 1 - ratio_clip, 1 + ratio_clip) * advantages)
+def clipped_surrogate(xp: Any, ratios: Array, advantages: Array, ratio_clip: float) -> tuple[Array, Array]:
+    """Return PPO's policy loss per row, -min(r A, clip(r, 1 - c, 1 + c) A) (Schulman et al. 2017, equation 7), and its slope.
 
-
-def squared_error(xp: Any, values: Array, old_values: Array, returns: Array, value_clip: float | None) -> Array:
-    """Return (V - R)^2 per row.
-
-    With `value_clip` c: max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2), as in OpenAI's baselines.
+    The slope is with respect to log p: -r A where the first term is the smaller, 0 where the clipped one is.
     """
-    errors = (values - returns) ** 2
+    plain = ratios * advantages
+    clipped = xp.clip(ratios, 1 - ratio_clip, 1 + ratio_clip) * advantages
+    return -xp.minimum(plain, clipped), xp.where(plain <= clipped, -plain, 0.0)
+
+
+def squared_error(
+    xp: Any, values: Array, old_values: Array, returns: Array, value_clip: float | None
+) -> tuple[Array, Array]:
+    """Return (V - R)^2 per row and its slope with respect to V, 2 (V - R).
+
+    With `value_clip` c: max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2), as in OpenAI's baselines; the slope is 0 where the
+    second term is the larger.
+    """
+    difference = values - returns
+    errors = difference * difference
     if value_clip is None:
-        return errors
-    clipped = old_values + xp.clip(values - old_values, -value_clip, value_clip)
-    return xp.maximum(errors, (clipped - returns) ** 2)
+        return errors, 2 * difference
+    clipped = (old_values + xp.clip(values - old_values, -value_clip, value_clip) - returns) ** 2
+    return xp.maximum(errors, clipped), xp.where(errors >= clipped, 2 * difference, 0.0)
 
 
 def approximate_kl(ratios: Array, log_ratios: Array) -> Array:

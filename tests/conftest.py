@@ -1,0 +1,36 @@
+"""One thread, and modules beside this file importable by name, in this process and in those it starts."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parent))
+
+from command_line import Zygote, train  # noqa: E402: beside this file
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty directory, and the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory):
+    """Starts commands as processes of their own."""
+    zygote = Zygote(tmp_path_factory.mktemp("processes"))
+    yield zygote
+    zygote.close()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A finished run of 200 timesteps with evaluations and checkpoints; copy it to change it."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(f"run.dir={run}", "trainer.timesteps=200", "checkpoints.interval=64", "evaluation.interval=100", "evaluation.episodes=3")
+    return run
