@@ -39,7 +39,7 @@ class EpisodeCounter:
 
     def __post_init__(self) -> None:
         copies = len(self.quota)
-        self.returns, self.lengths, self.successes = ([[] for _ in range(copies)] for _ in range(3))
+        self.returns, self.lengths, self.successes = [[[] for _ in range(copies)] for _ in range(3)]
         self._return, self._length = np.zeros(copies), np.zeros(copies, np.int64)
 
     @property

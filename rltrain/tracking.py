@@ -36,6 +36,7 @@ class EpisodeStatistics:
         self.lengths: deque[int] = deque(maxlen=WINDOW)
         self._returns = np.zeros(num_envs, np.float64)
         self._lengths = np.zeros(num_envs, np.int64)
+        self._info: dict[str, tuple[float, int]] = {}  # sum and count since the last row of metrics
 
     def record(
         self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, valid: np.ndarray | None = None
@@ -57,6 +58,25 @@ class EpisodeStatistics:
         self.episodes += int(done.sum())
         self.forget_running(done)
         return done
+
+    def record_info(self, info: Any) -> None:
+        """Add the environment's own numbers of one step, each (N,); Gymnasium marks in `_name` which copies gave one."""
+        if not isinstance(info, dict):
+            return
+        for name, value in info.items():
+            array = np.asarray(value)
+            if name.startswith("_") or array.dtype.kind not in "biuf" or not array.size:
+                continue
+            mask = info.get(f"_{name}")
+            array = array if mask is None else array[np.asarray(mask, bool)]
+            total, count = self._info.get(name, (0.0, 0))
+            self._info[name] = (total + float(array.sum()), count + array.size)
+
+    def read_info(self) -> dict[str, float]:
+        """Return the means of those numbers since the last call, by tag."""
+        means = {f"info/{name}": total / count for name, (total, count) in self._info.items() if count}
+        self._info = {}
+        return means
 
     def forget_running(self, copies: np.ndarray) -> None:
         """Start anew in `copies` (N,) bool."""
@@ -81,6 +101,7 @@ class EpisodeStatistics:
             "lengths": list(self.lengths),
             "running_returns": self._returns.copy(),
             "running_lengths": self._lengths.copy(),
+            "info": {name: list(pair) for name, pair in self._info.items()},
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
@@ -88,6 +109,7 @@ class EpisodeStatistics:
         self.env_steps, self.episodes = int(snapshot["env_steps"]), int(snapshot["episodes"])
         self.returns, self.lengths = deque(snapshot["returns"], WINDOW), deque(snapshot["lengths"], WINDOW)
         self._returns, self._lengths = np.array(snapshot["running_returns"]), np.array(snapshot["running_lengths"])
+        self._info = {name: (float(total), int(count)) for name, (total, count) in snapshot["info"].items()}
 
 
 class MetricsWriter:

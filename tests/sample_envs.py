@@ -1,4 +1,4 @@
-"""Environments whose every number is known beforehand, and environments that fail on purpose; made by id, `sample_envs:Name-v0`."""
+"""Environments whose every number is known beforehand, and some that fail on purpose; made by id, `sample_envs:Name-v0`."""
 
 import multiprocessing
 import os

@@ -47,6 +47,9 @@ class Algorithm(Protocol):
     def update(self, progress: Progress) -> dict[str, float]:
         """Learn from what was recorded; return metrics by tag."""
 
+    def interrupt(self, next_observations: Array) -> None:
+        """Take the last row recorded of every copy as truncated there, unless its episode ended anyway."""
+
     def is_finite(self) -> bool:
         """Tell whether every learned number is finite."""
 
@@ -155,6 +158,17 @@ class Agent:
     def end_evaluation_episodes(self, done: Array) -> None:
         """Reset the evaluation actor where an episode ended; `done` is (N,) bool."""
         self._evaluation_actor = self.algorithm.reset_actor(self._evaluation_actor, done)
+
+    def record_info(self, info: dict[str, Array]) -> None:
+        """Hand an environment's own numbers of this timestep to the statistics."""
+        self.statistics.record_info(info)
+
+    def interrupt(self, next_observations: Array) -> None:
+        """Leave the running episodes where they are: other ones begin. `next_observations` (N, *O) would have been acted on next."""
+        everywhere = np.ones(self.num_envs, bool)
+        self.algorithm.interrupt(next_observations)
+        self.statistics.forget_running(everywhere)
+        self._actor = self.algorithm.reset_actor(self._actor, everywhere)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the agent as {"policy": ..., "training": ...}, arrays and plain data."""

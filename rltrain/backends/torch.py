@@ -18,16 +18,17 @@ class TorchBackend:
     def __init__(self, cfg: BackendConfig | dict | None = None) -> None:
         self.cfg = build(BackendConfig, cfg, "backend")
         self.device = _device(self.cfg.device)
+        self._on_cpu = self.device.type == "cpu"
         torch.set_num_threads(self.cfg.threads)
 
     def asarray(self, array: Any) -> torch.Tensor:
         """Return a tensor on the device; shares memory with a NumPy array on the CPU."""
         tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.as_tensor(array)
-        return tensor if self.device.type == "cpu" else tensor.to(self.device, non_blocking=True)
+        return tensor if self._on_cpu else tensor.to(self.device, non_blocking=True)
 
     def to_numpy(self, array: torch.Tensor) -> np.ndarray:
         """Return a NumPy array; shares memory on the CPU."""
-        return array.detach().cpu().numpy()
+        return array.numpy() if self._on_cpu else array.cpu().numpy()
 
     def concatenate(self, arrays: list[torch.Tensor]) -> torch.Tensor:
         """Join tensors along the first axis."""

@@ -298,7 +298,7 @@ def summarize(trainer: Trainer, reason: str, versions: dict[str, str], started: 
         "env_steps_per_second": env_steps / seconds if seconds else 0.0,
         "wall_seconds": time.time() - started,
         "best": {"score": trainer.best.score, "timestep": trainer.best.timestep},
-        "environment": trainer.env.info() if not getattr(trainer.env, "_closed", False) else {},
+        "environment": trainer.env.info(),
         "versions": versions,
     }
 

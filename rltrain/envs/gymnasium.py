@@ -9,9 +9,11 @@ import functools
 import importlib
 import math
 import multiprocessing
-import multiprocessing.context
+import multiprocessing.connection
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -70,13 +72,18 @@ class GymnasiumEnv(EnvWrapper):
         self._timestep = 0
         self._seeded = False
         self._closed = False
+        self._broken = False  # a copy failed: its process may be dead or busy for ever
         self._venv: Any = None
         if make is None:
             check_id(self.cfg.id)
         try:
             self._venv = self._make(make, render_mode)
+        except RltrainError:
+            raise
         except Exception as error:
-            raise self._failure("make", error) from error
+            failure = self._failure("make", error)
+            self.close()
+            raise failure from error
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
         self._observations = np.zeros(0)
@@ -84,7 +91,9 @@ class GymnasiumEnv(EnvWrapper):
         self._never_nan = self.observation_space.dtype is None or self.observation_space.dtype.kind != "f"
         self._resets_copies = self._probe_reset_mask()
         if self.cfg.on_nonfinite == "reset" and not self._resets_copies:
-            raise ConfigError("env.on_nonfinite", "reset", f"{self.cfg.id} native can't reset a single copy; use env.vectorization=sync")
+            raise ConfigError(
+                "env.on_nonfinite", "reset", f"{self.cfg.id} native can't reset a single copy; use env.vectorization=sync"
+            )
 
     # -- the interface ---------------------------------------------------------------------------------------------------
 
@@ -101,6 +110,8 @@ class GymnasiumEnv(EnvWrapper):
         self._timestep = 0
         self._done[:] = False
         self._observations = self._call("reset", seed=seeds)[0]
+        if self.vectorization == "native":
+            self._observations = np.array(self._observations)
         self._check_first(self._observations)
         return self._observations
 
@@ -108,7 +119,9 @@ class GymnasiumEnv(EnvWrapper):
         """Step all copies."""
         valid = None if self._resets_copies or not self._done.any() else ~self._done
         observations, rewards, terminated, truncated, infos = self._call("step", actions)
-        rewards = np.asarray(rewards, np.float32)
+        if self.vectorization == "native":  # which may write its next answer into the same arrays
+            observations, terminated, truncated = np.array(observations), np.array(terminated), np.array(truncated)
+        rewards = np.array(rewards, np.float32)
         if not (math.isfinite(rewards.sum()) and (self._never_nan or math.isfinite(observations.sum()))):
             observations, rewards, terminated, truncated = self._on_nonfinite(observations, rewards, terminated, truncated)
         self._observations, self._done = observations, terminated | truncated
@@ -126,31 +139,38 @@ class GymnasiumEnv(EnvWrapper):
         return self._observations
 
     def render(self) -> Any:
-        """Draw the copies in the way that `render_mode` says."""
-        return self._venv.render()
+        """Return what the copies draw; with "human", copy 0 draws itself in a window at each step."""
+        return None if self._venv.render_mode in (None, "human") else self._venv.render()
 
     def close(self) -> None:
         """Close every copy; never raises over an error that came first."""
         if self._closed:
             return
         self._closed = True
-        if self._venv is not None:
-            broken = sys.exc_info()[0] is not None
-            try:
-                self._venv.close(**({"terminate": True} if self.vectorization == "async" and broken else {}))
-            except Exception as error:
-                if not broken:
-                    raise self._failure("close", error) from error
+        if self._venv is None:
+            return
+        broken = self._broken or sys.exc_info()[0] is not None
+        try:
+            if self.vectorization == "async" and broken:
+                _end_processes(self._venv)
+                return
+            self._venv.close()
+            if self.vectorization == "async" and not self._venv.error_queue.empty():
+                raise self._venv.error_queue.get()[2]
+        except Exception as error:
+            if not broken:
+                raise self._failure("close", error) from error
 
     def snapshot(self) -> dict[str, Any] | None:
         """Return all copies as arrays and plain data, or None if one of them keeps something else."""
         if self.vectorization == "native":
             copies = [take_snapshot(self._venv)]
         else:
-            copies = list(self._venv.call("snapshot_copy"))
+            copies = list(self._call("call", "snapshot_copy", phase="snapshot"))
         if any(copy is None for copy in copies):
             return None
-        return {"copies": copies, "observations": self._observations, "done": self._done, "timestep": self._timestep}
+        observations, done = self._observations.copy(), self._done.copy()
+        return {"copies": copies, "observations": observations, "done": done, "timestep": self._timestep}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put all copies back."""
@@ -159,8 +179,8 @@ class GymnasiumEnv(EnvWrapper):
             self._venv.reset(seed=0)
             put_snapshot(self._venv, copies[0])
         else:
-            self._venv.reset()  # clears the flags that the vector environment keeps about ended episodes
-            self._venv.call("restore_copy", copies)
+            self._call("reset")  # clears the flags that the vector environment keeps about ended episodes
+            self._call("call", "restore_copy", copies, phase="restore")
         self._observations = np.array(snapshot["observations"], self.observation_space.dtype)
         self._done = np.array(snapshot["done"], bool)
         self._timestep = int(snapshot["timestep"])
@@ -195,13 +215,17 @@ class GymnasiumEnv(EnvWrapper):
 
         if self.vectorization == "native":
             return self._make_native(render_mode)
-        make = make or functools.partial(_make_by_id, self.cfg.id, self.cfg.kwargs, render_mode)
-        copies = [functools.partial(_make_copy, make, i, self.cfg.id) for i in range(self.num_envs)]
+        window = render_mode == "human"  # there is one: copy 0's
+        modes = [render_mode if i == 0 or not window else None for i in range(self.num_envs)]
+        makes = [make or functools.partial(_make_by_id, self.cfg.id, self.cfg.kwargs, mode) for mode in modes]
+        copies = [functools.partial(_make_copy, make, i) for i, make in enumerate(makes)]
         if self.vectorization == "async":
             # fork hangs once torch or jax has computed in this process
             method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
             gymnasium.logger.min_level = gymnasium.logger.ERROR + 1  # its workers' errors are told once, by us
-            return AsyncVectorEnv(copies, context=method, autoreset_mode=AutoresetMode.DISABLED)
+            self._venv = AsyncVectorEnv.__new__(AsyncVectorEnv)  # known before it starts processes, so that close() ends them
+            self._venv.__init__(copies, context=method, autoreset_mode=AutoresetMode.DISABLED, worker=_work)
+            return self._venv
         return SyncVectorEnv(copies, autoreset_mode=AutoresetMode.DISABLED)
 
     def _make_native(self, render_mode: str | None) -> Any:
@@ -221,58 +245,67 @@ class GymnasiumEnv(EnvWrapper):
             return True  # Sync and Async were told DISABLED above, where the mask is part of the contract
         if mode == AutoresetMode.NEXT_STEP:
             return False
-        if mode == AutoresetMode.DISABLED and self.num_envs > 1:
+        if mode == AutoresetMode.DISABLED and self.num_envs == 1:
+            return True  # whatever the mask, there is no other copy
+        if mode == AutoresetMode.DISABLED:
             before = np.array(self._call("reset", seed=1)[0])
             mask = np.arange(self.num_envs) == 0
             after = np.array(self._call("reset", options={"reset_mask": mask})[0])
             if np.array_equal(before[1:], after[1:]) and not np.array_equal(before[:1], after[:1]):
                 return True
+        mode = getattr(mode, "value", mode)
         raise ConfigError(
             "env.vectorization", "native",
-            f"{self.cfg.id} resets its copies in mode {getattr(mode, 'value', mode)}, which hides true successors; use sync or async",
+            f"{self.cfg.id} resets its copies in mode {mode}, which hides true successors; use sync or async",
         )  # fmt: skip
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
-    def _call(self, phase: str, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, method: str, *args: Any, phase: str = "", **kwargs: Any) -> Any:
         """Call the vector environment; a failure names copy, id, phase and step."""
         try:
             if self.vectorization != "async":
-                return getattr(self._venv, phase)(*args, **kwargs)
-            getattr(self._venv, f"{phase}_async")(*args, **kwargs)
-            return getattr(self._venv, f"{phase}_wait")(self.cfg.timeout)
+                return getattr(self._venv, method)(*args, **kwargs)
+            getattr(self._venv, f"{method}_async")(*args, **kwargs)
+            return getattr(self._venv, f"{method}_wait")(self.cfg.timeout)
         except (RltrainError, KeyboardInterrupt):
             raise
         except Exception as error:
-            raise self._failure(phase, error) from error
+            raise self._failure(phase or method, error) from error
 
     def _failure(self, phase: str, error: Exception) -> Exception:
-        where = f"env.id={self.cfg.id}"
-        if isinstance(error, RltrainError):
-            return error
-        if isinstance(error, multiprocessing.context.TimeoutError):
-            return EnvironmentFailure(f"{where}: {phase} at step {self._timestep}: no answer in {self.cfg.timeout:g} s (env.timeout)")
+        """Return the error to raise instead: which copy, in what phase, at what step, and why."""
+        self._broken = True
+        where, when, first = f"env.id={self.cfg.id}", f"at step {self._timestep}", int(self._arguments["first_copy"])
         if isinstance(error, CopyError):
-            return EnvironmentFailure(f"{where}: copy {error.copy}: {error.phase} at step {self._timestep}: {error.reason}\n{error.trace}")
-        processes = getattr(self._venv, "processes", [])
-        for process in processes:
-            process.join(0.2)  # a dying copy may close its pipe just before it ends
-        dead = [f"copy {i} (exit code {p.exitcode})" for i, p in enumerate(processes) if not p.is_alive()]
-        if dead and isinstance(error, EOFError | OSError):
-            return EnvironmentFailure(f"{where}: {phase} at step {self._timestep}: the process of {', '.join(dead)} ended")
-        return EnvironmentFailure(f"{where}: {phase} at step {self._timestep}: {type(error).__name__}: {error}")
+            trace = f"\n{error.trace}" if error.trace else ""
+            return EnvironmentFailure(f"{where}: copy {first + error.copy}: {error.phase} {when}: {error.reason}{trace}")
+        if isinstance(error, multiprocessing.TimeoutError):
+            silent = [str(first + i) for i, pipe in enumerate(self._venv.parent_pipes) if pipe is not None and not pipe.poll()]
+            return EnvironmentFailure(
+                f"{where}: copy {', '.join(silent)}: {phase} {when}: no answer in {self.cfg.timeout:g} s (env.timeout)"
+            )
+        processes = [process for process in getattr(self._venv, "processes", []) if process.pid is not None]
+        if processes and isinstance(error, EOFError | OSError):
+            # a dying process closes its pipe just before it ends
+            multiprocessing.connection.wait([process.sentinel for process in processes], 1.0)
+            dead = [f"{first + i} (exit code {p.exitcode})" for i, p in enumerate(processes) if not p.is_alive()]
+            if dead:
+                return EnvironmentFailure(f"{where}: copy {', '.join(dead)}: {phase} {when}: its process ended")
+        return EnvironmentFailure(f"{where}: {phase} {when}: {type(error).__name__}: {error}")
 
     def _check_first(self, observations: Any) -> None:
         space = self.observation_space
         expected = (self.num_envs, *(space.shape or ()))
         if not isinstance(observations, np.ndarray) or observations.shape != expected or observations.dtype != space.dtype:
-            got = f"{observations.dtype} {observations.shape}" if isinstance(observations, np.ndarray) else type(observations).__name__
-            raise EnvironmentFailure(f"env.id={self.cfg.id}: reset: expected observations {space.dtype} {expected}, got {got}")
+            raise EnvironmentFailure(
+                f"env.id={self.cfg.id}: reset: expected observations {space.dtype} {expected}, got {_kind(observations)}"
+            )
         self._check_finite(observations)
 
     def _check_finite(self, observations: np.ndarray) -> None:
         bad = ~np.isfinite(observations).reshape(self.num_envs, -1).all(axis=1)
-        if bad.any() and self.cfg.on_nonfinite == "error":
+        if bad.any() and self.cfg.on_nonfinite != "ignore":  # `reset` is no remedy: this is what a reset gave
             self._raise_nonfinite("observations", int(np.argmax(bad)), observations)
 
     def _on_nonfinite(
@@ -288,11 +321,13 @@ class GymnasiumEnv(EnvWrapper):
             self._raise_nonfinite("rewards" if not np.isfinite(rewards).all() else "observations", int(np.argmax(bad)),
                                   rewards if not np.isfinite(rewards).all() else observations)
         rows = bad.reshape(-1, *[1] * (observations.ndim - 1))
-        return np.where(rows, self._observations, observations), np.where(bad, np.float32(0), rewards), terminated & ~bad, truncated | bad
+        observations, rewards = np.where(rows, self._observations, observations), np.where(bad, np.float32(0), rewards)
+        return observations, rewards, terminated & ~bad, truncated | bad
 
     def _raise_nonfinite(self, key: str, copy: int, array: np.ndarray) -> None:
+        where = f"env.id={self.cfg.id}: copy {self._arguments['first_copy'] + copy}: step {self._timestep}"
         raise NonFiniteError(
-            f"env.id={self.cfg.id}: copy {copy}: step {self._timestep}: {key}={array[copy]} is not finite; "
+            f"{where}: {key}={array[copy]} is not finite; "
             "mend the environment, or set env.on_nonfinite=reset"
         )
 
@@ -354,30 +389,41 @@ def _make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None) ->
         raise
 
 
-def _make_copy(make: Callable[[], Any], index: int, env_id: str) -> Any:
+def _make_copy(make: Callable[[], Any], index: int) -> Any:
     """Make copy `index`, in whichever process; its errors carry its number."""
-    import traceback
-
     import gymnasium
-
-    if multiprocessing.parent_process() is not None and multiprocessing.current_process().name.startswith("Worker<Async"):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's interrupt is the parent's to answer
-        gymnasium.logger.min_level = gymnasium.logger.ERROR + 1
 
     class Copy(gymnasium.Wrapper):
         """One copy: tells which copy failed, and takes and puts snapshots in the copy's own process."""
 
+        checked = failed = False
+
         def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
             try:
-                return self.env.reset(seed=seed, options=options)
+                answer = self.env.reset(seed=seed, options=options)
             except Exception as error:
-                raise _copy_error("reset", error) from None
+                self.failed = True
+                raise _copy_error(index, "reset", error) from None
+            if not self.checked:
+                wrong = _why_not_in(self.env.observation_space, answer[0])
+                if wrong:
+                    raise CopyError((index, "reset", wrong, ""))
+                self.checked = True
+            return answer
 
         def step(self, action: Any) -> Any:
             try:
                 return self.env.step(action)
             except Exception as error:
-                raise _copy_error("step", error) from None
+                self.failed = True
+                raise _copy_error(index, "step", error) from None
+
+        def close(self) -> None:
+            try:
+                self.env.close()
+            except Exception as error:
+                if not self.failed:  # an error in close never hides the first
+                    raise _copy_error(index, "close", error) from None
 
         def snapshot_copy(self) -> dict[str, Any] | None:
             return take_snapshot(self.env)
@@ -385,7 +431,64 @@ def _make_copy(make: Callable[[], Any], index: int, env_id: str) -> Any:
         def restore_copy(self, snapshots: list[dict[str, Any]]) -> None:
             put_snapshot(self.env, snapshots[index])
 
-    def _copy_error(phase: str, error: Exception) -> CopyError:
-        return CopyError((index, phase, f"{type(error).__name__}: {error}", traceback.format_exc()))
+    try:
+        return Copy(make())
+    except RltrainError:
+        raise
+    except Exception as error:
+        raise _copy_error(index, "make", error) from None
 
-    return Copy(make())
+
+def _copy_error(index: int, phase: str, error: Exception) -> CopyError:
+    return CopyError((index, phase, f"{type(error).__name__}: {error}", traceback.format_exc()))
+
+
+def _why_not_in(space: Any, observation: Any) -> str:
+    """Say what is wrong with an observation, or nothing: the vector environments cast and broadcast without a word."""
+    if space.shape is None or space.dtype is None or space.shape == ():
+        return "" if space.contains(observation) else f"expected an observation in {space}, got {observation!r}"
+    if isinstance(observation, np.ndarray) and (observation.shape, observation.dtype) == (space.shape, space.dtype):
+        return ""
+    return f"expected observations {space.dtype} {space.shape}, got {_kind(observation)}"
+
+
+def _kind(observation: Any) -> str:
+    return f"{observation.dtype} {observation.shape}" if isinstance(observation, np.ndarray) else type(observation).__name__
+
+
+def _work(index: int, make: Callable[[], Any], pipe: Any, *others: Any) -> None:
+    """Run one copy in its own process: Gymnasium's worker, but errors in make and close reach the parent too."""
+    import gymnasium
+    from gymnasium.vector.async_vector_env import _async_worker
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's interrupt is the parent's to answer
+    gymnasium.logger.min_level = gymnasium.logger.ERROR + 1
+    error_queue = others[2]
+    try:
+        copy = make()
+    except Exception as error:
+        error_queue.put((index, type(error), error, traceback.format_exc()))
+        pipe.recv()
+        pipe.send((None, False))
+        return
+    try:
+        _async_worker(index, lambda: copy, pipe, *others)
+    except Exception as error:
+        error_queue.put((index, type(error), error, traceback.format_exc()))
+
+
+def _end_processes(venv: Any) -> None:
+    """End every process of an async vector environment, whatever it is doing."""
+    processes = [process for process in getattr(venv, "processes", []) if process.pid is not None]
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + 1.0
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+    for pipe in getattr(venv, "parent_pipes", []):
+        if pipe is not None:
+            pipe.close()
+    venv.closed = True

@@ -17,7 +17,8 @@ def take_snapshot(env: Any) -> dict[str, Any] | None:
 
     An environment with `snapshot()` and `restore(snapshot)` of its own speaks for itself.
     """
-    layers, seen = {}, set()
+    layers: dict[str, Any] = {}
+    seen: set[int] = set()
     for depth, layer in enumerate(_layers(env)):
         own = getattr(type(layer), "snapshot", None)
         state = layer.snapshot() if own and hasattr(type(layer), "restore") else _attributes(layer, seen)

@@ -61,17 +61,22 @@ class RolloutMemory:
             arrays[key][t] = value
         arrays["valid"][t] = True if transition.valid is None else transition.valid
         self._any_invalid |= transition.valid is not None
-        self._keep_successors(t, transition)
+        last = t == self.length - 1
+        self._keep_successors(t, np.ones(self.num_envs, bool) if last else transition.truncated, transition.next_observations)
         self.position += 1
 
-    def _keep_successors(self, t: int, transition: Transition) -> None:
-        needed = transition.truncated
-        if t == self.length - 1:
-            needed = np.ones(self.num_envs, bool)
-        elif not needed.any():
+    def truncate(self, next_observations: np.ndarray) -> None:
+        """Mark the last row of every copy as truncated with these successors (N, *O), unless its episode ended there."""
+        t = self.position - 1
+        if t < 0:
             return
-        copies = np.flatnonzero(needed)
-        self._successors.append((t * self.num_envs + copies, np.array(transition.next_observations[copies])))
+        running = ~(self._arrays["terminated"][t] | self._arrays["truncated"][t])
+        self._arrays["truncated"][t] |= running
+        self._keep_successors(t, running, next_observations)
+
+    def _keep_successors(self, t: int, copies: np.ndarray, observations: np.ndarray) -> None:
+        if copies.any():
+            self._successors.append((t * self.num_envs + np.flatnonzero(copies), np.array(observations[copies])))
 
     def _allocate(self, transition: Transition) -> None:
         rows = {
@@ -91,10 +96,14 @@ class RolloutMemory:
     def read(self) -> Rollout:
         """Return the full rollout on the device and start the next one; the tensors hold until its first row is written."""
         tensors = {key: torch.from_numpy(array).to(self.device, non_blocking=True) for key, array in self._arrays.items()}
-        fields = {key: tensors.pop(key) for key in ("observations", "rewards", "terminated", "truncated", "valid")}
         rows, observations = (np.concatenate(parts) for parts in zip(*self._successors, strict=True))
+        valid = tensors.pop("valid")
         rollout = Rollout(
-            **{**fields, "valid": fields["valid"] if self._any_invalid else None},
+            observations=tensors.pop("observations"),
+            rewards=tensors.pop("rewards"),
+            terminated=tensors.pop("terminated"),
+            truncated=tensors.pop("truncated"),
+            valid=valid if self._any_invalid else None,
             outputs=tensors,
             last_observations=torch.from_numpy(observations).to(self.device),
             last_rows=torch.from_numpy(rows).to(self.device),

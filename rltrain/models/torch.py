@@ -107,7 +107,12 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the last layer's outputs."""
-        return _Layers.apply(x, self.layers[0][0], self)
+        if torch.is_grad_enabled():
+            return _Layers.apply(x, self.layers[0][0], self)
+        activate = ACTIVATIONS[self.activation][0]
+        for weight, bias in self.layers[:-1]:
+            x = activate(nn.functional.linear(x, weight, bias))
+        return nn.functional.linear(x, *self.layers[-1])
 
 
 class Categorical:

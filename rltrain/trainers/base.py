@@ -1,7 +1,9 @@
 """The loop, written once: seven steps per timestep, for any number of agents that each own a slice of the environment."""
 
+import atexit
 import copy
 import time
+import weakref
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -125,6 +127,12 @@ class Trainer(ABC):
         self.last_evaluation: dict[str, dict[str, Any]] = {}
         self._resumed = False
         self._next_due = 0
+        self._saved_at: int | None = None
+        self._pending = False  # a signal came before what was due at this timestep was done
+        if self.cfg.close_environment_at_exit:
+            _close_at_exit(env)
+            if evaluation_env is not None:
+                _close_at_exit(evaluation_env)
         self._said: set[str] = set()
 
     def __str__(self) -> str:
@@ -160,8 +168,6 @@ class Trainer(ABC):
         finally:
             self.clock.stop()
             self.run.close()
-            if self.cfg.close_environment_at_exit:
-                self.close()
 
     def multi_agent_train(self) -> None:
         """Train multi-agent algorithms."""
@@ -194,8 +200,11 @@ class Trainer(ABC):
                 next_observations=step.next_observations, next_states=step.next_states, terminated=step.terminated,
                 truncated=step.truncated, valid=step.valid, infos=step.infos, timestep=timestep, timesteps=self.horizon,
             )  # fmt: skip
+            if self.cfg.environment_info in step.infos:
+                self._for_each_agent("record_info", step.infos[self.cfg.environment_info])
         else:
             self._for_each_agent("end_evaluation_episodes", step.terminated | step.truncated)
+
 
         # 6 post-interaction
         if learn:
@@ -247,6 +256,8 @@ class Trainer(ABC):
             self.states = self.env.state()
         self._plan()
         self.clock.start()
+        if self._pending:
+            self._attend()
 
     def _plan(self) -> None:
         intervals = [self.run.tracking.interval, self.run.evaluation.interval, self.run.checkpoints.interval]
@@ -258,6 +269,9 @@ class Trainer(ABC):
         timestep, last = self.timestep, self.timestep >= self.timesteps
         evaluation = self.run.evaluation.interval and timestep % self.run.evaluation.interval == 0
         improved = self._evaluate_for_best() if evaluation else False
+        self._pending = bool(evaluation) and self.run.stop_signal is not None
+        if self._pending:  # a signal cut the evaluation short: it is made anew at the resume
+            return
         if evaluation or last or timestep % self.run.tracking.interval == 0:
             self._write_rows(evaluated=bool(evaluation))
         interval = self.run.checkpoints.interval
@@ -270,9 +284,10 @@ class Trainer(ABC):
     def _end(self) -> None:
         """Save where a signal stopped the run; the last timestep was saved when it was due."""
         self.clock.stop()
-        if self.run.stop_signal is not None and self.timestep < self.timesteps:
+        if self.run.stop_signal is not None and (self.timestep < self.timesteps or self._pending):
             self.run.say(f"stopped by {self.run.stop_signal.name} at timestep {self.timestep:,}")
-            self.save()
+            if self._saved_at != self.timestep:
+                self.save()
         self.run.check_saved()
 
     def _write_rows(self, *, evaluated: bool) -> None:
@@ -283,6 +298,7 @@ class Trainer(ABC):
             statistics = agent.statistics.summary()
             row = {f"rollout/{key}": statistics[key] for key in ("episode_return_mean", "episode_length_mean")}
             row = {tag: value for tag, value in row.items() if value is not None}
+            row |= agent.statistics.read_info()
             row |= {"rollout/episodes": agent.statistics.episodes, **agent.metrics, "time/env_steps_per_second": rate}
             if evaluated:
                 row |= {f"evaluation/{key}": value for key, value in self._evaluation_figures(agent.name).items()}
@@ -330,9 +346,9 @@ class Trainer(ABC):
         if env is None:
             env = self.env
             self._say_once("evaluation resets the training environment: no evaluation_env was given")
+            if self.observations is not None:
+                self._for_each_agent("interrupt", self.observations)
             self.observations = None  # training starts new episodes afterwards
-            for agent in self.agents:
-                agent.statistics.forget_running(np.ones(agent.num_envs, bool))
         if episodes is None and not self.timesteps:
             raise ConfigError("episodes", None, "say how long to evaluate: a number of episodes, or trainer.timesteps")
         counters = []
@@ -363,7 +379,7 @@ class Trainer(ABC):
         self.clock.stop()
         results = self.eval(self.run.evaluation.episodes)
         self.clock.start()
-        if self.run.stop_signal is not None and not all(result["returns"] for result in results.values()):
+        if self.run.stop_signal is not None:
             return False
         score = float(np.mean([np.mean(result["returns"]) for result in results.values()]))
         if self.best.score is not None and score <= self.best.score:
@@ -381,7 +397,10 @@ class Trainer(ABC):
             "agents": {agent.name: type(agent.algorithm).__name__ for agent in self.agents},
             "exact_resume": exact,
         }
-        return self.run.save(self.timestep, parts, manifest)
+        written = self.run.save(self.timestep, parts, manifest)
+        if written:
+            self._saved_at = self.timestep
+        return written
 
     def snapshot(self, *, with_environment: bool = True) -> tuple[dict[str, Any], bool]:
         """Return everything as parts by name, and whether going on from them is exact."""
@@ -394,6 +413,7 @@ class Trainer(ABC):
             "scopes": [scope.stop - scope.start for scope in self._slices],
             "training_seconds": self.clock.read(),
             "best": {"score": self.best.score, "timestep": self.best.timestep},
+            "pending": self._pending,
         }
         parts: dict[str, Any] = {"trainer": trainer}
         for agent in self.agents:
@@ -417,6 +437,7 @@ class Trainer(ABC):
         self.timestep = int(trainer["timestep"])
         self.clock.seconds = float(trainer["training_seconds"])
         self.best = Best(trainer["best"]["score"], trainer["best"]["timestep"])
+        self._pending = bool(trainer["pending"])
         if keep_horizon:
             self.horizon = int(trainer["horizon"])
         self._resumed = True
@@ -427,8 +448,7 @@ class Trainer(ABC):
             seeds = self.env.seeds or [0] * self.env.num_envs
             self.observations = self.env.reset([seed32(seed, RESUMED_ENVIRONMENTS, self.timestep) for seed in seeds])
             self.states = self.env.state()
-            for agent in self.agents:
-                agent.statistics.forget_running(np.ones(agent.num_envs, bool))
+            self._for_each_agent("interrupt", trainer["observations"])
             self._say_once("the environment's state can't be saved exactly: new episodes start here (exact_resume is false)")
 
     # -- setting up ----------------------------------------------------------------------------------------------------
@@ -465,6 +485,18 @@ class Trainer(ABC):
         if line not in self._said:
             self._said.add(line)
             self.run.say(line)
+
+
+def _close_at_exit(env: EnvWrapper) -> None:
+    """Close an environment when the program ends, if it still lives then."""
+    reference = weakref.ref(env)
+
+    def close() -> None:
+        env = reference()
+        if env is not None:
+            env.close()
+
+    atexit.register(close)
 
 
 def even_scopes(copies: int, count: int) -> list[int]:

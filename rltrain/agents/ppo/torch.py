@@ -1,5 +1,6 @@
 """PPO in PyTorch (Schulman et al. 2017, "Proximal policy optimization algorithms")."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,12 @@ class Batch:
     returns: torch.Tensor  # (B,) normalised if values are
     values: torch.Tensor  # (B,) as predicted when acting, in the same units as returns
     weights: torch.Tensor | None  # (B,) 0 where the row did not happen, or None
+
+    def shuffle(self, order: torch.Tensor, parts: int) -> Iterator["Batch"]:
+        """Yield `parts` minibatches of the rows in `order`, remainders spread; copied once, then views."""
+        shuffled = {name: array[order].tensor_split(parts) for name, array in vars(self).items() if array is not None}
+        for i in range(parts):
+            yield Batch(**{"weights": None, **{name: arrays[i] for name, arrays in shuffled.items()}})
 
 
 class PPO:
@@ -123,6 +130,10 @@ class PPO:
         """Store one transition of all copies."""
         self.memory.record(transition)
 
+    def interrupt(self, next_observations: np.ndarray) -> None:
+        """Take the last row recorded of every copy as truncated there, unless its episode ended anyway."""
+        self.memory.truncate(next_observations)
+
     def update(self, progress: Progress) -> dict[str, float]:
         """Learn from the full rollout; return the usual diagnostics, means over all gradient steps."""
         rollout = self.memory.read()
@@ -180,11 +191,9 @@ class PPO:
         explained = losses.explained_variance(torch, batch.values, batch.returns, batch.weights)
         metrics = []
         for _ in range(self.cfg.epochs):
-            # ---- shuffle once per epoch, then every minibatch is a view
+            # ---- shuffle
             order = torch.randperm(rows, generator=self.minibatch_generator).to(batch.inputs.device)
-            shuffled = [None if array is None else array[order].tensor_split(parts) for array in vars(batch).values()]
-            for i in range(parts):
-                minibatch = Batch(*(None if array is None else array[i] for array in shuffled))
+            for minibatch in batch.shuffle(order, parts):
                 # ---- gradient
                 self.parameters.gradients.zero_()
                 diagnostics = self._differentiate(minibatch)
@@ -198,7 +207,7 @@ class PPO:
             **dict(zip(names, means, strict=True)),
             "value/explained_variance": float(explained),
             "policy/learning_rate": self.optimizer.param_groups[0]["lr"],
-            **({"policy/std": float(self.head.log_std.detach().exp().mean())} if "log_std" in self.head.parameters else {}),
+            **{f"policy/{name}": float(parameter.detach().mean()) for name, parameter in self.head.parameters.items()},
         }
 
     def _differentiate(self, minibatch: Batch) -> torch.Tensor:
