@@ -59,10 +59,10 @@ def make_agents(config: Config, env: EnvWrapper, backend: Any) -> list[Agent]:
 
 def make_trainer(config: Config, *, run: Run | None = None, training: bool = True, **env_arguments: Any) -> Trainer:
     """Return the trainer with environments and agents; closes what it made if a part fails."""
-    backend = make_backend(config)
-    env = make_env(config, **env_arguments)
+    env = make_env(config, **env_arguments)  # first: an error in its settings is told without importing torch or jax
     made = [env]
     try:
+        backend = make_backend(config)
         agents = make_agents(config, env, backend)
         if training and config.evaluation.interval:
             made.append(make_env(config, role=EVALUATION_ENVIRONMENTS))

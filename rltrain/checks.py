@@ -152,16 +152,8 @@ def _describe(hint: Any, field: dataclasses.Field) -> str:
 
 
 def _range(field: dataclasses.Field) -> str:
-    b = field.metadata
-    parts = []
-    if b.get("low") is not None:
-        parts.append(f">= {b['low']:g}")
-    if b.get("above") is not None:
-        parts.append(f"> {b['above']:g}")
-    if b.get("high") is not None:
-        parts.append(f"<= {b['high']:g}")
-    if b.get("below") is not None:
-        parts.append(f"< {b['below']:g}")
+    signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
+    parts = [f"{sign} {field.metadata[name]}" for name, sign in signs.items() if field.metadata.get(name) is not None]
     return " " + " and ".join(parts) if parts else ""
 
 

@@ -18,7 +18,7 @@ from rltrain.backends.base import BackendConfig
 from rltrain.checkpoints import CheckpointsConfig
 from rltrain.checks import build, defaults, option, section
 from rltrain.envs.gymnasium import GymnasiumConfig
-from rltrain.errors import CheckpointError, ConfigError, nearest
+from rltrain.errors import CheckpointError, ConfigError, masked, nearest
 from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import RunConfig
 from rltrain.seeding import MAX_SEED
@@ -27,7 +27,6 @@ from rltrain.trainers.base import TrainerConfig
 
 GROUPS = ("trainer", "backend", "env", "agents", "agents_scope", "experiment")
 FIXED_ON_RESUME = ("env", "agents", "agents_scope", "experiment")
-SECRET = re.compile(r"token|secret|password|passwd|api_?key|credential", re.IGNORECASE)
 
 
 @dataclass
@@ -114,8 +113,9 @@ def load_plugins(names: Sequence[str]) -> None:
             raise ConfigError("plugins", name, "is not the name of a Python package")
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError("plugins", name, f"can't be imported ({error}); is it installed or in this directory?") from None
+        except Exception as error:  # whatever the package's own code raises
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError("plugins", name, f"can't be imported ({reason}); is it installed or in this directory?") from error
         _plugin_packages.add(name)
 
 
@@ -167,7 +167,8 @@ def search_path() -> list[str]:
 
 
 def _directories() -> list[Path]:
-    plugins = [Path(str(sys.modules[name].__file__)).parent / "conf" for name in sorted(_plugin_packages)]
+    files = [getattr(sys.modules[name], "__file__", None) for name in sorted(_plugin_packages)]
+    plugins = [Path(file).parent / "conf" for file in files if file]
     return [conf_directory(), *(path for path in plugins if path.is_dir())]
 
 
@@ -177,11 +178,13 @@ def translate(overrides: Sequence[str]) -> list[str]:
     `total_env_steps` and `trainer.timesteps` displace one another. Raises ConfigError for both, and for what Hydra would let pass.
     """
     translated: list[str] = []
-    keys = {override.split("=", 1)[0].lstrip("+~") for override in overrides}
+    given = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     for override in overrides:
         key, has_value, value = override.partition("=")
         if not has_value and not key.startswith("~"):
             raise ConfigError(key, "", "an override is written key=value")
+        if not re.match(r"[+~]*[A-Za-z_]", key):
+            raise ConfigError(key, value, "an override is written key=value, and this is no key")
         if key.startswith("~") or (key.startswith("+") and "@" not in key and not key.lstrip("+").startswith("env.kwargs.")):
             bare = key.lstrip("+~")
             if key.startswith("~") or not _is_known_key(bare):
@@ -195,19 +198,24 @@ def translate(overrides: Sequence[str]) -> list[str]:
             if repeated and value.startswith("["):
                 name = sorted(repeated)[0]
                 raise ConfigError("agents", value, f"{name} stands there twice; give it a second name: +agents@agents.{name}_2={name}")
+        if key == "experiment" and value == "null":
+            continue  # what it is anyway
+        if key in GROUPS and re.fullmatch(r"[\d.+-]*|null|true|false", value, re.IGNORECASE):
+            raise ConfigError(key, value, f"name a choice; {nearest(value, options(key))}")
         if key == "agents_scope" and value.startswith("["):
             translated.append(f"agents_scope.sizes={value}")
         elif key == "env" and _looks_like_id(value):
             translated += ["env=gymnasium", f"env.id={value}"]
-        elif key.startswith("env.kwargs."):
+        elif key.startswith("env.kwargs.") or key == "env.kwargs" and value.startswith("{"):
             translated.append(f"++{override}")
         else:
             translated.append(override)
-    if {"total_env_steps", "trainer.timesteps"} <= keys:
-        raise ConfigError("trainer.timesteps", "...", "total_env_steps is given too; give one of them")
-    if "total_env_steps" in keys:
+    if {"total_env_steps", "trainer.timesteps"} <= given.keys():
+        both = f"total_env_steps={given['total_env_steps']} is given too; give one of them"
+        raise ConfigError("trainer.timesteps", given["trainer.timesteps"], both)
+    if "total_env_steps" in given:
         translated.append("trainer.timesteps=null")
-    elif "trainer.timesteps" in keys:
+    elif "trainer.timesteps" in given:
         translated.append("total_env_steps=null")
     return translated
 
@@ -233,7 +241,7 @@ def _is_known_key(key: str) -> bool:
 def _known_keys() -> list[str]:
     tree = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": defaults(GymnasiumConfig)}
     tree |= {"agents": {name: defaults(choice.cfg) for name, choice in _choices["agents"].items()}, "agents_scope": defaults(ScopeConfig)}
-    keys: list[str] = []
+    keys: list[str] = ["experiment"]
 
     def walk(node: Any, path: str) -> None:
         keys.append(path)
@@ -282,8 +290,11 @@ def translating_errors(call: Any, overrides: Sequence[str]) -> Any:
                 message = _unknown_key(key)
             raise ConfigError(key, values.get(key, "..."), message) from None
         first = text.strip().splitlines()[0]
-        key = next((key for key in values if key and key in text), "config")
+        named = str(getattr(error, "full_key", None) or "")
+        key = named or next((key for key in values if key and key in text), "config")
         raise ConfigError(key, values.get(key, "..."), first) from None
+    except ValueError as error:  # Hydra about a group that is given a number
+        raise ConfigError("config", " ".join(overrides), str(error).splitlines()[0]) from None
 
 
 # -- checking ------------------------------------------------------------------------------------------------------------
@@ -296,20 +307,29 @@ def check(cfg: Any) -> Config:
     """
     from omegaconf import OmegaConf
 
-    plain = translating_errors(lambda: OmegaConf.to_container(OmegaConf.create(cfg), resolve=True, throw_on_missing=True), [])
+    cfg = OmegaConf.create(cfg)
+    given = _leaves(OmegaConf.to_container(cfg, resolve=False))
+    plain = translating_errors(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), given)
     plain.pop("hydra", None)
     parts = {group: plain.pop(group, None) for group in ("trainer", "env", "agents")}
     config = build(Config, plain)
     config.trainer = _check_choice("trainer", parts["trainer"], "trainer", config)
     config.env = _check_choice("env", parts["env"], "env", config)
     if not isinstance(parts["agents"], dict) or not parts["agents"]:
-        raise ConfigError("agents", parts["agents"], f"name at least one agent; {nearest('', options('agents'))}")
+        raise ConfigError("agents", parts["agents"] or [], f"name at least one agent; {nearest('', options('agents'))}")
     for name, node in parts["agents"].items():
         if not re.fullmatch(r"[A-Za-z0-9][\w-]*", str(name)):
             raise ConfigError("agents", name, "an agent's name is letters, digits, - and _")
         config.agents[name] = _check_choice("agents", node, f"agents.{name}", config)
     _check_together(config)
     return config
+
+
+def _leaves(node: Any, path: str = "") -> list[str]:
+    """Return key=value of every leaf."""
+    if not isinstance(node, dict):
+        return [f"{path}={node}"]
+    return [leaf for name, value in node.items() for leaf in _leaves(value, f"{path}.{name}" if path else str(name))]
 
 
 @dataclass
@@ -322,7 +342,9 @@ class Checked:
 
 def _check_choice(group: str, node: Any, key: str, config: Config) -> Checked:
     if not isinstance(node, dict) or "_target_" not in node:
-        raise ConfigError(key, node, f"nothing is chosen under that name; {nearest(key.split('.')[-1], options(group))}")
+        name = key.rpartition(".")[2]
+        there = f"{name!r} is set but not chosen: choose it, or leave its settings out; " if isinstance(node, dict) else ""
+        raise ConfigError(key, node, f"nothing is chosen under that name; {there}{nearest(name, options(group))}")
     target = str(node["_target_"])
     for choice in _choices[group].values():
         if choice.target.replace("${backend.name}", config.backend.name) == target:
@@ -372,16 +394,7 @@ def to_yaml(cfg: Any, *, mask: bool = False) -> str:
     from omegaconf import OmegaConf
 
     plain = OmegaConf.to_container(cfg, resolve=False)
-    return OmegaConf.to_yaml(OmegaConf.create(_masked(plain) if mask else plain))
-
-
-def _masked(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {
-            key: "***" if SECRET.search(str(key)) and isinstance(value, str) and not value.startswith("${") else _masked(value)
-            for key, value in node.items()
-        }
-    return [_masked(item) for item in node] if isinstance(node, list) else node
+    return OmegaConf.to_yaml(OmegaConf.create(masked(plain) if mask else plain))
 
 
 def from_yaml(text: str, where: str, *, resolvers: Sequence[str] = ()) -> Any:
@@ -405,11 +418,24 @@ def from_yaml(text: str, where: str, *, resolvers: Sequence[str] = ()) -> Any:
 
 
 def _resolver_calls(node: Any) -> list[str]:
+    """Return the names of the resolvers that a tree calls; one that is itself put together by `${...}` is named as it stands."""
     if isinstance(node, dict):
         return [name for pair in node.items() for item in pair for name in _resolver_calls(item)]
     if isinstance(node, list):
         return [name for item in node for name in _resolver_calls(item)]
-    return re.findall(r"\$\{\s*([^{}:$]*?)\s*:", node) if isinstance(node, str) else []
+    if not isinstance(node, str):
+        return []
+    names = []
+    for start in re.finditer(r"\$\{", node):
+        depth = 0
+        for at in range(start.end(), len(node)):
+            depth += {"{": 1, "}": -1}.get(node[at], 0)
+            if depth < 0:
+                break
+            if node[at] == ":" and depth == 0:
+                names.append(node[start.end() : at].strip())
+                break
+    return names
 
 
 def apply_overrides(cfg: Any, overrides: Sequence[str], *, allowed_groups: Sequence[str]) -> Any:

@@ -5,8 +5,11 @@
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
+
+SECRET = re.compile(r"token|secret|password|passwd|api_?key|credential", re.IGNORECASE)
 
 
 class RltrainError(Exception):
@@ -22,7 +25,7 @@ class ConfigError(RltrainError, ValueError):
 
     def __init__(self, key: str, value: Any, message: str) -> None:
         self.key, self.value, self.message = key, value, message
-        super().__init__(f"{key}={_shown(value)}: {message}")
+        super().__init__(f"{key}={_shown(hidden(value) if SECRET.search(key) else masked(value))}: {message}")
 
     def __reduce__(self) -> tuple:
         return type(self), (self.key, self.value, self.message)
@@ -62,10 +65,23 @@ def nearest(word: str, options: Iterable[str], *, limit: int = 12) -> str:
     return f"{hint}options: {', '.join(listed[:limit])}{more}"
 
 
+def masked(tree: Any) -> Any:
+    """Return plain data with *** where a key sounds like a secret."""
+    if isinstance(tree, dict):
+        return {key: hidden(value) if SECRET.search(str(key)) else masked(value) for key, value in tree.items()}
+    return [masked(item) for item in tree] if isinstance(tree, list) else tree
+
+
+def hidden(value: Any) -> Any:
+    """Return *** for a secret; null, flags and references such as ${oc.env:TOKEN} say nothing."""
+    is_reference = isinstance(value, str) and re.fullmatch(r"\$\{[^{}]*\}", value)
+    return value if value is None or isinstance(value, bool) or is_reference else "***"
+
+
 def _shown(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    text = str(value)
+    text = " ".join(str(value).split())  # one line
     return text if len(text) <= 80 else text[:77] + "..."

@@ -74,8 +74,7 @@ class Run:
         if self._log is not None:
             with suppress(OSError):
                 self._log.write(f"{datetime.now().isoformat(timespec='seconds')} {line}\n")
-        if self.screen is not None:
-            self.screen.say(line)
+        (self.screen or Screen(total=0, copies=0)).say(line)
 
     def write_metrics(self, agent: str, timestep: int, env_steps: int, metrics: dict[str, float]) -> None:
         """Write one row of metrics."""

@@ -14,7 +14,8 @@ from typing import Any
 
 SMALL = (
     "seed=1", "env.num_envs=4", "agents.ppo.rollout_length=32", "agents.ppo.epochs=2", "agents.ppo.minibatches=2",
-    "agents.ppo.network.policy_sizes=[8]", "agents.ppo.network.value_sizes=[8]", "tracking.interval=20", "tracking.tensorboard=false",
+    "agents.ppo.network.policy_sizes=[8]", "agents.ppo.network.value_sizes=[8]",
+    "tracking.interval=20", "tracking.tensorboard=false",
 )  # fmt: skip
 RLTRAIN = (sys.executable, "-m", "rltrain")
 

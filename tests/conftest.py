@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
-from command_line import Zygote, train  # noqa: E402: beside this file
+from command_line import Zygote, train  # noqa: E402
 
 
 @pytest.fixture
@@ -32,5 +32,6 @@ def zygote(tmp_path_factory):
 def trained(tmp_path_factory):
     """A finished run of 200 timesteps with evaluations and checkpoints; copy it to change it."""
     run = tmp_path_factory.mktemp("trained") / "run"
-    train(f"run.dir={run}", "trainer.timesteps=200", "checkpoints.interval=64", "evaluation.interval=100", "evaluation.episodes=3")
+    evaluation = ("evaluation.interval=100", "evaluation.episodes=3")
+    train(f"run.dir={run}", "trainer.timesteps=200", "checkpoints.interval=64", *evaluation)
     return run

@@ -89,7 +89,7 @@ class CountingVector(VectorEnv):
 
 
 class Constant(gymnasium.Env):
-    """Reward 1 at every step, no end but the time limit; the observation is the time, from -1 to 1."""
+    """Reward 1 at every step, no end but the time limit; the observation is 1 at even times, -1 at odd ones."""
 
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
     action_space = spaces.Discrete(2)
@@ -110,7 +110,7 @@ class Constant(gymnasium.Env):
         return self._observe(), 1.0, False, self.steps >= self.LIMIT, {}
 
     def _observe(self) -> np.ndarray:
-        return np.array([2 * self.steps / self.LIMIT - 1], np.float32)
+        return np.array([1 - 2 * (self.steps % 2)], np.float32)
 
 
 class ConstantVector(VectorEnv):
@@ -137,7 +137,7 @@ class ConstantVector(VectorEnv):
         return self._observe(), np.where(dummy, 0.0, 1.0), np.zeros_like(dummy), self.steps >= Constant.LIMIT, {}
 
     def _observe(self) -> np.ndarray:
-        return (2 * self.steps[:, None] / Constant.LIMIT - 1).astype(np.float32)
+        return (1 - 2 * (self.steps[:, None] % 2)).astype(np.float32)
 
 
 class Faulty(Counting):

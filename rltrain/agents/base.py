@@ -1,10 +1,12 @@
 """Agents: an algorithm plus its bookkeeping. The algorithm holds the numbers, the agent everything around them."""
 
 import math
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from rltrain import checkpoints
 from rltrain.backends.base import Backend
 from rltrain.errors import NonFiniteError
 from rltrain.structures import Array, Progress, Transition, UpdateSchedule
@@ -169,6 +171,20 @@ class Agent:
         self.algorithm.interrupt(next_observations)
         self.statistics.forget_running(everywhere)
         self._actor = self.algorithm.reset_actor(self._actor, everywhere)
+
+    def save(self, path: str | Path) -> None:
+        """Write the agent to directory `path`, in the form of a checkpoint."""
+        parts = {f"agents/{self.name}/{part}": tree for part, tree in self.snapshot().items()}
+        manifest = {"backend": self.backend.name, "agents": {self.name: type(self.algorithm).__name__}}
+        checkpoints.write(Path(path), parts, manifest, {})
+
+    def load(self, path: str | Path) -> None:
+        """Read the agent of this name from a checkpoint's directory, a run's or one that `save` wrote.
+
+        Raises CheckpointError if it is corrupt, or of another agent.
+        """
+        manifest = checkpoints.verify(Path(path))
+        self.restore({part: checkpoints.read_part(Path(path), f"agents/{self.name}/{part}", manifest) for part in ("policy", "training")})
 
     def snapshot(self) -> dict[str, Any]:
         """Return the agent as {"policy": ..., "training": ...}, arrays and plain data."""

@@ -1,7 +1,6 @@
 """`rltrain eval`: play a checkpoint's policies on episodes that count, and say how they did."""
 
 import json
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -33,6 +32,10 @@ class EvalOptions:
     fail_under: float | None = option(None, "exit 1 if an agent's mean is below")
 
 
+LABELS = {
+    "episodes": "episodes", "mean": "mean", "mean_interval": "95 % interval of the mean", "std": "standard deviation",
+    "median": "median", "iqm": "interquartile mean", "min": "min", "max": "max", "length_mean": "mean length", "success_rate": "success rate",
+}  # fmt: skip
 OPTIONS = ("checkpoint", "episodes", "seed", "json", "render", "fail_under")
 FIXED = ("agents", "agents_scope", "experiment", "tracking", "checkpoints", "evaluation", "resume", "init_from", "total_env_steps")
 
@@ -131,11 +134,9 @@ def _write(
         return
     from rich.table import Table
 
-    table = Table("agent", "episodes", "mean", "95 % interval", "std", "median", "IQM", "min", "max", "length")
-    for agent, f in figures["agents"].items():
-        low, high = f["mean_interval"]
-        numbers = (f["std"], f["median"], f["iqm"], f["min"], f["max"], f["length_mean"])
-        table.add_row(agent, str(f["episodes"]), _number(f["mean"]), f"{_number(low)} to {_number(high)}", *map(_number, numbers))
+    table = Table("", *figures["agents"])
+    for key, label in LABELS.items():
+        table.add_row(label, *(_shown(agent[key]) for agent in figures["agents"].values()))
     how = "deterministic" if about["deterministic"] else "stochastic"
     print_out(
         f"{path} on {config.env.cfg.id}, {config.env.cfg.num_envs} copies, seed {config.seed}, {how}",
@@ -143,5 +144,7 @@ def _write(
     )  # fmt: skip
 
 
-def _number(value: float) -> str:
-    return f"{value:.1f}" if math.isfinite(value) else str(value)
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(_shown(item) for item in value)
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.2f}"

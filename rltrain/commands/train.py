@@ -234,7 +234,6 @@ def _announce(plan: Plan, trainer: Trainer, directory: Path) -> None:
         lines.append(f"going on from {plan.checkpoint}")
     elif plan.directory is not None:
         lines.append("no checkpoint verifies here: starting from the beginning")
-    print_out("\n".join(lines))
     trainer.run.open_log()
     for line in lines:
         say(line)
@@ -335,7 +334,7 @@ def print_plan(trainer: Trainer, config: Config) -> None:
     for agent in trainer.agents:
         about = agent.algorithm.describe()
         schedule = agent.algorithm.schedule
-        updates = sum(1 for t in range(schedule.every - 1, total, schedule.every) if schedule.is_due(t))
+        updates = max(0, total // schedule.every - schedule.learning_starts // schedule.every)
         lines.append(
             f"{agent.name}: {about['parameters']:,} parameters, {about['memory_bytes'] / 2**20:.2f} MiB of memory, {updates:,} updates of "
             f"{about['gradient_steps_per_update']} gradient steps"

@@ -58,7 +58,7 @@ def test_classic_control_goes_on_exactly(env_id, before):
 
 
 @pytest.mark.parametrize("env_id", MUJOCO)
-def test_mujoco_goes_on_exactly(env_id):
+def test_mujoco_goes_on_exactly(env_id, here):  # MuJoCo writes a log where it stands
     pytest.importorskip("mujoco")
     assert_goes_on_exactly(env_id, 7)
 
