@@ -49,7 +49,7 @@ def build(cls: type[T], given: Mapping[str, Any] | T | None, key: str = "") -> T
     if given is None:
         given = {}
     if isinstance(given, cls):
-        given = dataclasses.asdict(given)  # type: ignore[call-overload]
+        cls, given = type(given), dataclasses.asdict(given)  # type: ignore[call-overload]
     if not isinstance(given, Mapping):
         raise ConfigError(key, given, f"must be a mapping with keys {', '.join(f.name for f in dataclasses.fields(cls))}")  # type: ignore[arg-type]
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]

@@ -23,7 +23,8 @@ from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import RunConfig
 from rltrain.seeding import MAX_SEED
 from rltrain.tracking import TrackingConfig
-from rltrain.trainers.base import TrainerConfig
+from rltrain.trainers.config import TrainerConfig
+from rltrain.trainers.scopes import check_scopes, even_scopes
 
 GROUPS = ("trainer", "backend", "env", "agents", "agents_scope", "experiment")
 FIXED_ON_RESUME = ("env", "agents", "agents_scope", "experiment")
@@ -370,8 +371,6 @@ def _check_together(config: Config) -> None:
 
 def scopes(config: Config) -> list[int]:
     """Return the copies per agent."""
-    from rltrain.trainers.base import check_scopes, even_scopes
-
     count, copies = len(config.agents), config.env.cfg.num_envs
     if config.agents_scope.sizes is None:
         return even_scopes(copies, count)

@@ -28,6 +28,11 @@ class Result:
     out: str
     err: str
 
+    @property
+    def text(self) -> str:
+        """Both streams."""
+        return self.out + self.err
+
 
 def call(*arguments: str) -> Result:
     """Run a command in this process."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from rltrain.commands.train import load_policies
 from rltrain.config import MAX_SEED
 from rltrain.errors import CheckpointError, ConfigError, RltrainError
 from rltrain.evaluation import summarize
-from rltrain.runs import Run, make_run_directory
+from rltrain.runs import EXIT_STATUS, Run, make_run_directory
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS
 from rltrain.tracking import print_out
 
@@ -37,7 +38,7 @@ LABELS = {
     "median": "median", "iqm": "interquartile mean", "min": "min", "max": "max", "length_mean": "mean length", "success_rate": "success rate",
 }  # fmt: skip
 OPTIONS = ("checkpoint", "episodes", "seed", "json", "render", "fail_under")
-FIXED = ("agents", "agents_scope", "experiment", "tracking", "checkpoints", "evaluation", "resume", "init_from", "total_env_steps")
+TAKEN = re.compile(r"(\+\+?)?(env|backend|env\..+|backend\..+|trainer\.stochastic_evaluation|run\.dir)")
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -50,10 +51,15 @@ def evaluate(arguments: Sequence[str]) -> int:
     text = checkpoints.read_file(path, "config.yaml", manifest).decode("utf-8", "replace")
     cfg = configuration.from_yaml(text, f"{path}/config.yaml")
     configuration.load_plugins(list(cfg.get("plugins") or []))
+    try:
+        configuration.check(cfg)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}/config.yaml: {error}") from None
     for override in overrides:
-        if override.partition("=")[0].split(".")[0].lstrip("+~") in FIXED:
-            key, _, value = override.partition("=")
-            raise ConfigError(key, value, "is the checkpoint's; an evaluation takes env.*, backend.*, trainer.stochastic_evaluation, run.dir")
+        key, _, value = override.partition("=")
+        if not TAKEN.fullmatch(key):
+            known = "env.*, backend.*, trainer.stochastic_evaluation, run.dir and " + ", ".join(OPTIONS)
+            raise ConfigError(key, value, f"is the checkpoint's; an evaluation takes {known}")
     wanted = next((value for key, _, value in (o.partition("=") for o in overrides) if key == "run.dir"), None)
     overrides = [override for override in overrides if not override.startswith("run.dir=")]
     cfg = configuration.apply_overrides(cfg, overrides, allowed_groups=("backend", "env"))
@@ -71,7 +77,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         with trainer.run.signals():
             results = trainer.eval(options.episodes)
         if trainer.run.stop_signal is not None:
-            return 128 + trainer.run.stop_signal
+            return EXIT_STATUS[trainer.run.stop_signal]
         env_info = trainer.env.info()
     finally:
         trainer.close()
@@ -92,7 +98,10 @@ def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:
     for argument in arguments:
         key, has_value, value = argument.partition("=")
         if key in OPTIONS and has_value:
-            given[key] = value.strip("'\"") if key in ("checkpoint", "render") else yaml.safe_load(value)
+            try:
+                given[key] = value.strip("'\"") if key in ("checkpoint", "render") else yaml.safe_load(value)
+            except yaml.YAMLError:
+                raise ConfigError(key, value, "can't be read") from None
             if given[key] in ("null", "none") and key == "render":
                 given[key] = None
         elif not has_value or os.path.exists(argument):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rltrain import config as configuration
-from rltrain.commands.train import execute, finish_plan
+from rltrain.commands.train import execute, plan_auto
 from rltrain.errors import ConfigError, RltrainError
 
 
@@ -21,10 +21,9 @@ def sweep(overrides: Sequence[str]) -> int:
             raise ConfigError(key, value, "is for one run; in a sweep every job gets a directory of its own (hydra.sweep.dir)")
     plugins = next((value for key, _, value in (o.partition("=") for o in overrides) if key == "plugins"), "")
     configuration.load_plugins([name.strip() for name in plugins.strip("[]").split(",") if name.strip()])
-    overrides = configuration.translate(overrides)
     for job in _jobs(overrides):
         configuration.check(configuration.compose(job))
-    return _launch([*configuration.search_path(), *overrides])
+    return _launch([*configuration.search_path(), *configuration.translate(overrides)])
 
 
 def _jobs(overrides: Sequence[str]) -> list[list[str]]:
@@ -54,7 +53,7 @@ def job(cfg: Any) -> float | None:
         cfg.pop("hydra", None)
         cfg.run.dir = str(hydra.runtime.output_dir)
     configuration.load_plugins(list(cfg.plugins or []))
-    status, objective = execute(finish_plan(cfg))
+    status, objective = execute(plan_auto(cfg))  # a cluster requeues a job into the directory it had
     if status:
         raise JobFailed(f"job {hydra.job.num} ended with status {status}")
     return objective

@@ -63,7 +63,7 @@ def make_plan(overrides: Sequence[str]) -> Plan:
         cfg = configuration.compose(overrides)
         plan = finish_plan(cfg)
     elif resume == "auto":
-        plan = _plan_auto(overrides)
+        plan = plan_auto(configuration.compose(overrides))
     else:
         plan = _plan_resume(resume, overrides)
     if special.get("init_from") is not None:
@@ -109,8 +109,8 @@ def _plan_resume(resume: str, overrides: Sequence[str]) -> Plan:
     return Plan(cfg, config, run, target)
 
 
-def _plan_auto(overrides: Sequence[str]) -> Plan:
-    cfg = configuration.compose(overrides)
+def plan_auto(cfg: Any) -> Plan:
+    """Go on with the run in `run.dir`, from the newest checkpoint that verifies, or start it."""
     if cfg.run.dir is None:
         raise ConfigError("resume", "auto", "needs run.dir: the directory to go on in, or to start in")
     run = Path(cfg.run.dir)

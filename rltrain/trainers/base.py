@@ -5,58 +5,22 @@ import copy
 import time
 import weakref
 from abc import ABC
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from rltrain.agents.base import Agent
-from rltrain.checks import build, option
+from rltrain.checks import build
 from rltrain.envs.base import EnvWrapper
-from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, RunError
+from rltrain.errors import CheckpointError, ConfigError
 from rltrain.evaluation import EpisodeCounter, episode_quota
 from rltrain.runs import Run
 from rltrain.seeding import EVALUATION_ACTOR, RESUMED_ENVIRONMENTS, seed32, seed64
 from rltrain.structures import Step
-
-
-@dataclass
-class TrainerConfig:
-    """How long to train and what to show."""
-
-    timesteps: int | None = option(None, "turns of the loop, each one step of all copies; null: by total_env_steps", low=1)
-    headless: bool = option(True, "don't render")
-    render_interval: int = option(1, "timesteps between renderings, when not headless", low=1)
-    disable_progressbar: bool | None = option(None, "true: no bar; null: a bar on a terminal, plain lines elsewhere")
-    close_environment_at_exit: bool = option(True, "close the environments when training ends")
-    environment_info: str = option("episode", "key of `infos` whose numbers are added to the metrics, if it is there")
-    stochastic_evaluation: bool = option(False, "evaluate the policy as it explores, not its likeliest actions")
-
-
-class Cfg(Mapping[str, Any]):
-    """A trainer's checked settings, by attribute and by key; a subclass's own keys stand beside them."""
-
-    def __init__(self, config: TrainerConfig, extra: Mapping[str, Any]) -> None:
-        self._values = {f.name: getattr(config, f.name) for f in fields(config)} | dict(extra)
-
-    def __getitem__(self, key: str) -> Any:
-        """Return the value of `key`."""
-        return self._values[key]
-
-    def __getattr__(self, name: str) -> Any:
-        """Return the value of `name`."""
-        if name.startswith("_") or name not in self._values:
-            raise AttributeError(name)
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the keys."""
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        """Count the keys."""
-        return len(self._values)
+from rltrain.trainers.config import Cfg, TrainerConfig
+from rltrain.trainers.scopes import check_scopes, cut, even_scopes
 
 
 @dataclass
@@ -221,8 +185,8 @@ class Trainer(ABC):
         copies = self._slices[-1].stop
         return [
             getattr(agent, method)(
-                *(_cut(value, scope, copies) for value in args),
-                **{key: _cut(value, scope, copies) for key, value in kwargs.items()},
+                *(cut(value, scope, copies) for value in args),
+                **{key: cut(value, scope, copies) for key, value in kwargs.items()},
             )
             for agent, scope in zip(self.agents, self._slices, strict=True)
         ]
@@ -363,7 +327,7 @@ class Trainer(ABC):
         while turn < self.timesteps if episodes is None else not all(counter.is_full for counter in counters):
             step = self._interact(turn, learn=False)
             for counter, scope in zip(counters, self._slices, strict=True):
-                counter.record(_cut(step, scope, self._slices[-1].stop) if len(counters) > 1 else step)
+                counter.record(cut(step, scope, self._slices[-1].stop) if len(counters) > 1 else step)
             turn += 1
             if self.run.stop_signal is not None:
                 break
@@ -497,31 +461,3 @@ def _close_at_exit(env: EnvWrapper) -> None:
             env.close()
 
     atexit.register(close)
-
-
-def even_scopes(copies: int, count: int) -> list[int]:
-    """Return `count` sizes as equal as possible, the remainder in the last."""
-    size = copies // count
-    return [size] * (count - 1) + [copies - size * (count - 1)]
-
-
-def check_scopes(sizes: Sequence[Any], count: int, copies: int) -> None:
-    """Raise ConfigError unless `sizes` are `count` whole numbers >= 1 that add up to `copies`."""
-    key = "agents_scope.sizes"
-    if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
-        raise ConfigError(key, sizes, "each size is a whole number >= 1")
-    if len(sizes) != count:
-        raise ConfigError(key, sizes, f"{len(sizes)} sizes for {count} agents; give {count}")
-    if sum(sizes) != copies:
-        raise ConfigError(key, sizes, f"add up to {sum(sizes)}, but the environment has {copies} copies; give sizes that add up to {copies}")
-
-
-def _cut(value: Any, scope: slice, copies: int) -> Any:
-    """Return the rows of `scope` of every array in `value` that has a row per copy."""
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_cut(item, scope, copies) for item in value))
-    if isinstance(value, dict):
-        return {key: _cut(item, scope, copies) for key, item in value.items()}
-    if hasattr(value, "shape") and value.shape and value.shape[0] == copies:
-        return value[scope]
-    return value

@@ -1,0 +1,45 @@
+"""A trainer's settings."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rltrain.checks import option
+
+
+@dataclass
+class TrainerConfig:
+    """How long to train and what to show."""
+
+    timesteps: int | None = option(None, "turns of the loop, each one step of all copies; null: by total_env_steps", low=1)
+    headless: bool = option(True, "don't render")
+    render_interval: int = option(1, "timesteps between renderings, when not headless", low=1)
+    disable_progressbar: bool | None = option(None, "true: no bar; null: a bar on a terminal, plain lines elsewhere")
+    close_environment_at_exit: bool = option(True, "close the environments when training ends")
+    environment_info: str = option("episode", "key of `infos` whose numbers are added to the metrics, if it is there")
+    stochastic_evaluation: bool = option(False, "evaluate the policy as it explores, not its likeliest actions")
+
+
+class Cfg(Mapping[str, Any]):
+    """A trainer's checked settings, by attribute and by key; a subclass's own keys stand beside them."""
+
+    def __init__(self, config: TrainerConfig, extra: Mapping[str, Any]) -> None:
+        self._values = {f.name: getattr(config, f.name) for f in fields(config)} | dict(extra)
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the value of `key`."""
+        return self._values[key]
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the value of `name`."""
+        if name.startswith("_") or name not in self._values:
+            raise AttributeError(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """Count the keys."""
+        return len(self._values)
