@@ -13,7 +13,7 @@ from rltrain import __version__, assemble, checkpoints
 from rltrain import config as configuration
 from rltrain.agents.base import Agent
 from rltrain.config import Config
-from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, NonFiniteError, RltrainError
+from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, RltrainError
 from rltrain.runs import EXIT_STATUS, Run, holds_run, link_latest, locked, make_run_directory
 from rltrain.seeding import draw_seed
 from rltrain.tracking import print_out

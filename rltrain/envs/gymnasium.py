@@ -6,16 +6,11 @@ is: that row did not happen, so its `valid` is False.
 """
 
 import functools
-import importlib
 import math
 import multiprocessing
 import multiprocessing.connection
-import signal
 import sys
-import time
-import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,8 +18,9 @@ import numpy as np
 
 from rltrain.checks import build, option
 from rltrain.envs.base import EnvWrapper
+from rltrain.envs.gymnasium_copies import CopyError, end_processes, find_spec, kind, make_by_id, make_copy, work
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
-from rltrain.errors import ConfigError, EnvironmentFailure, NonFiniteError, RltrainError, nearest
+from rltrain.errors import ConfigError, EnvironmentFailure, NonFiniteError, RltrainError
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
 from rltrain.structures import Step
 
@@ -67,7 +63,7 @@ class GymnasiumEnv(EnvWrapper):
         self.cfg = build(GymnasiumConfig, {"id": cfg} if isinstance(cfg, str) else cfg, "env")
         self.num_envs, self.name = self.cfg.num_envs, self.cfg.id
         self.seeds = None if seed is None else environment_seeds(seed, role, self.num_envs, first_copy)
-        self._arguments = {"seed": seed, "role": role, "first_copy": first_copy, "make": make, "render_mode": render_mode}
+        self._arguments: dict[str, Any] = {"seed": seed, "role": role, "first_copy": first_copy, "make": make, "render_mode": render_mode}
         self.vectorization = "sync" if self.cfg.vectorization == "auto" else self.cfg.vectorization
         self._timestep = 0
         self._seeded = False
@@ -75,7 +71,7 @@ class GymnasiumEnv(EnvWrapper):
         self._broken = False  # a copy failed: its process may be dead or busy for ever
         self._venv: Any = None
         if make is None:
-            check_id(self.cfg.id)
+            find_spec(self.cfg.id)
         try:
             self._venv = self._make(make, render_mode)
         except RltrainError:
@@ -152,7 +148,7 @@ class GymnasiumEnv(EnvWrapper):
         broken = self._broken or sys.exc_info()[0] is not None
         try:
             if self.vectorization == "async" and broken:
-                _end_processes(self._venv)
+                end_processes(self._venv)
                 return
             self._venv.close()
             if self.vectorization == "async" and not self._venv.error_queue.empty():
@@ -217,21 +213,21 @@ class GymnasiumEnv(EnvWrapper):
             return self._make_native(render_mode)
         window = render_mode == "human"  # there is one: copy 0's
         modes = [render_mode if i == 0 or not window else None for i in range(self.num_envs)]
-        makes = [make or functools.partial(_make_by_id, self.cfg.id, self.cfg.kwargs, mode) for mode in modes]
-        copies = [functools.partial(_make_copy, make, i) for i, make in enumerate(makes)]
+        makes = [make or functools.partial(make_by_id, self.cfg.id, self.cfg.kwargs, mode) for mode in modes]
+        copies = [functools.partial(make_copy, make, i) for i, make in enumerate(makes)]
         if self.vectorization == "async":
             # fork hangs once torch or jax has computed in this process
             method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
             gymnasium.logger.min_level = gymnasium.logger.ERROR + 1  # its workers' errors are told once, by us
             self._venv = AsyncVectorEnv.__new__(AsyncVectorEnv)  # known before it starts processes, so that close() ends them
-            self._venv.__init__(copies, context=method, autoreset_mode=AutoresetMode.DISABLED, worker=_work)
+            self._venv.__init__(copies, context=method, autoreset_mode=AutoresetMode.DISABLED, worker=work)
             return self._venv
         return SyncVectorEnv(copies, autoreset_mode=AutoresetMode.DISABLED)
 
     def _make_native(self, render_mode: str | None) -> Any:
         import gymnasium
 
-        if _spec(self.cfg.id).vector_entry_point is None:
+        if find_spec(self.cfg.id).vector_entry_point is None:
             raise ConfigError("env.vectorization", "native", f"{self.cfg.id} has no vector entry point; use sync or async")
         kwargs = {**self.cfg.kwargs, **({"render_mode": render_mode} if render_mode else {})}
         return gymnasium.make_vec(self.cfg.id, self.num_envs, vectorization_mode="vector_entry_point", **kwargs)
@@ -299,7 +295,7 @@ class GymnasiumEnv(EnvWrapper):
         expected = (self.num_envs, *(space.shape or ()))
         if not isinstance(observations, np.ndarray) or observations.shape != expected or observations.dtype != space.dtype:
             raise EnvironmentFailure(
-                f"env.id={self.cfg.id}: reset: expected observations {space.dtype} {expected}, got {_kind(observations)}"
+                f"env.id={self.cfg.id}: reset: expected observations {space.dtype} {expected}, got {kind(observations)}"
             )
         self._check_finite(observations)
 
@@ -330,165 +326,3 @@ class GymnasiumEnv(EnvWrapper):
             f"{where}: {key}={array[copy]} is not finite; "
             "mend the environment, or set env.on_nonfinite=reset"
         )
-
-
-class CopyError(Exception):
-    """A copy raised. Travels between processes as text, whatever the original exception held."""
-
-    def __init__(self, payload: tuple[int, str, str, str] | str) -> None:
-        # AsyncVectorEnv raises the type again with the value as its only argument
-        self.payload: Any = payload.payload if isinstance(payload, CopyError) else payload
-        self.copy, self.phase, self.reason, self.trace = self.payload
-        super().__init__(self.payload)
-
-
-def check_id(env_id: str) -> None:
-    """Raise ConfigError if Gymnasium can't make `env_id`: the nearest match, or the extra to install."""
-    _spec(env_id)
-
-
-def _spec(env_id: str) -> Any:
-    import gymnasium
-    from gymnasium.envs.registration import registry
-
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError("env.id", env_id, f"module {module!r} can't be imported ({error}); is it on PYTHONPATH?") from None
-    elif name.startswith("ALE/"):
-        with suppress(ImportError):
-            import ale_py  # type: ignore[import-not-found]
-
-            gymnasium.register_envs(ale_py)
-    try:
-        return gymnasium.spec(name)
-    except gymnasium.error.DeprecatedEnv as error:
-        raise ConfigError("env.id", env_id, str(error)) from None
-    except gymnasium.error.Error:
-        hint = "install rltrain[atari], or " if name.startswith("ALE/") else ""
-        raise ConfigError("env.id", env_id, f"no such environment; {hint}{nearest(name, registry, limit=6)}") from None
-
-
-def _make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None) -> Any:
-    import gymnasium
-
-    _spec(env_id)  # also imports `module:` in a process that has not done so
-    try:
-        return gymnasium.make(env_id.rpartition(":")[2], disable_env_checker=True, render_mode=render_mode, **kwargs)
-    except gymnasium.error.DependencyNotInstalled as error:
-        extras = {"box2d": "box2d", "mujoco": "mujoco", "classic_control": "classic", "toy_text": "classic"}
-        entry = str(_spec(env_id).entry_point)
-        extra = next((extra for folder, extra in extras.items() if folder in entry), None)
-        remedy = f"pip install 'rltrain[{extra}]'" if extra else str(error)
-        raise ConfigError("env.id", env_id, f"its package is not installed; {remedy}") from None
-    except TypeError as error:
-        if kwargs:
-            raise ConfigError("env.kwargs", kwargs, f"{env_id} does not take them: {error}") from None
-        raise
-
-
-def _make_copy(make: Callable[[], Any], index: int) -> Any:
-    """Make copy `index`, in whichever process; its errors carry its number."""
-    import gymnasium
-
-    class Copy(gymnasium.Wrapper):
-        """One copy: tells which copy failed, and takes and puts snapshots in the copy's own process."""
-
-        checked = failed = False
-
-        def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
-            try:
-                answer = self.env.reset(seed=seed, options=options)
-            except Exception as error:
-                self.failed = True
-                raise _copy_error(index, "reset", error) from None
-            if not self.checked:
-                wrong = _why_not_in(self.env.observation_space, answer[0])
-                if wrong:
-                    raise CopyError((index, "reset", wrong, ""))
-                self.checked = True
-            return answer
-
-        def step(self, action: Any) -> Any:
-            try:
-                return self.env.step(action)
-            except Exception as error:
-                self.failed = True
-                raise _copy_error(index, "step", error) from None
-
-        def close(self) -> None:
-            try:
-                self.env.close()
-            except Exception as error:
-                if not self.failed:  # an error in close never hides the first
-                    raise _copy_error(index, "close", error) from None
-
-        def snapshot_copy(self) -> dict[str, Any] | None:
-            return take_snapshot(self.env)
-
-        def restore_copy(self, snapshots: list[dict[str, Any]]) -> None:
-            put_snapshot(self.env, snapshots[index])
-
-    try:
-        return Copy(make())
-    except RltrainError:
-        raise
-    except Exception as error:
-        raise _copy_error(index, "make", error) from None
-
-
-def _copy_error(index: int, phase: str, error: Exception) -> CopyError:
-    return CopyError((index, phase, f"{type(error).__name__}: {error}", traceback.format_exc()))
-
-
-def _why_not_in(space: Any, observation: Any) -> str:
-    """Say what is wrong with an observation, or nothing: the vector environments cast and broadcast without a word."""
-    if space.shape is None or space.dtype is None or space.shape == ():
-        return "" if space.contains(observation) else f"expected an observation in {space}, got {observation!r}"
-    if isinstance(observation, np.ndarray) and (observation.shape, observation.dtype) == (space.shape, space.dtype):
-        return ""
-    return f"expected observations {space.dtype} {space.shape}, got {_kind(observation)}"
-
-
-def _kind(observation: Any) -> str:
-    return f"{observation.dtype} {observation.shape}" if isinstance(observation, np.ndarray) else type(observation).__name__
-
-
-def _work(index: int, make: Callable[[], Any], pipe: Any, *others: Any) -> None:
-    """Run one copy in its own process: Gymnasium's worker, but errors in make and close reach the parent too."""
-    import gymnasium
-    from gymnasium.vector.async_vector_env import _async_worker
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's interrupt is the parent's to answer
-    gymnasium.logger.min_level = gymnasium.logger.ERROR + 1
-    error_queue = others[2]
-    try:
-        copy = make()
-    except Exception as error:
-        error_queue.put((index, type(error), error, traceback.format_exc()))
-        pipe.recv()
-        pipe.send((None, False))
-        return
-    try:
-        _async_worker(index, lambda: copy, pipe, *others)
-    except Exception as error:
-        error_queue.put((index, type(error), error, traceback.format_exc()))
-
-
-def _end_processes(venv: Any) -> None:
-    """End every process of an async vector environment, whatever it is doing."""
-    processes = [process for process in getattr(venv, "processes", []) if process.pid is not None]
-    for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + 1.0
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-        if process.is_alive():
-            process.kill()
-            process.join()
-    for pipe in getattr(venv, "parent_pipes", []):
-        if pipe is not None:
-            pipe.close()
-    venv.closed = True

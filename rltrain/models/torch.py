@@ -163,9 +163,9 @@ class Gaussian:
         bounded = np.isfinite(low) & np.isfinite(high)
         with np.errstate(invalid="ignore", over="ignore"):
             middle, half = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
-        self.middle, self.half, self.low, self.high = (
-            torch.as_tensor(array, dtype=torch.float32, device=device) for array in (middle, half, low, high)
-        )
+        dtype = self.environment_dtype
+        self.middle, self.half = (torch.as_tensor(array, dtype=torch.float32, device=device) for array in (middle, half))
+        self.low, self.high = (torch.as_tensor(array, dtype=dtype, device=device) for array in (low, high))
         self.log_std = nn.Parameter(torch.full((self.size,), float(initial_log_std), device=device))
         self.parameters = {"log_std": self.log_std}
 
@@ -189,8 +189,8 @@ class Gaussian:
 
     def to_environment(self, actions: torch.Tensor) -> torch.Tensor:
         """Return actions (B, *A) in the environment's units, inside its bounds."""
-        scaled = torch.clamp(torch.addcmul(self.middle, self.half, actions), self.low, self.high)
-        return scaled.to(self.environment_dtype).reshape(-1, *self.action_shape)
+        scaled = torch.addcmul(self.middle, self.half, actions).to(self.environment_dtype)
+        return torch.clamp(scaled, self.low, self.high).reshape(-1, *self.action_shape)
 
 
 def make_head(space: Any, initial_log_std: float, device: torch.device) -> Categorical | Gaussian:

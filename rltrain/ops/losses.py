@@ -44,14 +44,16 @@ def squared_error(
     """Return (V - R)^2 per row and its slope with respect to V, 2 (V - R).
 
     With `value_clip` c: max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2), as in OpenAI's baselines; the slope is 0 where the
-    second term is the larger.
+    second term is the larger and clipped.
     """
     difference = values - returns
     errors = difference * difference
     if value_clip is None:
         return errors, 2 * difference
-    clipped = (old_values + xp.clip(values - old_values, -value_clip, value_clip) - returns) ** 2
-    return xp.maximum(errors, clipped), xp.where(errors >= clipped, 2 * difference, 0.0)
+    change = values - old_values
+    clipped = (old_values + xp.clip(change, -value_clip, value_clip) - returns) ** 2
+    moves = (errors >= clipped) | (xp.abs(change) <= value_clip)  # unclipped, both terms are one, but for rounding
+    return xp.maximum(errors, clipped), xp.where(moves, 2 * difference, 0.0)
 
 
 def approximate_kl(ratios: Array, log_ratios: Array) -> Array:

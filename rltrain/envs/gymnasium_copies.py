@@ -1,0 +1,178 @@
+"""Single copies of Gymnasium environments: found by id, made in whichever process, their failures told with their number."""
+
+import importlib
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from rltrain.envs.snapshots import put_snapshot, take_snapshot
+from rltrain.errors import ConfigError, RltrainError, nearest
+
+
+class CopyError(Exception):
+    """A copy raised. Travels between processes as text, whatever the original exception held."""
+
+    def __init__(self, payload: tuple[int, str, str, str] | str) -> None:
+        # AsyncVectorEnv raises the type again with the value as its only argument
+        self.payload: Any = payload.payload if isinstance(payload, CopyError) else payload
+        self.copy: int
+        self.copy, self.phase, self.reason, self.trace = self.payload
+        super().__init__(self.payload)
+
+
+def find_spec(env_id: str) -> Any:
+    """Return Gymnasium's spec of an id; `module:` imports the module first.
+
+    Raises ConfigError if there is none: the nearest match, or the extra to install.
+    """
+    import gymnasium
+    from gymnasium.envs.registration import registry
+
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError("env.id", env_id, f"module {module!r} can't be imported ({error}); is it on PYTHONPATH?") from None
+    elif name.startswith("ALE/"):
+        with suppress(ImportError):
+            import ale_py  # type: ignore[import-not-found]
+
+            gymnasium.register_envs(ale_py)
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.DeprecatedEnv as error:
+        raise ConfigError("env.id", env_id, str(error)) from None
+    except gymnasium.error.Error:
+        hint = "install rltrain[atari], or " if name.startswith("ALE/") else ""
+        raise ConfigError("env.id", env_id, f"no such environment; {hint}{nearest(name, registry, limit=6)}") from None
+
+
+def make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None) -> Any:
+    """Return one environment; raises ConfigError for a package that is missing or kwargs that don't fit."""
+    import gymnasium
+
+    find_spec(env_id)  # also imports `module:` in a process that has not done so
+    try:
+        return gymnasium.make(env_id.rpartition(":")[2], disable_env_checker=True, render_mode=render_mode, **kwargs)
+    except gymnasium.error.DependencyNotInstalled as error:
+        extras = {"box2d": "box2d", "mujoco": "mujoco", "classic_control": "classic", "toy_text": "classic"}
+        entry = str(find_spec(env_id).entry_point)
+        extra = next((extra for folder, extra in extras.items() if folder in entry), None)
+        remedy = f"pip install 'rltrain[{extra}]'" if extra else str(error)
+        raise ConfigError("env.id", env_id, f"its package is not installed; {remedy}") from None
+    except TypeError as error:
+        if kwargs:
+            raise ConfigError("env.kwargs", kwargs, f"{env_id} does not take them: {error}") from None
+        raise
+
+
+def make_copy(make: Callable[[], Any], index: int) -> Any:
+    """Make copy `index`, in whichever process; its errors carry its number."""
+    import gymnasium
+
+    class Copy(gymnasium.Wrapper):
+        """One copy: tells which copy failed, and takes and puts snapshots in the copy's own process."""
+
+        checked = failed = False
+
+        def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+            try:
+                answer = self.env.reset(seed=seed, options=options)
+            except Exception as error:
+                self.failed = True
+                raise _copy_error(index, "reset", error) from None
+            if not self.checked:
+                wrong = _why_not_in(self.env.observation_space, answer[0])
+                if wrong:
+                    raise CopyError((index, "reset", wrong, ""))
+                self.checked = True
+            return answer
+
+        def step(self, action: Any) -> Any:
+            try:
+                return self.env.step(action)
+            except Exception as error:
+                self.failed = True
+                raise _copy_error(index, "step", error) from None
+
+        def close(self) -> None:
+            try:
+                self.env.close()
+            except Exception as error:
+                if not self.failed:  # an error in close never hides the first
+                    raise _copy_error(index, "close", error) from None
+
+        def snapshot_copy(self) -> dict[str, Any] | None:
+            return take_snapshot(self.env)
+
+        def restore_copy(self, snapshots: list[dict[str, Any]]) -> None:
+            put_snapshot(self.env, snapshots[index])
+
+    try:
+        return Copy(make())
+    except RltrainError:
+        raise
+    except Exception as error:
+        raise _copy_error(index, "make", error) from None
+
+
+def _copy_error(index: int, phase: str, error: Exception) -> CopyError:
+    return CopyError((index, phase, f"{type(error).__name__}: {error}", traceback.format_exc()))
+
+
+def _why_not_in(space: Any, observation: Any) -> str:
+    """Say what is wrong with an observation, or nothing: the vector environments cast and broadcast without a word."""
+    if space.shape is None or space.dtype is None or space.shape == ():
+        return "" if space.contains(observation) else f"expected an observation in {space}, got {observation!r}"
+    if isinstance(observation, np.ndarray) and (observation.shape, observation.dtype) == (space.shape, space.dtype):
+        return ""
+    return f"expected observations {space.dtype} {space.shape}, got {kind(observation)}"
+
+
+def kind(observation: Any) -> str:
+    """Say what an observation is: dtype and shape, or type."""
+    return f"{observation.dtype} {observation.shape}" if isinstance(observation, np.ndarray) else type(observation).__name__
+
+
+def work(index: int, make: Callable[[], Any], pipe: Any, *others: Any) -> None:
+    """Run one copy in its own process: Gymnasium's worker, but errors in make and close reach the parent too."""
+    import gymnasium
+    from gymnasium.vector.async_vector_env import _async_worker
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's interrupt is the parent's to answer
+    gymnasium.logger.min_level = gymnasium.logger.ERROR + 1
+    error_queue = others[2]
+    try:
+        copy = make()
+    except Exception as error:
+        error_queue.put((index, type(error), error, traceback.format_exc()))
+        pipe.recv()
+        pipe.send((None, False))
+        return
+    try:
+        _async_worker(index, lambda: copy, pipe, *others)
+    except Exception as error:
+        error_queue.put((index, type(error), error, traceback.format_exc()))
+
+
+def end_processes(venv: Any) -> None:
+    """End every process of an async vector environment, whatever it is doing."""
+    processes = [process for process in getattr(venv, "processes", []) if process.pid is not None]
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + 1.0
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+    for pipe in getattr(venv, "parent_pipes", []):
+        if pipe is not None:
+            pipe.close()
+    venv.closed = True
