@@ -33,7 +33,7 @@ def follow(target: str, plugins: list[str]) -> Any:
 
 def make_backend(config: Config) -> Any:
     """Return the backend; raises ConfigError for a device that isn't there."""
-    targets = {name: choice.target for name, choice in configuration._choices["backend"].items()}
+    targets = {name: choice.target for name, choice in configuration.CHOICES["backend"].items()}
     return follow(targets[config.backend.name], config.plugins)(config.backend)
 
 

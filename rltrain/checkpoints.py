@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -41,21 +42,35 @@ class CheckpointsConfig:
 
 
 def encode(tree: Any, arrays: dict[str, np.ndarray], path: str = "") -> Any:
-    """Return `tree` as JSON data; its arrays are put into `arrays` by path. Exact: tuples, scalars' dtypes, int keys."""
+    """Return `tree` as JSON data; its arrays are put into `arrays` by path. Exact: tuples, scalars' dtypes, int keys.
+
+    Raises TypeError for what is neither an array of numbers nor plain data.
+    """
     if tree is None or type(tree) in (bool, int, float, str):
         return tree
     if isinstance(tree, np.ndarray | np.generic):
+        if tree.dtype.kind not in "biuf":
+            raise TypeError(f"{path}: an array of {tree.dtype} can't be kept")
+        while path in arrays:  # {"a/b": x, "a": {"b": y}}
+            path += "'"
         arrays[path] = np.array(tree, order="C")
         return {"$array": path} if isinstance(tree, np.ndarray) else {"$scalar": path}
     if isinstance(tree, Mapping):
         if all(isinstance(key, str) and not key.startswith("$") for key in tree):
             return {key: encode(value, arrays, f"{path}/{key}" if path else key) for key, value in tree.items()}
-        items = [[encode(k, {}, ""), encode(v, arrays, f"{path}/{i}")] for i, (k, v) in enumerate(tree.items())]
-        return {"$items": items}
+        return {"$items": [[_encode_key(k, path), encode(v, arrays, f"{path}/{i}")] for i, (k, v) in enumerate(tree.items())]}
     if isinstance(tree, list | tuple):
         items = [encode(value, arrays, f"{path}/{i}") for i, value in enumerate(tree)]
         return items if isinstance(tree, list) else {"$tuple": items}
     raise TypeError(f"{path}: {type(tree).__name__} is neither an array nor plain data")
+
+
+def _encode_key(key: Any, path: str) -> Any:
+    arrays: dict[str, np.ndarray] = {}
+    plain = encode(key, arrays, path)
+    if arrays:
+        raise TypeError(f"{path}: a key is {type(key).__name__}; keys are plain data")
+    return plain
 
 
 def decode(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -73,7 +88,7 @@ def decode(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         if tag == "$tuple":
             return tuple(decode(item, arrays) for item in value)
         if tag == "$items":
-            return {key: decode(item, arrays) for key, item in value}
+            return {decode(key, arrays): decode(item, arrays) for key, item in value}
     return {key: decode(value, arrays) for key, value in tree.items()}
 
 
@@ -154,10 +169,12 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: does not match {MANIFEST_HASH}; the checkpoint is corrupt")
     try:
         manifest = json.loads(text)
-        files = manifest["files"]
-        version = int(manifest["format"])
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: not a manifest of rltrain") from None
+        files, version = manifest["files"], int(manifest["format"])
+        mappings = (files, manifest.get("agents", {}))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        mappings = (None,)
+    if not all(isinstance(mapping, dict) for mapping in mappings):
+        raise CheckpointError(f"{path}: not a manifest of rltrain")
     if version > FORMAT:
         raise CheckpointError(f"{path}: format {version} was written by a newer rltrain; this one reads up to {FORMAT}; upgrade")
     for name, entry in files.items():
@@ -222,10 +239,10 @@ def _pack(tree: Any) -> bytes:
 
 
 def _check_finite(path: str, tree: Any) -> None:
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
+    if isinstance(tree, Mapping | list | tuple):
+        for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
             _check_finite(f"{path}/{key}", value)
-    elif isinstance(tree, np.ndarray) and tree.dtype.kind == "f" and not np.isfinite(tree).all():
+    elif isinstance(tree, np.ndarray | np.floating | float) and not np.all(np.isfinite(tree)):
         raise NonFiniteError(f"{path}: not finite; the checkpoint is not written, the last good one stays")
 
 
@@ -274,7 +291,7 @@ class CheckpointStore:
     def pointer(self, name: str) -> Path | None:
         """Return where `latest` or `best` points, or None if it does not exist."""
         try:
-            target = (self.directory / name).read_text(encoding="utf-8").strip()
+            target = (self.directory / name).read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             return None
         if not target.isdigit():
@@ -290,7 +307,7 @@ class CheckpointStore:
 
     def newest_good(self) -> tuple[Path | None, list[str]]:
         """Return the newest checkpoint that verifies, and why newer ones were skipped."""
-        skipped = []
+        skipped: list[str] = []
         for path in self.all():
             try:
                 verify(path)
@@ -302,7 +319,9 @@ class CheckpointStore:
     def prune(self) -> None:
         """Remove all but the newest `keep`, `latest` and `best`."""
         kept = {path.name for path in self.all()[: self.keep]}
-        kept |= {path.name for path in (self.pointer("latest"), self.pointer("best")) if path}
+        for name in ("latest", "best"):
+            with suppress(CheckpointError):  # a pointer that holds rubbish keeps nothing
+                kept |= {path.name for path in (self.pointer(name),) if path}
         for path in self.all():
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)

@@ -83,7 +83,7 @@ def check(value: Any, hint: Any, field: dataclasses.Field, key: str) -> Any:
                 raise ConfigError(key, value, _expected(hint, field)) from None
         return _optional(value, alternatives[0], field, key)
     if dataclasses.is_dataclass(hint):
-        return build(hint, value, key)  # type: ignore[type-var, arg-type]
+        return build(hint, value, key)  # type: ignore[arg-type]
     if hint is Any:
         return value
     if origin is list:

@@ -39,7 +39,9 @@ class EpisodeCounter:
 
     def __post_init__(self) -> None:
         copies = len(self.quota)
-        self.returns, self.lengths, self.successes = [[[] for _ in range(copies)] for _ in range(3)]
+        self.returns = [[] for _ in range(copies)]
+        self.lengths = [[] for _ in range(copies)]
+        self.successes = [[] for _ in range(copies)]
         self._return, self._length = np.zeros(copies), np.zeros(copies, np.int64)
 
     @property

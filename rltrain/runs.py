@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 from rltrain.checkpoints import CheckpointsConfig, CheckpointStore, storage_error
 from rltrain.checks import option
@@ -197,7 +197,7 @@ def make_run_directory(wanted: str | None, env: str, agents: list[str], seed: in
 
 def holds_run(path: Path) -> bool:
     """Tell whether a run was started in `path`."""
-    return (path / "config.yaml").exists() or (path / "checkpoints").exists()
+    return os.path.exists(path / "config.yaml") or os.path.exists(path / "checkpoints")  # Path.exists raises without permission
 
 
 def link_latest(directory: Path) -> None:
@@ -213,6 +213,17 @@ def link_latest(directory: Path) -> None:
         os.replace(temporary, outputs / "latest")
 
 
+def follow_links(path: Path) -> Path:
+    """Return where `outputs/latest` and the like point: another run may move the link while this one writes."""
+    return Path(os.path.relpath(path.resolve())) if path.is_symlink() else path
+
+
+def check_free(directory: Path) -> None:
+    """Raise StorageError naming the pid and host that hold a run's directory, if one does."""
+    with suppress(FileNotFoundError, PermissionError), open(directory / LOCK, encoding="utf-8") as file:
+        _lock(file, directory, fcntl.LOCK_SH)
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold a run's directory for this process; the kernel frees it when the process dies, however it dies.
@@ -224,15 +235,10 @@ def locked(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise storage_error(f"run.dir={directory}", error) from None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
-            raise storage_error(f"run.dir={directory}", error) from None
-        time.sleep(0.05)  # the holder may be about to write who it is
-        file.seek(0)
-        holder = file.read().strip() or "another process"
+        _lock(file, directory, fcntl.LOCK_EX)
+    except StorageError:
         file.close()
-        raise StorageError(f"run.dir={directory}: in use by {holder}; wait for it or name another directory") from None
+        raise
     try:
         file.seek(0)
         file.truncate()
@@ -244,6 +250,18 @@ def locked(directory: Path) -> Iterator[None]:
             file.seek(0)
             file.truncate()
         file.close()
+
+
+def _lock(file: IO[str], directory: Path, kind: int) -> None:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
+            raise storage_error(f"run.dir={directory}", error) from None
+        time.sleep(0.05)  # the holder may be about to write who it is
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise StorageError(f"run.dir={directory}: in use by {holder}; wait for it or name another directory") from None
 
 
 def _as_name(text: str) -> str:

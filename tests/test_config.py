@@ -37,7 +37,7 @@ def all_leaves() -> list[tuple[str, str, Any, dataclasses.Field]]:
     """Return (group choice, key, type, field) of every setting there is."""
     found = [("", *leaf) for leaf in leaves(config.Config, "")]
     for group in ("trainer", "env", "agents"):
-        for name, choice in config._choices[group].items():
+        for name, choice in config.CHOICES[group].items():
             path = f"agents.{name}" if group == "agents" else group
             found += [(f"{group}={name}", *leaf) for leaf in leaves(choice.cfg, path)]
     return found

@@ -13,11 +13,10 @@ from rltrain import assemble, checkpoints
 from rltrain import config as configuration
 from rltrain.checks import build, option
 from rltrain.commands.train import load_policies
-from rltrain.config import MAX_SEED
 from rltrain.errors import CheckpointError, ConfigError, RltrainError
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, make_run_directory
-from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS
+from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED
 from rltrain.tracking import print_out
 
 

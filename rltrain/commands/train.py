@@ -13,8 +13,8 @@ from rltrain import __version__, assemble, checkpoints
 from rltrain import config as configuration
 from rltrain.agents.base import Agent
 from rltrain.config import Config
-from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, RltrainError
-from rltrain.runs import EXIT_STATUS, Run, holds_run, link_latest, locked, make_run_directory
+from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, RltrainError, StorageError
+from rltrain.runs import EXIT_STATUS, Run, check_free, holds_run, link_latest, locked, make_run_directory
 from rltrain.seeding import draw_seed
 from rltrain.tracking import print_out
 from rltrain.trainers.base import Trainer
@@ -79,7 +79,8 @@ def finish_plan(cfg: Any) -> Plan:
     config = configuration.check(cfg)
     if config.seed is None:
         cfg.seed = config.seed = draw_seed()
-    if config.run.dir is not None and Path(config.run.dir).is_dir() and holds_run(Path(config.run.dir)):
+    if config.run.dir is not None and holds_run(Path(config.run.dir)):
+        check_free(Path(config.run.dir))
         raise ConfigError("run.dir", config.run.dir, "holds a run already; add resume=auto to go on with it, or name another directory")
     return Plan(cfg, config)
 
@@ -90,7 +91,7 @@ def _plan_resume(resume: str, overrides: Sequence[str]) -> Plan:
         run = run.parent.parent if run.parent.name == "checkpoints" else run.parent
     if not (run / "config.yaml").exists():
         raise ConfigError("resume", resume, "holds no run: there is no config.yaml in it")
-    run = run.resolve() if resume == "latest" else run
+    run = follow_links(run)
     cfg = _saved_config(run)
     cfg = configuration.apply_overrides(cfg, overrides, allowed_groups=("trainer", "backend"))
     cfg.run.dir = str(run)
@@ -113,7 +114,7 @@ def plan_auto(cfg: Any) -> Plan:
     """Go on with the run in `run.dir`, from the newest checkpoint that verifies, or start it."""
     if cfg.run.dir is None:
         raise ConfigError("resume", "auto", "needs run.dir: the directory to go on in, or to start in")
-    run = Path(cfg.run.dir)
+    run = follow_links(Path(cfg.run.dir))
     if not (run / "config.yaml").exists():
         config = configuration.check(cfg)
         if config.seed is None:
@@ -123,8 +124,10 @@ def plan_auto(cfg: Any) -> Plan:
     if cfg.seed is None:
         cfg.seed = saved.seed
     for key in ("seed", "env", "agents", "agents_scope"):
-        if cfg[key] != saved.get(key):
-            raise ConfigError(key, cfg[key], f"differs from {run}/config.yaml ({saved.get(key)}); repeat the run's own, or name another run.dir")
+        changed = configuration.first_difference(cfg[key], saved.get(key), key)
+        if changed is not None:
+            name, wanted, there = changed
+            raise ConfigError(name, wanted, f"{run}/config.yaml has {there}; repeat the run's own, or name another run.dir")
     target, skipped = checkpoints.CheckpointStore(run / "checkpoints").newest_good()
     return Plan(cfg, configuration.check(cfg), run, target, tuple(skipped))
 
@@ -153,6 +156,8 @@ def execute(plan: Plan) -> tuple[int, float | None]:
         assert config.seed is not None
         directory = plan.directory or make_run_directory(config.run.dir, config.env.cfg.id, list(config.agents), config.seed)
         with locked(directory):
+            if plan.directory is None and holds_run(directory):
+                raise StorageError(f"run.dir={directory}: another process started a run there a moment ago; name another directory")
             return _execute_locked(plan, trainer, directory, parts)
     finally:
         trainer.close()
@@ -185,6 +190,11 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
             run.store.clear_temporaries()
         if parts is not None:
             trainer.restore(parts, keep_horizon=config.schedule.horizon is None)
+            if trainer.horizon != trainer.timesteps and config.schedule.horizon is None:
+                run.say(
+                    f"schedules keep their horizon of {trainer.horizon:,} timesteps (schedule.horizon): "
+                    "this is not equal to one run of the new length"
+                )
         elif plan.directory is not None:
             trainer.timestep = 0
             trainer._resumed = True  # what a run that left no checkpoint wrote is cut off
@@ -198,7 +208,7 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
             reason, failure = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", error
             if isinstance(error, EnvironmentFailure):
                 with suppress(Exception):
-                    trainer.save(with_environment=False)
+                    trainer.save_once(with_environment=False)
             raise
         finally:
             if run.stop_signal is not None and failure is None and reason == "finished":

@@ -186,7 +186,8 @@ class GymnasiumEnv(EnvWrapper):
         """Return a factory per slice; None for a native vector environment, which can't be split."""
         if self.vectorization == "native":
             return None
-        first, parts = int(self._arguments["first_copy"]), []
+        first = int(self._arguments["first_copy"])
+        parts: list[Callable[[], EnvWrapper]] = []
         for size in sizes:
             cfg = {**asdict(self.cfg), "num_envs": int(size)}
             parts.append(functools.partial(GymnasiumEnv, cfg, **{**self._arguments, "first_copy": first}))

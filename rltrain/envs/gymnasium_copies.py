@@ -17,10 +17,9 @@ from rltrain.errors import ConfigError, RltrainError, nearest
 class CopyError(Exception):
     """A copy raised. Travels between processes as text, whatever the original exception held."""
 
-    def __init__(self, payload: tuple[int, str, str, str] | str) -> None:
+    def __init__(self, payload: "tuple[int, str, str, str] | CopyError") -> None:
         # AsyncVectorEnv raises the type again with the value as its only argument
-        self.payload: Any = payload.payload if isinstance(payload, CopyError) else payload
-        self.copy: int
+        self.payload = payload.payload if isinstance(payload, CopyError) else payload
         self.copy, self.phase, self.reason, self.trace = self.payload
         super().__init__(self.payload)
 
@@ -41,7 +40,7 @@ def find_spec(env_id: str) -> Any:
             raise ConfigError("env.id", env_id, f"module {module!r} can't be imported ({error}); is it on PYTHONPATH?") from None
     elif name.startswith("ALE/"):
         with suppress(ImportError):
-            import ale_py  # type: ignore[import-not-found]
+            import ale_py
 
             gymnasium.register_envs(ale_py)
     try:

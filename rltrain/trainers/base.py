@@ -98,6 +98,7 @@ class Trainer(ABC):
             if evaluation_env is not None:
                 _close_at_exit(evaluation_env)
         self._said: set[str] = set()
+        self._playing: tuple[EnvWrapper, Any, Any] = (env, None, None)  # an evaluation's environment, observations, states
 
     def __str__(self) -> str:
         """Name the trainer, its environments, agents and scopes."""
@@ -125,7 +126,6 @@ class Trainer(ABC):
                 self._begin()
                 while self.timestep < self.timesteps and self.run.stop_signal is None:
                     self._interact(self.timestep, learn=True)
-                    self.timestep += 1
                     if self.timestep >= self._next_due:
                         self._attend()
                 self._end()
@@ -173,6 +173,7 @@ class Trainer(ABC):
         # 6 post-interaction
         if learn:
             self._for_each_agent("post_interaction", timestep=timestep, timesteps=self.horizon)
+            self.timestep, self.observations = timestep + 1, step.next_observations  # what to keep if a reset fails
 
         # 7 reset
         self._unstage(learn, env.reset_done(), env.state())
@@ -213,7 +214,7 @@ class Trainer(ABC):
             total=self.timesteps,
             copies=self.env.num_envs,
             show=False if self.cfg.disable_progressbar else (True if self.cfg.disable_progressbar is False else None),
-            resumed_at=(self.timestep, env_steps) if self._resumed else None,
+            resumed_at=(self.timestep - self._pending, env_steps) if self._resumed else None,
         )
         if self.observations is None:
             self.observations = self.env.reset()
@@ -233,7 +234,7 @@ class Trainer(ABC):
         timestep, last = self.timestep, self.timestep >= self.timesteps
         evaluation = self.run.evaluation.interval and timestep % self.run.evaluation.interval == 0
         improved = self._evaluate_for_best() if evaluation else False
-        self._pending = bool(evaluation) and self.run.stop_signal is not None
+        self._pending = improved is None
         if self._pending:  # a signal cut the evaluation short: it is made anew at the resume
             return
         if evaluation or last or timestep % self.run.tracking.interval == 0:
@@ -250,8 +251,7 @@ class Trainer(ABC):
         self.clock.stop()
         if self.run.stop_signal is not None and (self.timestep < self.timesteps or self._pending):
             self.run.say(f"stopped by {self.run.stop_signal.name} at timestep {self.timestep:,}")
-            if self._saved_at != self.timestep:
-                self.save()
+            self.save_once()
         self.run.check_saved()
 
     def _write_rows(self, *, evaluated: bool) -> None:
@@ -338,13 +338,13 @@ class Trainer(ABC):
         """Evaluate multi-agent algorithms."""
         raise ConfigError("env.num_agents", self.env.num_agents, "no multi-agent algorithm is here yet; use a single-agent environment")
 
-    def _evaluate_for_best(self) -> bool:
-        """Evaluate on the evaluation environment; tell whether it is the best so far."""
+    def _evaluate_for_best(self) -> bool | None:
+        """Evaluate on the evaluation environment; tell whether it is the best so far, or None if a signal cut it short."""
         self.clock.stop()
         results = self.eval(self.run.evaluation.episodes)
         self.clock.start()
         if self.run.stop_signal is not None:
-            return False
+            return None
         score = float(np.mean([np.mean(result["returns"]) for result in results.values()]))
         if self.best.score is not None and score <= self.best.score:
             return False
@@ -365,6 +365,11 @@ class Trainer(ABC):
         if written:
             self._saved_at = self.timestep
         return written
+
+    def save_once(self, *, with_environment: bool = True) -> None:
+        """Write a checkpoint unless this timestep has one."""
+        if self._saved_at != self.timestep:
+            self.save(with_environment=with_environment)
 
     def snapshot(self, *, with_environment: bool = True) -> tuple[dict[str, Any], bool]:
         """Return everything as parts by name, and whether going on from them is exact."""

@@ -1,0 +1,95 @@
+"""Checks a composed configuration against the dataclasses, so that every later part may trust it."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from rltrain.checks import build
+from rltrain.config.compose import translating_errors
+from rltrain.config.schema import CHOICES, Config, options
+from rltrain.errors import ConfigError, nearest
+from rltrain.trainers.scopes import check_scopes, even_scopes
+
+
+def check(cfg: Any) -> Config:
+    """Return the checked configuration of a DictConfig or plain mapping, interpolations resolved.
+
+    Raises ConfigError. Nothing is created, no simulator and no backend imported.
+    """
+    from omegaconf import OmegaConf
+
+    cfg = OmegaConf.create(cfg)
+    given = _leaves(OmegaConf.to_container(cfg, resolve=False))
+    plain = translating_errors(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), given)
+    plain.pop("hydra", None)
+    parts = {group: plain.pop(group, None) for group in ("trainer", "env", "agents")}
+    config = build(Config, plain)
+    config.trainer = _check_choice("trainer", parts["trainer"], "trainer", config)
+    config.env = _check_choice("env", parts["env"], "env", config)
+    if not isinstance(parts["agents"], dict) or not parts["agents"]:
+        raise ConfigError("agents", parts["agents"] or [], f"name at least one agent; {nearest('', options('agents'))}")
+    for name, node in parts["agents"].items():
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", str(name)):
+            raise ConfigError("agents", name, "an agent's name is letters, digits, - and _")
+        config.agents[name] = _check_choice("agents", node, f"agents.{name}", config)
+    _check_together(config)
+    return config
+
+
+def _leaves(node: Any, path: str = "") -> list[str]:
+    """Return key=value of every leaf."""
+    if not isinstance(node, dict):
+        return [f"{path}={node}"]
+    return [leaf for name, value in node.items() for leaf in _leaves(value, f"{path}.{name}" if path else str(name))]
+
+
+@dataclass
+class Checked:
+    """A choice whose settings were checked: the class to make and what to give it."""
+
+    target: str
+    cfg: Any
+
+
+def _check_choice(group: str, node: Any, key: str, config: Config) -> Checked:
+    if not isinstance(node, dict) or "_target_" not in node:
+        name = key.rpartition(".")[2]
+        there = f"{name!r} is set but not chosen: choose it, or leave its settings out; " if isinstance(node, dict) else ""
+        raise ConfigError(key, node, f"nothing is chosen under that name; {there}{nearest(name, options(group))}")
+    target = str(node["_target_"])
+    for choice in CHOICES[group].values():
+        if choice.target.replace("${backend.name}", config.backend.name) == target:
+            return Checked(target, build(choice.cfg, {k: v for k, v in node.items() if k != "_target_"}, key))
+    raise ConfigError(f"{key}._target_", target, "is not a registered class; choose by group, or register it in a package named in plugins")
+
+
+def _check_together(config: Config) -> None:
+    """Check what concerns more than one field."""
+    trainer, copies = config.trainer.cfg, config.env.cfg.num_envs
+    if trainer.timesteps is not None and config.total_env_steps is not None:
+        raise ConfigError("trainer.timesteps", trainer.timesteps, f"total_env_steps={config.total_env_steps} is given too; give one of them")
+    if trainer.timesteps is None and config.total_env_steps is None:
+        raise ConfigError("total_env_steps", None, "say how long to train: total_env_steps or trainer.timesteps")
+    count = len(config.agents)
+    if copies < count:
+        raise ConfigError("env.num_envs", copies, f"{count} agents need a copy each; give at least {count}")
+    sizes = scopes(config)
+    for (name, agent), size in zip(config.agents.items(), sizes, strict=True):
+        if hasattr(agent.cfg, "check_copies"):
+            agent.cfg.check_copies(size, f"agents.{name}")
+
+
+def scopes(config: Config) -> list[int]:
+    """Return the copies per agent."""
+    count, copies = len(config.agents), config.env.cfg.num_envs
+    if config.agents_scope.sizes is None:
+        return even_scopes(copies, count)
+    check_scopes(config.agents_scope.sizes, count, copies)
+    return config.agents_scope.sizes
+
+
+def timesteps(config: Config) -> int:
+    """Return the turns of the loop: `trainer.timesteps`, or `total_env_steps` rounded up to whole turns of all copies."""
+    if config.trainer.cfg.timesteps is not None:
+        return int(config.trainer.cfg.timesteps)
+    return -(-int(config.total_env_steps or 0) // int(config.env.cfg.num_envs))

@@ -1,0 +1,175 @@
+"""Composes plain values with Hydra; overrides are taken as people write them, errors told as rltrain tells them."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rltrain.checks import defaults
+from rltrain.config.schema import CHOICES, GROUPS, Config, ScopeConfig, conf_directory, directories, options, plugin_options
+from rltrain.envs.gymnasium import GymnasiumConfig
+from rltrain.errors import ConfigError, nearest
+from rltrain.trainers.config import TrainerConfig
+
+
+def compose(overrides: Sequence[str]) -> Any:
+    """Return the DictConfig that Hydra makes of `overrides`, which are translated first; nothing is resolved.
+
+    Raises ConfigError naming the key, the value and what is allowed.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    overrides = translate(overrides)
+    store_schemas()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_directory()), version_base="1.3", job_name="rltrain"):
+        return translating_errors(lambda: hydra_compose("config", overrides=[*search_path(), *overrides]), overrides)
+
+
+def store_schemas() -> None:
+    """Put the dataclasses' defaults where the YAML files' defaults lists find them."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    root = {name: value for name, value in defaults(Config).items() if name not in GROUPS}
+    store.store(group="schema", name="root", node=root, package="_global_")
+    store.store(group="schema/agents_scope", name="even", node=defaults(ScopeConfig))
+    for group, choices in CHOICES.items():
+        for name, choice in choices.items():
+            node = {**defaults(choice.cfg)} if group == "backend" else {"_target_": choice.target, **defaults(choice.cfg)}
+            store.store(group=f"schema/{group}", name=name, node=node)
+            if (group, name) in plugin_options:
+                store.store(group=group, name=name, node=node, package=f"agents.{name}" if group == "agents" else None)
+
+
+def search_path() -> list[str]:
+    """Return the override that adds the plugins' own `conf` folders."""
+    folders = [f"file://{directory}" for directory in directories()[1:]]
+    return [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
+
+
+def translate(overrides: Sequence[str]) -> list[str]:
+    """Return overrides as Hydra wants them: `env=CartPole-v1`, `agents_scope=[2,6]`, `env.kwargs.x=1` as people write them.
+
+    `total_env_steps` and `trainer.timesteps` displace one another. Raises ConfigError for both, and for what Hydra would let pass.
+    """
+    translated: list[str] = []
+    given = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
+    for override in overrides:
+        key, has_value, value = override.partition("=")
+        if not has_value and not key.startswith("~"):
+            raise ConfigError(key, "", "an override is written key=value")
+        if not re.match(r"[+~]*[A-Za-z_]", key):
+            raise ConfigError(key, value, "an override is written key=value, and this is no key")
+        if key.startswith("~") or (key.startswith("+") and "@" not in key and not key.lstrip("+").startswith("env.kwargs.")):
+            bare = key.lstrip("+~")
+            if key.startswith("~") or not is_known_key(bare):
+                remedy = "delete nothing: set another value" if key.startswith("~") else unknown_key(bare)
+                raise ConfigError(key, value, remedy)
+        if key == "env" and value.startswith("["):
+            raise ConfigError("env", value, f"name one environment; {nearest(value, options('env'))}, or an id like CartPole-v1")
+        if key == "agents":
+            names = [name.strip() for name in value.strip("[]").split(",")]
+            repeated = {name for name in names if names.count(name) > 1}
+            if repeated and value.startswith("["):
+                name = sorted(repeated)[0]
+                raise ConfigError("agents", value, f"{name} stands there twice; give it a second name: +agents@agents.{name}_2={name}")
+        if key == "experiment" and value == "null":
+            continue  # what it is anyway
+        if key in GROUPS and re.fullmatch(r"[\d.+-]*|null|true|false", value, re.IGNORECASE):
+            raise ConfigError(key, value, f"name a choice; {nearest(value, options(key))}")
+        if key == "agents_scope" and value.startswith("["):
+            translated.append(f"agents_scope.sizes={value}")
+        elif key == "env" and _looks_like_id(value):
+            translated += ["env=gymnasium", f"env.id={value}"]
+        elif key.startswith("env.kwargs.") or key == "env.kwargs" and value.startswith("{"):
+            translated.append(f"++{override}")
+        else:
+            translated.append(override)
+    if {"total_env_steps", "trainer.timesteps"} <= given.keys():
+        both = f"total_env_steps={given['total_env_steps']} is given too; give one of them"
+        raise ConfigError("trainer.timesteps", given["trainer.timesteps"], both)
+    if "total_env_steps" in given:
+        translated.append("trainer.timesteps=null")
+    elif "trainer.timesteps" in given:
+        translated.append("total_env_steps=null")
+    return translated
+
+
+def _looks_like_id(value: str) -> bool:
+    names = [name.strip("'\" ") for name in value.split(",")]
+    return all(name not in options("env") and re.search(r"-v\d+$|[:/]", name) for name in names)
+
+
+def is_known_key(key: str) -> bool:
+    node: Any = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": defaults(GymnasiumConfig)}
+    parts = key.split(".")
+    if parts[0] == "agents" and len(parts) > 2:
+        parts = parts[2:]
+        node = {name: value for choice in CHOICES["agents"].values() for name, value in defaults(choice.cfg).items()}
+    for part in parts:
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def _known_keys() -> list[str]:
+    tree = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": defaults(GymnasiumConfig)}
+    tree |= {"agents": {name: defaults(choice.cfg) for name, choice in CHOICES["agents"].items()}, "agents_scope": defaults(ScopeConfig)}
+    keys: list[str] = ["experiment"]
+
+    def walk(node: Any, path: str) -> None:
+        keys.append(path)
+        if isinstance(node, dict):
+            for name, value in node.items():
+                walk(value, f"{path}.{name}" if path else name)
+
+    walk(tree, "")
+    return [key for key in keys if key]
+
+
+def unknown_key(key: str) -> str:
+    parent = key.rpartition(".")[0]
+    known = _known_keys()
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    matches = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    hint = f"did you mean {matches[0]!r}? " if matches else ""
+    return f"no such key; {hint}" + (f"{parent or 'top level'} has {', '.join(name.rpartition('.')[2] for name in siblings)}" if siblings else "")
+
+
+def translating_errors(call: Any, overrides: Sequence[str]) -> Any:
+    """Return `call()`; Hydra's and OmegaConf's exceptions become a ConfigError."""
+    from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    values = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
+    try:
+        return call()
+    except MissingConfigException as error:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        known = options(group) if group in GROUPS else list(error.options or [])
+        more = ", or an id like CartPole-v1" if group == "env" else ""
+        raise ConfigError(group or "config", name, f"no such choice; {nearest(name, known)}{more}") from None
+    except OverrideParseException as error:
+        key, _, value = str(error.override).partition("=")
+        raise ConfigError(key, value, "can't be read; quote values with = , or brackets, as in 'key=[a,b]'") from None
+    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+        text = f"{error} {error.__cause__ or ''}"
+        found = re.search(r"Could not override '([^']+)'", text)
+        if found:
+            key = found.group(1)
+            group = key.split("@")[0]
+            if "No match in the defaults list" in text:
+                message = f"no such group; {nearest(group, GROUPS)}"
+            else:
+                message = unknown_key(key)
+            raise ConfigError(key, values.get(key, "..."), message) from None
+        first = text.strip().splitlines()[0]
+        named = str(getattr(error, "full_key", None) or "")
+        key = named or next((key for key in values if key and key in text), "config")
+        raise ConfigError(key, values.get(key, "..."), first) from None
+    except ValueError as error:  # Hydra about a group that is given a number
+        raise ConfigError("config", " ".join(overrides), str(error).splitlines()[0]) from None

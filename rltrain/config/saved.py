@@ -1,0 +1,77 @@
+"""Configurations that were saved: data, of which nothing is executed."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rltrain.config.compose import compose, is_known_key, translate, translating_errors, unknown_key
+from rltrain.config.schema import GROUPS
+from rltrain.errors import CheckpointError, ConfigError, masked
+
+
+def to_yaml(cfg: Any, *, mask: bool = False) -> str:
+    """Return a DictConfig as YAML, unresolved; with `mask`, what looks like a secret is hidden."""
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    return OmegaConf.to_yaml(OmegaConf.create(masked(plain) if mask else plain))
+
+
+def from_yaml(text: str, where: str, *, resolvers: Sequence[str] = ()) -> Any:
+    """Return a saved configuration as DictConfig. It is data: references resolve, resolver calls do not.
+
+    Raises CheckpointError for a resolver call other than `resolvers`, or for what isn't a configuration.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise CheckpointError(f"{where}: not YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(plain, dict):
+        raise CheckpointError(f"{where}: not a configuration of rltrain")
+    for name in _resolver_calls(plain):
+        if name not in resolvers:
+            raise CheckpointError(f"{where}: calls the resolver {name!r}; a saved configuration may only refer to its own keys")
+    return OmegaConf.create(plain)
+
+
+def _resolver_calls(node: Any) -> list[str]:
+    """Return the names of the resolvers that a tree calls; one that is itself put together by `${...}` is named as it stands."""
+    if isinstance(node, dict):
+        return [name for pair in node.items() for item in pair for name in _resolver_calls(item)]
+    if isinstance(node, list):
+        return [name for item in node for name in _resolver_calls(item)]
+    if not isinstance(node, str):
+        return []
+    names = []
+    for start in re.finditer(r"\$\{", node):
+        depth = 0
+        for at in range(start.end(), len(node)):
+            depth += {"{": 1, "}": -1}.get(node[at], 0)
+            if depth < 0:
+                break
+            if node[at] == ":" and depth == 0:
+                names.append(node[start.end() : at].strip())
+                break
+    return names
+
+
+def apply_overrides(cfg: Any, overrides: Sequence[str], *, allowed_groups: Sequence[str]) -> Any:
+    """Return a saved configuration with overrides applied: values are set, groups replaced by a freshly composed node."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    for override in translate(overrides):
+        parsed = translating_errors(lambda text=override: OverridesParser.create().parse_override(text), [override])
+        key = parsed.key_or_group
+        if key in GROUPS:
+            if key not in allowed_groups:
+                raise ConfigError(key, parsed.value(), f"can't be changed here; groups that can: {', '.join(allowed_groups)}")
+            OmegaConf.update(cfg, key, compose([override])[key], merge=False, force_add=True)
+        elif not is_known_key(key) and not key.startswith("env.kwargs."):
+            raise ConfigError(key, parsed.value(), unknown_key(key))
+        else:
+            OmegaConf.update(cfg, key, parsed.value(), merge=False, force_add=True)
+    return cfg

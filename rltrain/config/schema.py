@@ -1,0 +1,126 @@
+"""What a configuration holds: each section's dataclass stands beside its owner; choices of a group are registered here."""
+
+import importlib
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rltrain.agents.ppo.config import PPOConfig
+from rltrain.backends.base import BackendConfig
+from rltrain.checkpoints import CheckpointsConfig
+from rltrain.checks import option, section
+from rltrain.envs.gymnasium import GymnasiumConfig
+from rltrain.errors import ConfigError, nearest
+from rltrain.evaluation import EvaluationConfig
+from rltrain.runs import RunConfig
+from rltrain.seeding import MAX_SEED
+from rltrain.tracking import TrackingConfig
+from rltrain.trainers.config import TrainerConfig
+
+GROUPS = ("trainer", "backend", "env", "agents", "agents_scope", "experiment")
+FIXED_ON_RESUME = ("env", "agents", "agents_scope", "experiment")
+
+
+@dataclass
+class ScopeConfig:
+    """How many copies each agent owns, in the order of agents."""
+
+    sizes: list[int] | None = option(None, "copies per agent; null: as equal as possible, the remainder to the last", low=1)
+
+
+@dataclass
+class ScheduleConfig:
+    """What schedules over time run over."""
+
+    horizon: int | None = option(None, "timesteps; null: those of the run, and a longer resume keeps the first run's", low=1)
+
+
+@dataclass
+class Config:
+    """A whole run, checked."""
+
+    seed: int | None = option(None, "of every random stream; null draws one and prints it", low=0, high=MAX_SEED)
+    total_env_steps: int | None = option(100_000, "steps of all copies together, rounded up to whole timesteps", low=1)
+    plugins: list[str] = option([], "packages of your own to import first: their agents, environments and trainers are then choices")
+    dry_run: bool = option(False, "show parameters, memory, timesteps and updates, train nothing")
+    resume: str | None = option(None, "a run to go on with, or auto: run.dir if it holds one, else a fresh run")
+    init_from: str | None = option(None, "a checkpoint whose weights to start from; everything else starts fresh")
+    run: RunConfig = section(RunConfig, "where the run lands")
+    tracking: TrackingConfig = section(TrackingConfig, "what is written while training")
+    checkpoints: CheckpointsConfig = section(CheckpointsConfig, "when checkpoints are written")
+    evaluation: EvaluationConfig = section(EvaluationConfig, "evaluations during training")
+    schedule: ScheduleConfig = section(ScheduleConfig, "what schedules over time run over")
+    agents_scope: ScopeConfig = section(ScopeConfig, "copies per agent")
+    backend: BackendConfig = section(BackendConfig, "where the numbers are computed")
+    # these are chosen by group, so their dataclasses depend on the choice
+    trainer: Any = None
+    env: Any = None
+    agents: dict[str, Any] = field(default_factory=dict, metadata={"doc": "agents by name, in the order of scopes"})
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One option of a group: the class to make and the dataclass that holds its settings."""
+
+    target: str  # may contain ${backend.name}
+    cfg: type
+
+
+CHOICES: dict[str, dict[str, Choice]] = {
+    "trainer": {"sequential": Choice("rltrain.trainers.SequentialTrainer", TrainerConfig)},
+    "backend": {"torch": Choice("rltrain.backends.torch.TorchBackend", BackendConfig)},
+    "env": {"gymnasium": Choice("rltrain.envs.gymnasium.GymnasiumEnv", GymnasiumConfig)},
+    "agents": {"ppo": Choice("rltrain.agents.ppo.${backend.name}.PPO", PPOConfig)},
+}
+plugin_options: set[tuple[str, str]] = set()  # (group, name) of choices that no YAML file stands for
+plugin_packages: set[str] = set()
+
+
+def register(group: str, name: str, target: str, cfg: type) -> None:
+    """Make a class of one's own a choice: `rltrain train <group>=<name>`; for packages named in `plugins`.
+
+    `target` is its dotted path (for agents, `${backend.name}` in it stands for torch or jax), `cfg` the dataclass of its settings.
+    """
+    if group not in CHOICES:
+        raise ConfigError("group", group, f"unknown; {nearest(group, CHOICES)}")
+    CHOICES[group][name] = Choice(target, cfg)
+    plugin_options.add((group, name))
+
+
+def options(group: str) -> list[str]:
+    """Return the options of a group."""
+    from_files = [path.stem for directory in directories() for path in (directory / group).glob("*.yaml")]
+    return sorted({*from_files, *(name for g, name in plugin_options if g == group)})
+
+
+def load_plugins(names: Sequence[str]) -> None:
+    """Import the packages named in `plugins`.
+
+    Raises ConfigError for one that can't be imported.
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
+            raise ConfigError("plugins", name, "is not the name of a Python package")
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # whatever the package's own code raises
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError("plugins", name, f"can't be imported ({reason}); is it installed or in this directory?") from error
+        plugin_packages.add(name)
+
+
+def conf_directory() -> Path:
+    """Return where the YAML files are: in an installed package, or in the checkout."""
+    package = Path(__file__).parent.parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def directories() -> list[Path]:
+    files = [getattr(sys.modules[name], "__file__", None) for name in sorted(plugin_packages)]
+    plugins = [Path(file).parent / "conf" for file in files if file]
+    return [conf_directory(), *(path for path in plugins if path.is_dir())]
