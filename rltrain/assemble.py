@@ -1,6 +1,8 @@
 """Makes the parts of a run from a checked configuration; the only place that follows a `_target_`."""
 
 import importlib
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,16 @@ def make_env(config: Config, *, role: int = TRAINING_ENVIRONMENTS, render_mode: 
     """Return the environment, its copies seeded from the run's seed in `role`."""
     env: Checked = config.env
     if render_mode is None and role == TRAINING_ENVIRONMENTS and not config.trainer.cfg.headless:
+        check_display("trainer.headless", False)
         render_mode = "human"
     return follow(env.target, config.plugins)(env.cfg, seed=config.seed, role=role, render_mode=render_mode)
+
+
+def check_display(key: str, value: Any) -> None:
+    """Raise ConfigError if there is no display to show an environment on."""
+    shown = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+    if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in shown):
+        raise ConfigError(key, value, "there is no display here (DISPLAY is not set)")
 
 
 def make_agents(config: Config, env: EnvWrapper, backend: Any) -> list[Agent]:

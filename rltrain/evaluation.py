@@ -10,6 +10,7 @@ from rltrain.seeding import STATISTICS
 from rltrain.structures import Step
 
 RESAMPLES = 10_000
+PICKS_AT_ONCE = 2**20  # 8 MiB: thousands of episodes times thousands of resamples would not fit into memory
 
 
 @dataclass
@@ -85,8 +86,12 @@ def summarize(results: dict[str, Any], *, resamples: int = RESAMPLES) -> dict[st
         none = dict.fromkeys(("mean", "mean_interval", "std", "median", "iqm", "min", "max", "length_mean", "success_rate"))
         return {"episodes": 0, **none}
     generator = np.random.default_rng(np.random.SeedSequence([0, STATISTICS]))
-    picks = generator.integers(0, len(returns), (resamples, len(returns)))
-    low, high = np.percentile(returns[picks].mean(axis=1), [2.5, 97.5])
+    rows = max(1, PICKS_AT_ONCE // len(returns))
+    means = [
+        returns[generator.integers(0, len(returns), (min(rows, resamples - done), len(returns)))].mean(axis=1)
+        for done in range(0, resamples, rows)
+    ]
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return {
         "episodes": len(returns),
         "mean": float(returns.mean()),

@@ -67,7 +67,7 @@ class Run:
     def open_log(self) -> None:
         """Start writing `train.log`; safe to call twice."""
         if self.directory is not None and self._log is None:
-            self._log = open(self.directory / "train.log", "a", encoding="utf-8", buffering=1)  # noqa: SIM115: to the run's end
+            self._log = open(self.directory / "train.log", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def say(self, line: str) -> None:
         """Tell the screen and `train.log`."""
@@ -231,7 +231,7 @@ def locked(directory: Path) -> Iterator[None]:
     Raises StorageError naming the pid and host that hold it.
     """
     try:
-        file = open(directory / LOCK, "a+", encoding="utf-8")  # noqa: SIM115: held until the run ends
+        file = open(directory / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise storage_error(f"run.dir={directory}", error) from None
     try:

@@ -120,7 +120,7 @@ class MetricsWriter:
         path = directory / "metrics.jsonl"
         if resumed_at is not None and path.exists():
             _cut(path, resumed_at[0])
-        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115: a line at a time, to the end of the run
+        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         self._events: dict[str, Any] = {}
         if tensorboard:
             for agent in agents:

@@ -14,7 +14,7 @@ from rltrain import config as configuration
 from rltrain.agents.base import Agent
 from rltrain.config import Config
 from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, RltrainError, StorageError
-from rltrain.runs import EXIT_STATUS, Run, check_free, holds_run, link_latest, locked, make_run_directory
+from rltrain.runs import EXIT_STATUS, Run, check_free, follow_links, holds_run, link_latest, locked, make_run_directory
 from rltrain.seeding import draw_seed
 from rltrain.tracking import print_out
 from rltrain.trainers.base import Trainer
@@ -333,7 +333,7 @@ def print_summary(trainer: Trainer, summary: dict[str, Any], directory: Path) ->
     lines = [f"{summary['exit_reason']} after {summary['training_seconds']:.1f} s, {summary['env_steps_per_second']:,.0f} env steps/s"]
     if best["score"] is not None:
         lines.append(f"best evaluation: {best['score']:.1f} at timestep {best['timestep']:,}")
-    lines.append(f"saved in {directory}; look: rltrain eval {directory}, tensorboard --logdir {directory}")
+    lines += [f"saved in {directory}", f"  rltrain eval {directory}", f"  tensorboard --logdir {directory}"]
     print_out(table, *lines)
 
 

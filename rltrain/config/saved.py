@@ -58,14 +58,24 @@ def _resolver_calls(node: Any) -> list[str]:
     return names
 
 
+def first_difference(a: Any, b: Any, key: str) -> tuple[str, Any, Any] | None:
+    """Return (key, value in `a`, value in `b`) of the first setting in which two parts of a configuration differ."""
+    if not (hasattr(a, "keys") and hasattr(b, "keys")):
+        return None if a == b else (key, a, b)
+    found = (first_difference(a.get(name), b.get(name), f"{key}.{name}") for name in [*a.keys(), *b.keys()])
+    return next((difference for difference in found if difference is not None), None)
+
+
 def apply_overrides(cfg: Any, overrides: Sequence[str], *, allowed_groups: Sequence[str]) -> Any:
     """Return a saved configuration with overrides applied: values are set, groups replaced by a freshly composed node."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
     for override in translate(overrides):
-        parsed = translating_errors(lambda text=override: OverridesParser.create().parse_override(text), [override])
+        parsed = translating_errors(lambda text=override: OverridesParser.create().parse_overrides([text])[0], [override])
         key = parsed.key_or_group
+        if parsed.is_sweep_override():
+            raise ConfigError(key, override.partition("=")[2], "is several values; give one")
         if key in GROUPS:
             if key not in allowed_groups:
                 raise ConfigError(key, parsed.value(), f"can't be changed here; groups that can: {', '.join(allowed_groups)}")

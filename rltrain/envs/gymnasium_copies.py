@@ -19,7 +19,7 @@ class CopyError(Exception):
 
     def __init__(self, payload: "tuple[int, str, str, str] | CopyError") -> None:
         # AsyncVectorEnv raises the type again with the value as its only argument
-        self.payload = payload.payload if isinstance(payload, CopyError) else payload
+        self.payload: tuple[int, str, str, str] = payload.payload if isinstance(payload, CopyError) else payload
         self.copy, self.phase, self.reason, self.trace = self.payload
         super().__init__(self.payload)
 

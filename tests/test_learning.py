@@ -1,0 +1,23 @@
+"""Learning curves: presets reach what docs/results.md says, on fewer seeds. Minutes, so marked slow."""
+
+import json
+
+import pytest
+
+from rltrain.cli import main
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("experiment", "seeds", "least"),
+    [("ppo_cartpole", (1, 2, 3), 500.0), ("ppo_acrobot", (1,), -95.0), ("ppo_pendulum", (1,), -230.0)],
+)
+def test_a_preset_reaches_its_return(experiment, seeds, least, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for seed in seeds:
+        run = f"{experiment}_{seed}"
+        assert main(["train", f"experiment={experiment}", f"seed={seed}", f"run.dir={run}"]) == 0
+        capsys.readouterr()
+        assert main(["eval", run, "episodes=100", "json=true"]) == 0
+        mean = json.loads(capsys.readouterr().out)["agents"]["ppo"]["mean"]
+        assert mean >= least, f"{experiment}, seed {seed}: {mean}"
