@@ -1,6 +1,5 @@
 """The command line: which command, its flags, and how errors are told. Heavy imports wait until they are needed."""
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -46,12 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write("interrupted")
         return 130
     except BrokenPipeError:  # whoever read the output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from rltrain.tracking import silence
+
+        silence(sys.stdout)
         return 0
     except ModuleNotFoundError as error:
         return _tell(_missing(error), debug=debug)
     except MemoryError:
         _write("error: out of memory")
+        return 1
+    except Exception as error:  # an agent's, or our own
+        import traceback
+
+        first = (str(error).splitlines() or [""])[0]
+        _write(f"error: {type(error).__name__}: {first}\n" + "".join(traceback.format_exception(error)).rstrip())
         return 1
 
 
@@ -92,6 +99,8 @@ def _train(arguments: list[str]) -> int:
     multirun = any(flag in arguments for flag in ("-m", "--multirun"))
     overrides = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     _refuse_flags(overrides)
+    if multirun and shown is not None:
+        raise ConfigError("--cfg", shown, "shows one run; leave -m out")
     if multirun:
         from rltrain.commands.sweep import sweep
 
@@ -143,4 +152,6 @@ def _write(text: str) -> None:
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
-        pass
+        from rltrain.tracking import silence
+
+        silence(sys.stderr)

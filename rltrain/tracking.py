@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,14 +191,29 @@ def replace_text(path: Path, text: str) -> None:
 
 def print_out(*items: Any) -> None:
     """Print text and tables to stdout; a closed one is not an error."""
-    from rich.console import Console
-
     try:
-        console = Console()
+        console = _console(sys.stdout)
         for item in items:
             console.print(item, markup=False, highlight=False, soft_wrap=isinstance(item, str))
     except OSError:
-        pass
+        silence(sys.stdout)
+
+
+def silence(stream: Any) -> None:
+    """Send what is still written to a pipe that nobody reads to nowhere: neither now nor at the exit is that an error."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _console(stream: Any) -> Any:
+    from rich.console import Console
+
+    def raise_again() -> None:  # rich would end the program
+        raise  # noqa: PLE0704
+
+    console = Console(file=stream)
+    console.on_broken_pipe = raise_again  # type: ignore[method-assign]
+    return console
 
 
 class Screen:
@@ -206,8 +223,6 @@ class Screen:
 
     def __init__(self, *, enabled: bool | None = None, total: int, copies: int) -> None:
         """`enabled` None: a bar on a terminal, plain lines elsewhere. `total` is in timesteps."""
-        import sys
-
         self.total, self.copies = total, copies
         self._bar: Any = None
         self._last_print = time.monotonic()
@@ -218,15 +233,13 @@ class Screen:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        from rich.console import Console
-
         try:
             if self._bar is not None:
                 self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
             else:
-                Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
-        except OSError:  # the terminal is gone: the run goes on
-            self._enabled = self.plain = False
+                _console(sys.stderr).print(line, markup=False, highlight=False, soft_wrap=True)
+        except OSError:
+            self._lose()
 
     def update(self, timestep: int, env_steps_per_second: float, episode_return: float | None) -> None:
         """Show where the run stands; cheap enough to be called for every row of metrics."""
@@ -245,7 +258,7 @@ class Screen:
                 left = max(0.0, (self.total - timestep) * self.copies / max(env_steps_per_second, 1e-9))
                 self.say(f"{timestep:,}/{self.total:,} timesteps, {fields['steps']}, {fields['rate']}, {fields['score']}, {left:.0f} s left")
         except OSError:
-            self._enabled = self.plain = False
+            self._lose()
 
     def close(self) -> None:
         """Leave the last state of the bar on the screen."""
@@ -253,21 +266,25 @@ class Screen:
             try:
                 self._bar.stop()
             except OSError:
-                pass
+                self._lose()
             self._bar = None
+
+    def _lose(self) -> None:
+        """The terminal is gone: the run goes on."""
+        self._enabled = self.plain = False
+        silence(sys.stderr)
 
     def _fields(self, timestep: int, rate: float, episode_return: float | None) -> dict[str, str]:
         score = "return -" if episode_return is None else f"return {episode_return:.1f}"
         return {"steps": f"{timestep * self.copies:,} env steps", "rate": f"{rate:,.0f} env steps/s", "score": score}
 
     def _start(self, timestep: int) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns: Iterable[Any] = (
             BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn(f"x {self.copies} = {{task.fields[steps]}}"),
             TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[score]}"), TimeRemainingColumn(),
         )  # fmt: skip
-        self._bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False, expand=True)
+        self._bar = Progress(*columns, console=_console(sys.stderr), auto_refresh=False, expand=True)
         self._task = self._bar.add_task("", total=self.total, completed=timestep, **self._fields(timestep, 0.0, None))
         self._bar.start()

@@ -142,7 +142,7 @@ class Process:
         """Wait for its end."""
         wait_until(lambda: self.poll() is not None, seconds, lambda: f"still running after {seconds} s\n{self.err.read_text()}")
         assert self.status is not None
-        return Result(self.status, self.out.read_text() if self.out.exists() else "", self.err.read_text())
+        return Result(self.status, *(path.read_text() if path.exists() else "" for path in (self.out, self.err)))
 
     def send(self, number: int) -> None:
         """Send it a signal."""
@@ -158,7 +158,7 @@ class Zygote:
     _running: list[Process] = field(default_factory=list)
 
     def start(
-        self, *arguments: str, cwd: Path | None = None, out: str = "", before: str = "", **environ: str
+        self, *arguments: str, cwd: Path | None = None, out: str = "", err: str = "", before: str = "", **environ: str
     ) -> Process:
         """Start `rltrain *arguments`; `before` is code run first, `out="closed"` gives it a pipe that nobody reads."""
         if self._server is None:
@@ -170,7 +170,7 @@ class Zygote:
         files = [self.outputs / f"{len(self._running)}.{name}" for name in ("out", "err")]
         pid = self.ask({
             "arguments": arguments, "cwd": str(cwd or Path.cwd()), "environ": environ, "before": before,
-            "out": out or str(files[0]), "err": str(files[1]),
+            "out": out or str(files[0]), "err": err or str(files[1]),
         })  # fmt: skip
         self._running.append(Process(self, pid, *files))
         return self._running[-1]

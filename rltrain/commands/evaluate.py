@@ -15,9 +15,9 @@ from rltrain.checks import build, option
 from rltrain.commands.train import load_policies
 from rltrain.errors import CheckpointError, ConfigError, RltrainError
 from rltrain.evaluation import summarize
-from rltrain.runs import EXIT_STATUS, Run, make_run_directory
+from rltrain.runs import EXIT_STATUS, Run, holds_run, make_run_directory
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED
-from rltrain.tracking import print_out
+from rltrain.tracking import print_out, silence
 
 
 @dataclass
@@ -60,6 +60,8 @@ def evaluate(arguments: Sequence[str]) -> int:
             known = "env.*, backend.*, trainer.stochastic_evaluation, run.dir and " + ", ".join(OPTIONS)
             raise ConfigError(key, value, f"is the checkpoint's; an evaluation takes {known}")
     wanted = next((value for key, _, value in (o.partition("=") for o in overrides) if key == "run.dir"), None)
+    if wanted is not None:
+        _check_outside_runs(Path(wanted))
     overrides = [override for override in overrides if not override.startswith("run.dir=")]
     cfg = configuration.apply_overrides(cfg, overrides, allowed_groups=("backend", "env"))
     cfg.run.dir, cfg.agents_scope.sizes = None, None
@@ -115,6 +117,12 @@ def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:
     return build(EvalOptions, given), overrides
 
 
+def _check_outside_runs(directory: Path) -> None:
+    for parent in (directory.absolute(), *directory.absolute().parents):
+        if holds_run(parent):
+            raise ConfigError("run.dir", directory, f"{parent} holds a run, and an evaluation never writes into one; name another directory")
+
+
 def _write(
     figures: dict[str, Any], results: dict[str, Any], config: Any, options: EvalOptions, path: Path,
     manifest: dict[str, Any], wanted: str | None, env_info: dict[str, Any],
@@ -133,8 +141,8 @@ def _write(
     if options.json:
         try:
             print(json.dumps(figures), flush=True)
-        except BrokenPipeError:
-            raise RltrainError("stdout was closed") from None
+        except BrokenPipeError:  # they stand in eval.json
+            silence(sys.stdout)
         return
     from rich.table import Table
 

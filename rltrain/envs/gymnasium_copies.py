@@ -2,7 +2,6 @@
 
 import importlib
 import signal
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -144,7 +143,8 @@ def work(index: int, make: Callable[[], Any], pipe: Any, *others: Any) -> None:
     import gymnasium
     from gymnasium.vector.async_vector_env import _async_worker
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's interrupt is the parent's to answer
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole group, it is the parent's to answer; its end closes the pipe
     gymnasium.logger.min_level = gymnasium.logger.ERROR + 1
     error_queue = others[2]
     try:
@@ -164,13 +164,9 @@ def end_processes(venv: Any) -> None:
     """End every process of an async vector environment, whatever it is doing."""
     processes = [process for process in getattr(venv, "processes", []) if process.pid is not None]
     for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + 1.0
+        process.kill()
     for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-        if process.is_alive():
-            process.kill()
-            process.join()
+        process.join()
     for pipe in getattr(venv, "parent_pipes", []):
         if pipe is not None:
             pipe.close()

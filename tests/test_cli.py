@@ -1,0 +1,658 @@
+"""The command line as a person or a script meets it: what it prints, how it ends, what it leaves behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import RLTRAIN, SMALL, assert_one_error, call, merged, summary, train, wait_until
+
+from rltrain.agents.ppo.torch import PPO
+from rltrain.checkpoints import CheckpointStore, read_part, verify
+from rltrain.commands.train import execute, make_plan
+
+LENGTH = "trainer.timesteps=100"
+FAULTY = "env=sample_envs:Faulty-v0"
+ARMED = "env=armed_envs:Armed-v0"
+
+
+def in_python(code: str, **how) -> subprocess.CompletedProcess:
+    """Run Python code in a process that has imported nothing."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environ = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environ, **how)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Return every file of a directory."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def newest(here: Path) -> CheckpointStore:
+    return CheckpointStore(here / "run/checkpoints")
+
+
+# -- looking ---------------------------------------------------------------------------------------------------------------
+
+
+def test_help_takes_less_than_a_second(here):
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = subprocess.run([*RLTRAIN, "--help"], capture_output=True, text=True, timeout=20)
+        seconds.append(time.perf_counter() - start)
+        assert (result.returncode, result.stderr) == (0, "")
+    assert min(seconds) < 1.0
+    for word in ("rltrain train", "rltrain eval", "rltrain list", "rltrain checkpoint", "--cfg", "resume=RUN"):
+        assert word in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "heavy"),
+    [
+        (["--help"], 0, []),
+        (["train", "--help"], 0, []),
+        (["--version"], 0, []),
+        (["list", "agents"], 0, []),
+        (["train", "agents.ppo.epochs=x"], 2, []),
+        (["train", "agents.ppo.epochz=3"], 2, []),
+        (["train", "agents=pppo"], 2, []),
+        (["train", "agents_scope=[1]"], 2, []),
+        (["train", "--cfg", "job"], 0, []),
+        (["train", "resume=nowhere"], 2, []),
+        (["train", "env=CartPol-v1"], 2, ["gymnasium"]),
+        (["checkpoint", "verify", "nowhere"], 2, []),
+        (["nonsense"], 2, []),
+    ],
+)
+def test_what_is_imported(arguments, status, heavy, here):
+    """Neither torch nor jax for anything that does not compute, errors included; a simulator only where an id is looked up."""
+    watched = ["torch", "jax", "gymnasium", "tensorboard", "safetensors"]
+    code = f"""
+import sys
+from rltrain.cli import main
+status = main({arguments!r})
+print([name for name in {watched} if name in sys.modules], file=sys.stderr)
+sys.exit(status)
+"""
+    result = in_python(code)
+    assert result.returncode == status, result.stderr
+    assert result.stderr.splitlines()[-1] == str(heavy)
+
+
+def test_version_by_all_ways_in(here):
+    import rltrain
+
+    script = Path(sys.executable).parent / "rltrain"
+    for command in ([str(script)], list(RLTRAIN)):
+        result = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20)
+        assert (result.returncode, result.stdout) == (0, f"rltrain {rltrain.__version__}\n")
+
+
+def test_no_command_shows_the_help(here):
+    assert call().out == call("--help").out == call("train", "-h").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["trian"], "command=trian: unknown; did you mean 'train'? options: train, "),
+        (["train", "--cfgs"], "flag=--cfgs: unknown; see rltrain --help"),
+        (["train", "--cfg"], "--cfg=: write --cfg job or --cfg resolved"),
+        (["train", "--cfg", "all"], "--cfg=all: write --cfg job or --cfg resolved"),
+        (["train", "-m", "--cfg", "job", "seed=1,2"], "--cfg=job: "),
+        (["list"], "list=: say what to list; options: "),
+        (["list", "agent"], "list=agent: say what to list; did you mean 'agents'?"),
+        (["list", "agents", "envs"], "list=agents envs: say what to list"),
+        (["checkpoint"], "checkpoint=: write `rltrain checkpoint verify PATH`"),
+        (["checkpoint", "check", "x"], "checkpoint=check x: write"),
+        (["checkpoint", "verify", "nowhere"], "checkpoint=nowhere: no such run or checkpoint"),
+        (["eval"], "checkpoint=null: say what to evaluate"),
+        (["eval", "nowhere"], "checkpoint=nowhere: no such run or checkpoint"),
+        (["eval", "latest"], "checkpoint=latest: no such run or checkpoint (no run was started under outputs/ here)"),
+        (["eval", "a", "b"], "checkpoint=b: a is given too"),
+        (["eval", "."], "checkpoint=.: holds no run"),
+        (["eval", "--json"], "flag=--json: unknown"),
+    ],
+)
+def test_wrong_commands(arguments, sentence, here):
+    assert_one_error(call(*arguments), 2, sentence)
+    assert not list(here.iterdir())
+
+
+def test_lists(here):
+    assert call("list", "trainers").out.split() == ["sequential"]
+    assert call("list", "backends").out.split() == ["torch"]
+    assert "ppo" in call("list", "agents").out.split()
+    assert {"ppo_cartpole", "ppo_acrobot", "ppo_pendulum"} <= set(call("list", "experiments").out.split())
+    envs = call("list", "envs").out.split()
+    assert envs[0] == "gymnasium"
+    assert {"CartPole-v1", "Pendulum-v1"} <= set(envs)
+
+
+def test_a_dry_run_says_what_would_be_and_does_nothing(here):
+    """4-64-64-2 and 4-64-64-1: 320 + 4160 + 130 + 320 + 4160 + 65 parameters; 12500 // 128 updates of 4 x 4 steps."""
+    result = call("train", "dry_run=true", "seed=3")
+    assert result.status == 0
+    for text in ("12,500 timesteps x 8 copies = 100,000 env steps, seed 3", "9,155 parameters", "97 updates of 16 gradient steps", "MiB"):
+        assert text in result.out
+    assert not list(here.iterdir())
+
+
+def test_debug_adds_the_traceback(here):
+    assert_one_error(call("train", "seed=x"), 2, "seed=x: must be")
+    result = call("train", "seed=x", "--debug")
+    assert result.status == 2
+    assert result.err.startswith("error: seed=x: must be")
+    assert "Traceback (most recent call last)" in result.err
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["", "/latest", "/best", "/checkpoints/latest", "/checkpoints/200"])
+def test_verify_and_show(path, trained, here):
+    expected = (trained / "checkpoints/best").read_text() if path == "/best" else "200"
+    result = call("checkpoint", "verify", f"{trained}{path}")
+    assert result.status == 0
+    assert f"checkpoints/{expected}: good, 4 files" in result.out
+    shown = call("checkpoint", "show", f"{trained}{path}")
+    assert shown.status == 0
+    manifest = json.loads(shown.out)
+    assert (manifest["timestep"], manifest["agents"], manifest["exact_resume"]) == (int(expected), {"ppo": "PPO"}, True)
+
+
+def test_verify_of_a_run_ignores_temporaries_and_finds_damage(trained, here):
+    shutil.copytree(trained, "run")
+    (here / "run/checkpoints/.tmp-300-1").mkdir()
+    assert call("checkpoint", "verify", "run").status == 0
+    (here / "run/checkpoints/200/trainer.safetensors").write_bytes(b"short")
+    assert_one_error(call("checkpoint", "verify", "run"), 3, "trainer.safetensors: 5 bytes, the manifest says")
+    (here / "run/checkpoints/200/manifest.json").unlink()
+    assert_one_error(call("checkpoint", "verify", "run/checkpoints/200"), 3, "manifest.json is missing")
+    assert_one_error(call("checkpoint", "show", "run"), 3, "manifest.json is missing")
+    shutil.rmtree("run/checkpoints/200")
+    assert_one_error(call("checkpoint", "verify", "run"), 3, "checkpoints/200: no checkpoint there")
+
+
+# -- eval ----------------------------------------------------------------------------------------------------------------------
+
+FIGURES = ["episodes", "mean", "mean_interval", "std", "median", "iqm", "min", "max", "length_mean", "success_rate"]
+
+
+def test_json_is_alone_on_stdout_with_exactly_these_keys(trained, here):
+    result = call("eval", f"checkpoint={trained}", "episodes=7", "json=true")
+    assert result.status == 0
+    figures = json.loads(result.out)
+    assert list(figures) == ["agents"]
+    assert list(figures["agents"]) == ["ppo"]
+    assert list(figures["agents"]["ppo"]) == FIGURES
+    ppo = figures["agents"]["ppo"]
+    assert (ppo["episodes"], ppo["success_rate"], ppo["mean"]) == (7, None, ppo["length_mean"])
+    assert ppo["min"] <= ppo["mean_interval"][0] <= ppo["mean"] <= ppo["mean_interval"][1] <= ppo["max"]
+    (path,) = here.glob("outputs/evaluations/**/eval.json")
+    saved = json.loads(path.read_text())
+    assert saved["agents"] == figures["agents"]
+    returns = saved["episodes"]["ppo"]["returns"]
+    assert (len(returns), np.mean(returns), np.median(returns)) == (7, ppo["mean"], ppo["median"])
+    assert saved["about"]["deterministic"] is True
+    assert saved["about"]["timestep"] == 200
+
+
+def test_the_table(trained, here):
+    result = call("eval", str(trained), "episodes=3", "run.dir=there")
+    assert result.status == 0
+    for word in ("CartPole-v1, 4 copies, seed 1, deterministic", "mean", "IQM", "saved in there/eval.json"):
+        assert word in result.out
+    assert json.loads((here / "there/eval.json").read_text())["agents"]["ppo"]["episodes"] == 3
+
+
+def evaluated(*arguments: str) -> dict:
+    result = call("eval", *arguments, "json=true")
+    assert result.status == 0, result.err
+    return json.loads(result.out)["agents"]["ppo"]
+
+
+def test_same_seed_same_figures(trained, here):
+    first = evaluated(str(trained), "episodes=6")
+    assert evaluated(str(trained), "episodes=6") == first
+    assert evaluated(str(trained), "episodes=6", "seed=1") == first  # the run's seed
+    assert evaluated(str(trained), "episodes=6", "seed=2") != first
+    assert evaluated(str(trained), "episodes=6", "env.vectorization=async", "env.num_envs=4") == first
+
+
+def test_the_final_figure_uses_other_seeds_than_best(trained, here):
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    (evaluation,) = [line for line in lines if line["timestep"] == 200]
+    assert evaluated(str(trained), "episodes=3")["mean"] != evaluation["evaluation/episode_return_mean"]
+
+
+@pytest.mark.parametrize(("episodes", "copies"), [(1, 4), (3, 4), (4, 4), (9, 4), (5, 1), (2, 16)])
+def test_exactly_the_episodes_that_were_asked_for(episodes, copies, trained, here):
+    assert evaluated(str(trained), f"episodes={episodes}", f"env.num_envs={copies}")["episodes"] == episodes
+
+
+def test_ways_to_name_what_is_evaluated(trained, here):
+    best = int((trained / "checkpoints/best").read_text())
+    shutil.copytree(trained, here / "outputs/x/run")
+    (here / "outputs/latest").symlink_to("x/run")
+    for path, timestep in [
+        ("latest", 200), ("outputs/latest", 200), ("outputs/x/run", 200), ("outputs/x/run/latest", 200), ("outputs/x/run/best", best),
+        ("outputs/latest/best", best), ("outputs/x/run/checkpoints/100", 100), ("outputs/x/run/checkpoints/best", best),
+    ]:  # fmt: skip
+        if not (timestep == 100 and best != 100):
+            shutil.rmtree("there", ignore_errors=True)
+            for argument in (path, f"checkpoint={path}"):
+                shutil.rmtree("there", ignore_errors=True)
+                assert call("eval", argument, "episodes=1", "run.dir=there").status == 0
+                assert json.loads(Path("there/eval.json").read_text())["about"]["timestep"] == timestep
+
+
+def test_a_path_with_odd_characters(trained, here):
+    shutil.copytree(trained, "a=b,c [d]")
+    for argument in ("a=b,c [d]", "checkpoint=a=b,c [d]"):
+        assert call("eval", argument, "episodes=1").status == 0
+    assert call("train", "resume=a=b,c [d]", "trainer.timesteps=204").status == 0
+
+
+def test_best_of_a_run_without_evaluations(here):
+    train("trainer.timesteps=4", "run.dir=run")
+    assert_one_error(call("eval", "run/best"), 2, "checkpoint=run/best: this run has no best checkpoint: set evaluation.interval")
+
+
+def test_eval_never_writes_into_the_run(trained, here):
+    shutil.copytree(trained, "run")
+    before = contents(here / "run")
+    assert call("eval", "run", "episodes=1").status == 0
+    for directory in ("run", "run/evaluation", "run/checkpoints/200", "run/checkpoints/200/more"):
+        result = call("eval", "run", "episodes=1", f"run.dir={directory}")
+        assert_one_error(result, 2, f"run.dir={directory}: ")
+    assert contents(here / "run") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["episodes=0"], "episodes=0: must be a whole number >= 1"),
+        (["episodes=1.5"], "episodes=1.5: must be"),
+        (["episodes=many"], "episodes=many: must be"),
+        (["episodes=[1"], "episodes=[1: can't be read"),
+        (["seed=-1"], "seed=-1: must be"),
+        (["json=3"], "json=3: must be true or false"),
+        (["fail_under=high"], "fail_under=high: must be a finite number"),
+        (["fail_under=.nan"], "fail_under=nan: must be a finite number"),
+        (["render=video"], "render=video: unknown; options: human"),
+        (["episode=3"], "episode=3: "),
+        (["agents.ppo.epochs=3"], "agents.ppo.epochs=3: is the checkpoint's; an evaluation takes env.*"),
+        (["agents=ppo"], "agents=ppo: is the checkpoint's"),
+        (["total_env_steps=5"], "total_env_steps=5: is the checkpoint's"),
+        (["trainer.timesteps=5"], "trainer.timesteps=5: is the checkpoint's"),
+        (["+env.nums=3"], "+env.nums=3: no such key"),
+        (["env.num_env=3"], "env.num_env=3: no such key; did you mean 'env.num_envs'?"),
+        (["env.num_envs=0"], "env.num_envs=0: must be"),
+        (["env.id=CartPol-v1"], "did you mean 'CartPole-v1'?"),
+        (["backend.device=cuda:99"], "backend.device=cuda:99: not found"),
+    ],
+)
+def test_bad_options_of_eval(arguments, sentence, trained, here):
+    assert_one_error(call("eval", str(trained), *arguments), 2, sentence)
+    assert not list(here.iterdir())
+
+
+def test_render_without_a_display(trained, here, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert_one_error(call("eval", str(trained), "render=human"), 2, "render=human: there is no display here")
+
+
+def test_fail_under(trained, here):
+    result = call("eval", str(trained), "episodes=3", "fail_under=501", "json=true")
+    assert (result.status, list(json.loads(result.out))) == (1, ["agents"])
+    assert result.err.startswith("error: fail_under=501: the mean of ppo is below")
+    assert call("eval", str(trained), "episodes=3", "fail_under=1").status == 0
+
+
+def test_stochastic_evaluation(trained, here):
+    result = evaluated(str(trained), "episodes=8", "trainer.stochastic_evaluation=true")
+    assert result != evaluated(str(trained), "episodes=8")
+    assert result == evaluated(str(trained), "episodes=8", "trainer.stochastic_evaluation=true")
+
+
+def test_eval_is_stopped_by_a_signal(trained, here, zygote):
+    for name, status in (("SIGINT", 130), ("SIGHUP", 143)):
+        process = zygote.start("eval", str(trained), "episodes=10000000", before="import os; open('started', 'w')")
+        wait_until(lambda: (here / "started").exists(), 20)
+        time.sleep(1.0)  # imports, then episodes
+        process.send(getattr(signal, name))
+        result = process.wait(5)
+        assert (result.status, "Traceback" in result.err) == (status, False)
+        os.remove("started")
+    assert not list(here.iterdir())
+
+
+# -- the environment, the agent, a number ----------------------------------------------------------------------------------------
+
+
+def test_nan_rewards_name_copy_and_key_and_leave_the_checkpoint(here):
+    overrides = (FAULTY, "env.kwargs.what=nan_reward", "env.kwargs.when=45", "checkpoints.interval=20", LENGTH, "run.dir=run")
+    result = train(*overrides, status=1)
+    assert result.err.splitlines()[-1].startswith("error: env.id=sample_envs:Faulty-v0: copy 0: step 44: rewards=nan is not finite")
+    assert verify(newest(here).pointer("latest"))["timestep"] == 40
+    assert "is not finite" in (here / "run/error.log").read_text()
+    assert summary(here / "run")["exit_reason"].startswith("failed: NonFiniteError: env.id=sample_envs:Faulty-v0: copy 0")
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_an_environment_that_raises_in_a_step(vectorization, here, monkeypatch):
+    """Names copy, id, phase and step; its own traceback on the screen and in error.log; the agents are saved and go on."""
+    overrides = (ARMED, f"env.vectorization={vectorization}", "env.num_envs=2", LENGTH, "run.dir=run")
+    monkeypatch.setenv("ARMED", "step:45:raise")
+    result = train(*overrides, status=1)
+    first = "error: env.id=armed_envs:Armed-v0: copy 0: step at step 44: RuntimeError: armed in step"
+    assert first in result.err.splitlines()
+    assert 'raise RuntimeError(f"armed in {phase}")' in result.err
+    assert 'raise RuntimeError(f"armed in {phase}")' in (here / "run/error.log").read_text()
+    manifest = verify(newest(here).pointer("latest"))
+    assert (manifest["timestep"], manifest["exact_resume"]) == (44, False)
+    monkeypatch.delenv("ARMED")
+    assert call("train", "resume=run").status == 0
+    assert summary(here / "run")["timestep"] == 100
+
+
+def test_an_environment_that_raises_in_a_reset(here, monkeypatch):
+    """The timestep before it was learned from and counts: going on neither repeats nor loses it."""
+    monkeypatch.setenv("ARMED", "reset:3:raise")
+    result = train(ARMED, "env.num_envs=2", "trainer.timesteps=300", "run.dir=run", status=1)
+    assert ": reset at step " in result.err
+    path = newest(here).pointer("latest")
+    trainer = read_part(path, "trainer", verify(path))
+    statistics = read_part(path, "agents/ppo/training", verify(path))["statistics"]
+    assert statistics["env_steps"] == 2 * trainer["timestep"] > 0
+    monkeypatch.delenv("ARMED")
+    assert call("train", "resume=run").status == 0
+    assert summary(here / "run")["env_steps"] == 600
+    assert summary(here / "run")["agents"]["ppo"]["updates"] == 300 // 32
+
+
+def test_an_environment_that_raises_in_make_or_the_first_reset(here):
+    for phase in ("make", "reset"):
+        result = train(FAULTY, f"env.kwargs.phase={phase}", LENGTH, f"run.dir={phase}", status=1)
+        assert f"error: env.id=sample_envs:Faulty-v0: copy 0: {phase} at step 0: RuntimeError: broken on purpose" in result.err
+        assert "Traceback" in result.err
+    assert not (here / "make").exists()
+
+
+def test_an_error_in_close_is_told_and_hides_nothing(here, monkeypatch):
+    monkeypatch.setenv("ARMED", "close:1:raise")
+    result = train(ARMED, LENGTH, "run.dir=run", status=1)
+    assert ": close at step " in result.err
+    assert "armed in close" in result.err
+    manifest = verify(newest(here).pointer("latest"))
+    assert (manifest["timestep"], manifest["exact_resume"]) == (100, True)
+    assert summary(here / "run")["exit_reason"] == "finished"
+    monkeypatch.setenv("ARMED", "close:1:raise step:45:raise")
+    result = train(ARMED, LENGTH, "run.dir=other", status=1)
+    assert "armed in step" in result.err
+    assert "armed in close" not in result.err
+
+
+def test_a_failure_keeps_an_exact_checkpoint_of_the_same_timestep(here, monkeypatch):
+    """The checkpoint of 40 was just written, then the step after it fails: it is not replaced by one without environment."""
+    monkeypatch.setenv("ARMED", "step:41:raise")
+    train(ARMED, "env.num_envs=2", "checkpoints.interval=20", LENGTH, "run.dir=run", status=1)
+    manifest = verify(newest(here).pointer("latest"))
+    assert (manifest["timestep"], manifest["exact_resume"]) == (40, True)
+
+
+def test_an_agent_that_raises(here, monkeypatch):
+    def update(self, progress):
+        raise ZeroDivisionError("my agent is broken")
+
+    monkeypatch.setattr(PPO, "update", update)
+    result = train(LENGTH, "checkpoints.interval=20", "run.dir=run", status=1)
+    assert "error: ZeroDivisionError: my agent is broken" in result.err.splitlines()
+    assert 'raise ZeroDivisionError("my agent is broken")' in result.err
+    assert 'raise ZeroDivisionError("my agent is broken")' in (here / "run/error.log").read_text()
+    assert summary(here / "run")["exit_reason"] == "failed: ZeroDivisionError: my agent is broken"
+    assert verify(newest(here).pointer("latest"))["timestep"] == 20
+
+
+def test_a_loss_that_is_not_finite(here):
+    """Rewards grow to 1e38 after 70 steps: the third update overflows; the checkpoint of 80 is the last finite one."""
+    huge = (ARMED, "env.kwargs.scale=1e38", "env.kwargs.scale_from=70")
+    result = train(*huge, "checkpoints.interval=40", LENGTH, "run.dir=run", status=1)
+    (line,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: agents.ppo: ")
+    assert "not finite after update 3 at timestep 95; lower learning_rate or grad_norm_clip" in line
+    path = newest(here).pointer("latest")
+    assert verify(path)["timestep"] == 80
+    policy = read_part(path, "agents/ppo/policy", verify(path))
+    assert all(np.isfinite(array).all() for array in policy["parameters"].values())
+
+
+def test_a_parameter_that_is_not_finite(here, monkeypatch):
+    real = PPO.update
+
+    def update(self, progress):
+        metrics = real(self, progress)
+        next(iter(self.policy.parameters())).data.view(-1)[0] = float("nan")
+        return metrics
+
+    monkeypatch.setattr(PPO, "update", update)
+    result = train(LENGTH, "checkpoints.interval=20", "run.dir=run", status=1)
+    assert "agents.ppo: a parameter is not finite after update 1 at timestep 31" in result.err
+    assert verify(newest(here).pointer("latest"))["timestep"] == 20
+
+
+# -- processes -----------------------------------------------------------------------------------------------------------------
+
+
+def children(pid: int) -> list[int]:
+    """Return all descendants of a process."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(entry.parent.name))
+    return found + [grandchild for child in found for grandchild in children(child)]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def start_async(zygote, here, *overrides, **how):
+    """Start a long run on asynchronous copies; return it and all its processes."""
+    process = zygote.start("train", *merged(SMALL, ("env.vectorization=async", "env.num_envs=2", *overrides)), "run.dir=run", **how)
+    metrics = here / "run/metrics.jsonl"
+    wait_until(lambda: (metrics.exists() and metrics.stat().st_size) or process.poll() is not None, 30)
+    family = children(process.pid)
+    assert len(family) >= 2, process.err.read_text()
+    return process, family
+
+
+ENDLESS = "trainer.timesteps=10000000"
+
+
+def test_workers_end_when_the_main_process_is_killed(here, zygote):
+    process, family = start_async(zygote, here, ENDLESS)
+    process.send(signal.SIGKILL)
+    assert process.wait().status == -9
+    wait_until(lambda: not any(map(is_alive, family)), 5, lambda: f"alive: {[pid for pid in family if is_alive(pid)]}")
+
+
+def test_an_interrupt_from_the_terminal_reaches_all_and_ends_well(here, zygote):
+    process, family = start_async(zygote, here, ENDLESS, before="import os; os.setpgid(0, 0)")
+    os.killpg(process.pid, signal.SIGINT)
+    result = process.wait(10)
+    assert (result.status, "Traceback" in result.err) == (130, False), result.err
+    assert verify(newest(here).pointer("latest"))["exact_resume"] is True
+    wait_until(lambda: not any(map(is_alive, family)), 5)
+
+
+@pytest.mark.parametrize("what", ["kill", "hang"])
+def test_a_worker_that_dies_or_hangs_ends_the_run(what, here, zygote):
+    process, family = start_async(zygote, here, ARMED, ENDLESS, "env.timeout=1", ARMED=f"step:3000:{what}")
+    result = process.wait(30)
+    assert result.status == 1
+    sentence = {"kill": "ended", "hang": "no answer in 1 s (env.timeout)"}[what]
+    (line,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: env.id=armed_envs:Armed-v0: step at step 2999: ")
+    assert sentence in line
+    assert verify(newest(here).pointer("latest"))["timestep"] == 2999
+    wait_until(lambda: not any(map(is_alive, family)), 5)
+
+
+def test_nobody_reads_stdout(trained, here, zygote):
+    """As under `| head -0`: no traceback, and the run is made all the same."""
+    result = zygote.run("train", *SMALL, LENGTH, "run.dir=run", out="closed")
+    assert (result.status, "Traceback" in result.err, "BrokenPipe" in result.err) == (0, False, False)
+    assert summary(here / "run")["exit_reason"] == "finished"
+    for arguments in (["--help"], ["list", "envs"], ["train", "--cfg", "job"], ["checkpoint", "show", str(trained)],
+                      ["train", "dry_run=true"], ["eval", str(trained), "episodes=1"]):  # fmt: skip
+        result = zygote.run(*arguments, out="closed")
+        assert (result.status, result.err) == (0, ""), arguments
+    result = zygote.run("eval", str(trained), "episodes=1", "json=true", out="closed")
+    assert ("Traceback" in result.err, "BrokenPipe" in result.err) == (False, False)
+
+
+def test_the_terminal_is_gone(here, zygote):
+    process = zygote.start("train", *SMALL, ENDLESS, "run.dir=run", out="closed", err="closed")
+    metrics = here / "run/metrics.jsonl"
+    wait_until(lambda: (metrics.exists() and metrics.stat().st_size) or process.poll() is not None, 30)
+    process.send(signal.SIGHUP)
+    assert process.wait(10).status == 143
+    assert summary(here / "run")["exit_reason"] == "stopped by SIGHUP"
+
+
+BLOCK = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Block())
+from rltrain.cli import main
+sys.exit(main({arguments!r}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("blocked", "arguments", "sentence"),
+    [
+        (["torch"], ["train"], "pip install 'rltrain[torch]'"),
+        (["gymnasium"], ["train"], "pip install 'rltrain[classic]'"),
+        (["Box2D", "box2d"], ["train", "env=LunarLander-v3"], "pip install 'rltrain[box2d]'"),
+        (["mujoco"], ["train", "env=HalfCheetah-v5"], "pip install 'rltrain[mujoco]'"),
+        (["hydra_plugins"], ["train", "-m", "seed=1,2", "hydra/launcher=joblib"], "hydra/launcher=joblib: no such choice"),
+    ],
+)
+def test_a_package_that_is_not_installed(blocked, arguments, sentence, here):
+    result = in_python(BLOCK.format(blocked=blocked, arguments=arguments))
+    assert result.returncode == 2, result.stderr
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) <= 3
+    assert not list(here.iterdir())
+
+
+def test_a_resume_checks_before_it_needs_torch(trained, here):
+    result = in_python(BLOCK.format(blocked=["torch"], arguments=["checkpoint", "verify", str(trained)]))
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# -- sweeps --------------------------------------------------------------------------------------------------------------------
+
+SWEEP = (FAULTY, "env.kwargs.when=1000,5,1001", "trainer.timesteps=40", "hydra.sweep.dir=sweep")
+
+
+def check_sweep(result, here) -> None:
+    """The job in the middle failed, the others are complete, each in a directory of its own."""
+    assert result.status == 1, result.err
+    for name in ("0", "2"):
+        assert summary(here / "sweep" / name)["exit_reason"] == "finished"
+        assert verify(CheckpointStore(here / "sweep" / name / "checkpoints").pointer("latest"))["timestep"] == 40
+    assert summary(here / "sweep/1")["exit_reason"].startswith("failed: EnvironmentFailure")
+    assert "broken on purpose" in (here / "sweep/1/error.log").read_text()
+
+
+def test_a_sweep_goes_on_after_a_failed_job(here, zygote):
+    result = zygote.run("train", "-m", *SMALL, *SWEEP)
+    check_sweep(result, here)
+    assert "broken on purpose" in result.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers(launcher, here, zygote):
+    check_sweep(zygote.start("train", "-m", *SMALL, *SWEEP, f"hydra/launcher={launcher}").wait(180), here)
+
+
+def test_a_sweep_of_good_jobs(here, zygote):
+    result = zygote.run("train", "-m", *merged(SMALL, ("seed=range(0,2)", "agents.ppo.learning_rate=1e-3,1e-4", "trainer.timesteps=40")))
+    assert result.status == 0, result.err
+    runs = sorted(here.glob("outputs/multirun/*/*/summary.json"))
+    assert len(runs) == 4
+    assert len({json.loads(path.read_text())["agents"]["ppo"]["parameters_sha256"] for path in runs}) == 4
+    single = train("trainer.timesteps=40", "seed=0", "agents.ppo.learning_rate=1e-3", "run.dir=single")
+    assert single.status == 0
+    first = json.loads(runs[0].read_text())["agents"]["ppo"]["parameters_sha256"]
+    assert summary(here / "single")["agents"]["ppo"]["parameters_sha256"] == first
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["agents.ppo.epochs=2,0"], "agents.ppo.epochs=0: must be a whole number >= 1"),
+        (["seed=1,x"], "seed=x: must be"),
+        (["agents.ppo.epochz=1,2"], "agents.ppo.epochz=1: no such key; did you mean 'agents.ppo.epochs'?"),
+        (["agents=ppo,pppo"], "agents=pppo: no such choice"),
+        (["env=CartPole-v1,[gymnasium]"], "env="),
+        (["seed=range(0,"], "seed=range(0,: can't be read"),
+        (["seed=1,2", "resume=x"], "resume=x: is for one run"),
+        (["seed=1,2", "run.dir=x"], "run.dir=x: is for one run"),
+        (["seed=1,2", "hydra/launcher=nope"], "hydra/launcher=nope: no such choice; options: basic, "),
+        (["seed=1,2", "total_env_steps=10", "trainer.timesteps=10"], "total_env_steps=10 is given too"),
+        (["seed=1,2", "agents_scope=[3],[4]"], "agents_scope.sizes=[3]: add up to 3"),
+    ],
+)
+def test_a_sweep_with_a_bad_job_runs_none(overrides, sentence, here):
+    assert_one_error(call("train", "-m", *overrides), 2, sentence)
+    assert not list(here.iterdir())
+
+
+def test_an_interrupt_ends_a_sweep(here, zygote):
+    """The job in hand is saved, the jobs after it are not begun."""
+    process = zygote.start("train", "-m", *merged(SMALL, ("seed=1,2,3", ENDLESS, "hydra.sweep.dir=sweep")))
+    metrics = here / "sweep/0/metrics.jsonl"
+    wait_until(lambda: (metrics.exists() and metrics.stat().st_size) or process.poll() is not None, 30)
+    process.send(signal.SIGINT)
+    result = process.wait(10)
+    assert result.status == 130, result.err
+    assert summary(here / "sweep/0")["exit_reason"] == "stopped by SIGINT"
+    assert not (here / "sweep/1/config.yaml").exists()
+
+
+def test_the_objective_of_a_job(here):
+    """The best evaluation, else the mean return of the last episodes."""
+    evaluation = ("evaluation.interval=20", "evaluation.episodes=2")
+    status, objective = execute(make_plan([*SMALL, "trainer.timesteps=60", "run.dir=a", *evaluation]))
+    assert (status, objective) == (0, summary(here / "a")["best"]["score"])
+    lines = [json.loads(line) for line in (here / "a/metrics.jsonl").read_text().splitlines()]
+    assert objective == max(line["evaluation/episode_return_mean"] for line in lines)
+    status, objective = execute(make_plan([*SMALL, "trainer.timesteps=60", "run.dir=b"]))
+    assert objective == summary(here / "b")["agents"]["ppo"]["episode_return_mean"]
