@@ -209,7 +209,7 @@ def _console(stream: Any) -> Any:
     from rich.console import Console
 
     def raise_again() -> None:  # rich would end the program
-        raise  # noqa: PLE0704
+        raise
 
     console = Console(file=stream)
     console.on_broken_pipe = raise_again  # type: ignore[method-assign]

@@ -100,7 +100,8 @@ BUGS = [
     Bug(
         "observation statistics folded before the epochs",
         (
-            (PPO, "        rollout = self.memory.read()\n", "        rollout = self.memory.read()\n        self._fold_observations(rollout)\n"),
+            (PPO, "        rollout = self.memory.read()\n",
+             "        rollout = self.memory.read()\n        self._fold_observations(rollout)\n"),
             (PPO, "        self._fold_observations(rollout)\n        return metrics", "        return metrics"),
         ),
         ("agents/test_ppo_torch.py",),

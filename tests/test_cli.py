@@ -140,8 +140,9 @@ def test_a_dry_run_says_what_would_be_and_does_nothing(here):
     """4-64-64-2 and 4-64-64-1: 320 + 4160 + 130 + 320 + 4160 + 65 parameters; 12500 // 128 updates of 4 x 4 steps."""
     result = call("train", "dry_run=true", "seed=3")
     assert result.status == 0
-    for text in ("12,500 timesteps x 8 copies = 100,000 env steps, seed 3", "9,155 parameters", "97 updates of 16 gradient steps", "MiB"):
-        assert text in result.out
+    assert "12,500 timesteps x 8 copies = 100,000 env steps, seed 3" in result.out
+    assert "9,155 parameters" in result.out
+    assert "97 updates of 16 gradient steps" in result.out
     assert not list(here.iterdir())
 
 
@@ -208,7 +209,7 @@ def test_json_is_alone_on_stdout_with_exactly_these_keys(trained, here):
 def test_the_table(trained, here):
     result = call("eval", str(trained), "episodes=3", "run.dir=there")
     assert result.status == 0
-    for word in ("CartPole-v1, 4 copies, seed 1, deterministic", "mean", "IQM", "saved in there/eval.json"):
+    for word in ("CartPole-v1, 4 copies, seed 1, deterministic", "mean", "interquartile mean", "saved in there/eval.json"):
         assert word in result.out
     assert json.loads((here / "there/eval.json").read_text())["agents"]["ppo"]["episodes"] == 3
 
@@ -243,15 +244,14 @@ def test_ways_to_name_what_is_evaluated(trained, here):
     shutil.copytree(trained, here / "outputs/x/run")
     (here / "outputs/latest").symlink_to("x/run")
     for path, timestep in [
-        ("latest", 200), ("outputs/latest", 200), ("outputs/x/run", 200), ("outputs/x/run/latest", 200), ("outputs/x/run/best", best),
-        ("outputs/latest/best", best), ("outputs/x/run/checkpoints/100", 100), ("outputs/x/run/checkpoints/best", best),
+        ("latest", 200), ("outputs/latest", 200), ("outputs/x/run", 200), ("outputs/x/run/latest", 200),
+        ("outputs/x/run/best", best), ("outputs/latest/best", best), ("outputs/x/run/checkpoints/best", best),
+        (f"outputs/x/run/checkpoints/{best}", best),
     ]:  # fmt: skip
-        if not (timestep == 100 and best != 100):
+        for argument in (path, f"checkpoint={path}"):
             shutil.rmtree("there", ignore_errors=True)
-            for argument in (path, f"checkpoint={path}"):
-                shutil.rmtree("there", ignore_errors=True)
-                assert call("eval", argument, "episodes=1", "run.dir=there").status == 0
-                assert json.loads(Path("there/eval.json").read_text())["about"]["timestep"] == timestep
+            assert call("eval", argument, "episodes=1", "run.dir=there").status == 0
+            assert json.loads(Path("there/eval.json").read_text())["about"]["timestep"] == timestep
 
 
 def test_a_path_with_odd_characters(trained, here):
@@ -325,10 +325,16 @@ def test_stochastic_evaluation(trained, here):
 
 
 def test_eval_is_stopped_by_a_signal(trained, here, zygote):
+    mark = """
+from rltrain.evaluation import EpisodeCounter
+def record(self, step, real=EpisodeCounter.record):
+    open("started", "w")
+    return real(self, step)
+EpisodeCounter.record = record
+"""
     for name, status in (("SIGINT", 130), ("SIGHUP", 143)):
-        process = zygote.start("eval", str(trained), "episodes=10000000", before="import os; open('started', 'w')")
+        process = zygote.start("eval", str(trained), "episodes=10000000", before=mark)
         wait_until(lambda: (here / "started").exists(), 20)
-        time.sleep(1.0)  # imports, then episodes
         process.send(getattr(signal, name))
         result = process.wait(5)
         assert (result.status, "Traceback" in result.err) == (status, False)
@@ -340,27 +346,27 @@ def test_eval_is_stopped_by_a_signal(trained, here, zygote):
 
 
 def test_nan_rewards_name_copy_and_key_and_leave_the_checkpoint(here):
-    overrides = (FAULTY, "env.kwargs.what=nan_reward", "env.kwargs.when=45", "checkpoints.interval=20", LENGTH, "run.dir=run")
-    result = train(*overrides, status=1)
-    assert result.err.splitlines()[-1].startswith("error: env.id=sample_envs:Faulty-v0: copy 0: step 44: rewards=nan is not finite")
+    nan = (FAULTY, "env.kwargs.what=nan_reward", "env.kwargs.when=45")
+    result = train(*nan, "checkpoints.interval=20", LENGTH, "run.dir=run", status=1)
+    sentence = "error: env.id=sample_envs:Faulty-v0: copy 0: step 44: rewards=nan is not finite"
+    assert result.err.splitlines()[-1].startswith(sentence)
     assert verify(newest(here).pointer("latest"))["timestep"] == 40
     assert "is not finite" in (here / "run/error.log").read_text()
     assert summary(here / "run")["exit_reason"].startswith("failed: NonFiniteError: env.id=sample_envs:Faulty-v0: copy 0")
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_an_environment_that_raises_in_a_step(vectorization, here, monkeypatch):
+def test_an_environment_that_raises_in_a_step(vectorization, here, zygote):
     """Names copy, id, phase and step; its own traceback on the screen and in error.log; the agents are saved and go on."""
-    overrides = (ARMED, f"env.vectorization={vectorization}", "env.num_envs=2", LENGTH, "run.dir=run")
-    monkeypatch.setenv("ARMED", "step:45:raise")
-    result = train(*overrides, status=1)
+    overrides = merged(SMALL, (ARMED, f"env.vectorization={vectorization}", "env.num_envs=2", LENGTH, "run.dir=run"))
+    result = zygote.run("train", *overrides, ARMED="step:45:raise")
+    assert result.status == 1
     first = "error: env.id=armed_envs:Armed-v0: copy 0: step at step 44: RuntimeError: armed in step"
     assert first in result.err.splitlines()
     assert 'raise RuntimeError(f"armed in {phase}")' in result.err
     assert 'raise RuntimeError(f"armed in {phase}")' in (here / "run/error.log").read_text()
     manifest = verify(newest(here).pointer("latest"))
     assert (manifest["timestep"], manifest["exact_resume"]) == (44, False)
-    monkeypatch.delenv("ARMED")
     assert call("train", "resume=run").status == 0
     assert summary(here / "run")["timestep"] == 100
 
@@ -490,7 +496,7 @@ def test_workers_end_when_the_main_process_is_killed(here, zygote):
     process, family = start_async(zygote, here, ENDLESS)
     process.send(signal.SIGKILL)
     assert process.wait().status == -9
-    wait_until(lambda: not any(map(is_alive, family)), 5, lambda: f"alive: {[pid for pid in family if is_alive(pid)]}")
+    wait_until(lambda: not any(map(is_alive, family)), 5, lambda: f"alive: {list(filter(is_alive, family))}")
 
 
 def test_an_interrupt_from_the_terminal_reaches_all_and_ends_well(here, zygote):
@@ -504,14 +510,15 @@ def test_an_interrupt_from_the_terminal_reaches_all_and_ends_well(here, zygote):
 
 @pytest.mark.parametrize("what", ["kill", "hang"])
 def test_a_worker_that_dies_or_hangs_ends_the_run(what, here, zygote):
-    process, family = start_async(zygote, here, ARMED, ENDLESS, "env.timeout=1", ARMED=f"step:3000:{what}")
+    process, family = start_async(zygote, here, ARMED, ENDLESS, "env.timeout=1", ARMED=f"step:400:{what}")
     result = process.wait(30)
     assert result.status == 1
     sentence = {"kill": "ended", "hang": "no answer in 1 s (env.timeout)"}[what]
     (line,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: env.id=armed_envs:Armed-v0: step at step 2999: ")
+    assert line.startswith("error: env.id=armed_envs:Armed-v0: copy 0")
+    assert ": step at step 399: " in line
     assert sentence in line
-    assert verify(newest(here).pointer("latest"))["timestep"] == 2999
+    assert verify(newest(here).pointer("latest"))["timestep"] == 399
     wait_until(lambda: not any(map(is_alive, family)), 5)
 
 
@@ -603,7 +610,8 @@ def test_launchers(launcher, here, zygote):
 
 
 def test_a_sweep_of_good_jobs(here, zygote):
-    result = zygote.run("train", "-m", *merged(SMALL, ("seed=range(0,2)", "agents.ppo.learning_rate=1e-3,1e-4", "trainer.timesteps=40")))
+    several = ("seed=range(0,2)", "agents.ppo.learning_rate=1e-3,1e-4")
+    result = zygote.run("train", "-m", *merged(SMALL, (*several, "trainer.timesteps=40")))
     assert result.status == 0, result.err
     runs = sorted(here.glob("outputs/multirun/*/*/summary.json"))
     assert len(runs) == 4

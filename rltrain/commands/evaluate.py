@@ -13,7 +13,7 @@ from rltrain import assemble, checkpoints
 from rltrain import config as configuration
 from rltrain.checks import build, option
 from rltrain.commands.train import load_policies
-from rltrain.errors import CheckpointError, ConfigError, RltrainError
+from rltrain.errors import CheckpointError, ConfigError
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, holds_run, make_run_directory
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED
@@ -120,7 +120,7 @@ def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:
 def _check_outside_runs(directory: Path) -> None:
     for parent in (directory.absolute(), *directory.absolute().parents):
         if holds_run(parent):
-            raise ConfigError("run.dir", directory, f"{parent} holds a run, and an evaluation never writes into one; name another directory")
+            raise ConfigError("run.dir", directory, f"{parent} holds a run; an evaluation never writes into one: name another place")
 
 
 def _write(

@@ -7,6 +7,7 @@ from typing import Any
 from rltrain import config as configuration
 from rltrain.commands.train import execute, plan_auto
 from rltrain.errors import ConfigError, RltrainError
+from rltrain.runs import EXIT_STATUS
 
 
 class JobFailed(RltrainError):
@@ -14,29 +15,31 @@ class JobFailed(RltrainError):
 
 
 def sweep(overrides: Sequence[str]) -> int:
-    """Run a sweep; return 0 if every job succeeded, else 1."""
+    """Run a sweep; return 0 if every job succeeded, else 1, or the status of the signal that ended it."""
     for override in overrides:
         key, _, value = override.partition("=")
         if key in ("resume", "run.dir", "dry_run") and value not in ("null", "false"):
             raise ConfigError(key, value, "is for one run; in a sweep every job gets a directory of its own (hydra.sweep.dir)")
     plugins = next((value for key, _, value in (o.partition("=") for o in overrides) if key == "plugins"), "")
     configuration.load_plugins([name.strip() for name in plugins.strip("[]").split(",") if name.strip()])
-    for job in _jobs(overrides):
-        configuration.check(configuration.compose(job))
+    ours, hydras = _jobs(overrides)
+    for job in ours:
+        configuration.check(configuration.compose([*job, *hydras]))
     return _launch([*configuration.search_path(), *configuration.translate(overrides)])
 
 
-def _jobs(overrides: Sequence[str]) -> list[list[str]]:
-    """Return each job's overrides, without Hydra's own; none for a sweeper that chooses as it goes."""
+def _jobs(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """Return each job's overrides, none for a sweeper that chooses as it goes, and Hydra's own."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parser = OverridesParser.create()
-    if any(override.lstrip("+").startswith("hydra/sweeper=") for override in overrides):
-        return []
-    ours = [override for override in overrides if not override.lstrip("+").startswith(("hydra.", "hydra/"))]
-    parsed = configuration.translating_errors(lambda: parser.parse_overrides(list(ours)), ours)
-    return BasicSweeper.split_arguments(parsed, None)[0]
+    parsed = configuration.translating_errors(lambda: parser.parse_overrides(list(overrides)), overrides)
+    hydras = [override for override in parsed if override.key_or_group.startswith(("hydra.", "hydra/"))]
+    ours = [override for override in parsed if override not in hydras]
+    chooses = any(override.key_or_group == "hydra/sweeper" for override in hydras)
+    jobs = [] if chooses else BasicSweeper.split_arguments(ours, None)[0]
+    return jobs, [str(override.input_line) for override in hydras if not override.is_sweep_override()]
 
 
 def job(cfg: Any) -> float | None:
@@ -54,6 +57,8 @@ def job(cfg: Any) -> float | None:
         cfg.run.dir = str(hydra.runtime.output_dir)
     configuration.load_plugins(list(cfg.plugins or []))
     status, objective = execute(plan_auto(cfg))  # a cluster requeues a job into the directory it had
+    if status in EXIT_STATUS.values() and hydra.runtime.choices["hydra/launcher"] == "basic":
+        raise SystemExit(status)  # the jobs run in this process: the signal was for all of them
     if status:
         raise JobFailed(f"job {hydra.job.num} ended with status {status}")
     return objective
@@ -69,7 +74,7 @@ def _launch(overrides: Sequence[str]) -> int:
     try:
         hydra.main(version_base="1.3", config_path=str(configuration.conf_directory()), config_name="config")(job)()
     except SystemExit as stop:
-        return 1 if stop.code else 0
+        return stop.code if isinstance(stop.code, int) else 1
     finally:
         sys.argv = argv
     return 0

@@ -157,7 +157,7 @@ def execute(plan: Plan) -> tuple[int, float | None]:
         directory = plan.directory or make_run_directory(config.run.dir, config.env.cfg.id, list(config.agents), config.seed)
         with locked(directory):
             if plan.directory is None and holds_run(directory):
-                raise StorageError(f"run.dir={directory}: another process started a run there a moment ago; name another directory")
+                raise StorageError(f"run.dir={directory}: another process just started a run there; name another directory")
             return _execute_locked(plan, trainer, directory, parts)
     finally:
         trainer.close()

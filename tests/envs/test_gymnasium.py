@@ -265,19 +265,21 @@ def test_error_in_make(make, vectorization):
 
 @pytest.mark.parametrize(("vectorization", "env_id"), [("sync", "BrokenSecond"), ("async", "BrokenInWorker")])
 def test_error_in_make_of_another_copy(make, vectorization, env_id):
+    others = set(multiprocessing.active_children())
     with pytest.raises(EnvironmentFailure, match=f"^env.id=sample_envs:{env_id}-v0: copy 1: make at step 0" + BROKEN):
         make(f"sample_envs:{env_id}-v0", 2, vectorization)
-    assert wait_until(lambda: not multiprocessing.active_children())
+    assert wait_until(lambda: set(multiprocessing.active_children()) <= others)
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_error_in_close(make, vectorization):
+    others = set(multiprocessing.active_children())
     env = make("sample_envs:Faulty-v0", 2, vectorization, {"phase": "close", "victim": 12})
     env.reset(seed=[11, 12])
     with pytest.raises(EnvironmentFailure, match=r"^env.id=sample_envs:Faulty-v0: copy 1: close at step 0" + BROKEN):
         env.close()
     env.close()  # a second time is nothing
-    assert wait_until(lambda: not multiprocessing.active_children())
+    assert wait_until(lambda: set(multiprocessing.active_children()) <= others)
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
@@ -314,10 +316,10 @@ def test_a_killed_copy_is_named_and_no_process_is_left(make):
 @pytest.mark.parametrize("phase", ["reset", "step"])
 def test_a_hanging_copy_ends_after_the_timeout(make, phase):
     kwargs = {"what": "hang", "phase": phase, "victim": 12, "when": 1}
-    env = make("sample_envs:Faulty-v0", 2, "async", kwargs, timeout=0.3)
+    env = make("sample_envs:Faulty-v0", 2, "async", kwargs, timeout=1.0)
     processes = env._venv.processes
     started = time.monotonic()
-    with pytest.raises(EnvironmentFailure, match=rf"copy 1: {phase} at step 0: no answer in 0.3 s \(env.timeout\)"):
+    with pytest.raises(EnvironmentFailure, match=rf"copy 1: {phase} at step 0: no answer in 1 s \(env.timeout\)"):
         env.reset(seed=[11, 12])
         env.step(np.zeros(2, np.int64))
     env.close()

@@ -9,7 +9,7 @@ from torch import nn
 
 from rltrain.errors import ConfigError
 from rltrain.models.config import ACTIVATIONS
-from rltrain.models.torch import MLP, Categorical, FlatParameters, Gaussian, Observations, make_head
+from rltrain.models.torch import MLP, Categorical, Gaussian, Observations, make_head
 
 CPU = torch.device("cpu")
 MODULES = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU, "gelu": nn.GELU}
@@ -249,102 +249,3 @@ def test_initial_weights_are_orthogonal_with_their_gains():
 def test_initial_weights_depend_on_the_stream_only():
     assert torch.equal(mlp(seed=1).weights[0], mlp(seed=1).weights[0])
     assert not torch.equal(mlp(seed=1).weights[0], mlp(seed=2).weights[0])
-
-
-# -- parameters as one vector --------------------------------------------------------------------------------------------------
-
-
-def flat() -> tuple[MLP, FlatParameters]:
-    network = mlp()
-    return network, FlatParameters(dict(network.named_parameters()), CPU)
-
-
-def test_flattening_keeps_the_numbers():
-    network, parameters = flat()
-    before = mlp()
-    assert parameters.values.numel() == 4 * 8 + 8 + 8 * 6 + 6 + 6 * 3 + 3
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), before.parameters(), strict=True))
-
-
-def assert_views(network: MLP, parameters: FlatParameters) -> None:
-    """Writing to the vector must be seen in the modules, and a backward pass in the gradient vector."""
-    with torch.no_grad():
-        kept = parameters.values.clone()
-        parameters.values += 1.0
-        assert torch.equal(torch.cat([p.flatten() for p in parameters.named.values()]), parameters.values)
-        parameters.values.copy_(kept)
-    parameters.gradients.zero_()
-    network.forward(torch.randn(7, 4, generator=stream(1))).square().sum().backward()
-    reference = copy_of(network)
-    reference(torch.randn(7, 4, generator=stream(1))).square().sum().backward()
-    expected = {f"weights.{i}": reference[2 * i].weight.grad for i in range(3)}
-    expected |= {f"biases.{i}": reference[2 * i].bias.grad for i in range(3)}
-    start = 0
-    for name, parameter in parameters.named.items():
-        piece = parameters.gradients[start : start + parameter.numel()].view(parameter.shape)
-        assert torch.allclose(piece, expected[name], atol=1e-6), name
-        start += parameter.numel()
-
-
-def test_views_stay_views():
-    network, parameters = flat()
-    assert_views(network, parameters)
-    optimizer = torch.optim.Adam([parameters.values], lr=0.1, fused=True)
-    for _ in range(3):
-        optimizer.step()
-    assert_views(network, parameters)
-    parameters.restore(parameters.snapshot())
-    assert_views(network, parameters)
-
-
-def test_an_optimizer_step_moves_the_modules_as_torchs_own():
-    network, parameters = flat()
-    reference, rows = copy_of(network), torch.randn(20, 4, generator=stream(1))
-    ours = torch.optim.Adam([parameters.values], lr=0.1, eps=1e-5, fused=True)
-    theirs = torch.optim.Adam(reference.parameters(), lr=0.1, eps=1e-5)
-    for _ in range(5):
-        parameters.gradients.zero_()
-        network.forward(rows).square().sum().backward()
-        ours.step()
-        theirs.zero_grad()
-        reference(rows).square().sum().backward()
-        theirs.step()
-    assert torch.allclose(network.forward(rows), reference(rows), atol=1e-5)
-
-
-def test_gradients_are_clipped_by_their_common_norm():
-    _, parameters = flat()
-    parameters.gradients.zero_()
-    parameters.gradients[:2] = torch.tensor([3.0, 4.0])
-    assert float(parameters.clip_gradients(0.0)) == 5.0 and parameters.gradients[:2].tolist() == [3.0, 4.0]
-    assert float(parameters.clip_gradients(10.0)) == 5.0 and parameters.gradients[:2].tolist() == [3.0, 4.0]
-    assert float(parameters.clip_gradients(0.5)) == 5.0  # the norm before
-    assert parameters.gradients[:2].tolist() == pytest.approx([0.3, 0.4], abs=1e-6)
-
-
-def test_snapshot_is_a_copy_by_name():
-    network, parameters = flat()
-    snapshot = parameters.snapshot()
-    kept = {name: array.copy() for name, array in snapshot.items()}
-    assert list(snapshot) == [name for name, _ in network.named_parameters()]
-    with torch.no_grad():
-        parameters.values += 1
-    assert all(np.array_equal(snapshot[name], kept[name]) for name in kept)
-    parameters.restore(snapshot)
-    assert all(np.array_equal(array, kept[name]) for name, array in parameters.snapshot().items())
-
-
-def test_a_wrong_shape_is_refused():
-    _, parameters = flat()
-    snapshot = parameters.snapshot()
-    snapshot["weights.1"] = snapshot["weights.1"][:1]  # would be broadcast without a word
-    with pytest.raises(ValueError, match=r"weights.1 has shape \(1, 8\) there and \(6, 8\) here"):
-        parameters.restore(snapshot)
-
-
-def test_a_missing_parameter_is_named():
-    _, parameters = flat()
-    snapshot = parameters.snapshot()
-    del snapshot["biases.2"]
-    with pytest.raises(KeyError, match=r"biases\.2"):
-        parameters.restore(snapshot)

@@ -11,9 +11,10 @@ from rltrain.agents.ppo.config import PPOConfig
 from rltrain.backends.torch import TorchBackend
 from rltrain.checks import build
 from rltrain.memories.torch import Rollout, RolloutMemory
-from rltrain.models.torch import MLP, FlatParameters, Observations, make_head
+from rltrain.models.torch import MLP, Observations, make_head
 from rltrain.ops import losses, normalizers
 from rltrain.ops.returns.torch import generalized_advantages
+from rltrain.optimizers.torch import Adam, FlatParameters
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
 from rltrain.structures import Progress, Transition, UpdateSchedule
 
@@ -79,7 +80,7 @@ class PPO:
         self.policy = MLP(inputs, network.policy_sizes, self.head.size, output_gain=0.01, **arguments).to(device)
         self.value = MLP(inputs, network.value_sizes, 1, output_gain=1.0, **arguments).to(device)
         self.parameters = FlatParameters(self._named_parameters(), device)
-        self.optimizer = torch.optim.Adam([self.parameters.values], lr=self.cfg.learning_rate, eps=ADAM_EPSILON, fused=True)
+        self.optimizer = Adam(self.parameters, self.cfg.learning_rate, epsilon=ADAM_EPSILON)
 
         self.memory = RolloutMemory(self.cfg.rollout_length, num_envs, device)
         self.minibatch_generator = torch.Generator().manual_seed(seed64(seed, AGENT_MINIBATCHES, index))
@@ -206,7 +207,7 @@ class PPO:
         return {
             **dict(zip(names, means, strict=True)),
             "value/explained_variance": float(explained),
-            "policy/learning_rate": self.optimizer.param_groups[0]["lr"],
+            "policy/learning_rate": self.optimizer.learning_rate,
             **{f"policy/{name}": float(parameter.detach().mean()) for name, parameter in self.head.parameters.items()},
         }
 
@@ -259,11 +260,10 @@ class PPO:
 
     def is_finite(self) -> bool:
         """Tell whether every parameter is finite; a sum is, unless a term isn't."""
-        return bool(torch.isfinite(self.parameters.values.detach().sum()))
+        return bool(torch.isfinite(self.parameters.values.sum()))
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything as arrays and plain data; "policy" is what acting needs."""
-        moment = self.optimizer.state.get(self.parameters.values, {})
         return {
             "policy": {
                 "parameters": self.parameters.snapshot(),
@@ -271,8 +271,7 @@ class PPO:
                 "value_moments": _to_arrays(self.value_moments),
             },
             "training": {
-                "optimizer": {key: value.detach().cpu().numpy().copy() for key, value in moment.items()},
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "optimizer": self.optimizer.snapshot(),
                 "memory": self.memory.snapshot(),
                 "minibatch_generator": self.minibatch_generator.get_state().numpy(),
             },
@@ -288,11 +287,7 @@ class PPO:
         if "training" not in snapshot:
             return
         training = snapshot["training"]
-        state = {key: torch.as_tensor(np.array(value)) for key, value in training["optimizer"].items()}
-        state = {key: value if key == "step" else value.to(device) for key, value in state.items()}
-        self.optimizer.state.clear()
-        if state:
-            self.optimizer.state[self.parameters.values] = state
+        self.optimizer.restore(training["optimizer"])
         self.memory.restore(training["memory"])
         self.minibatch_generator.set_state(torch.from_numpy(np.array(training["minibatch_generator"])))
 

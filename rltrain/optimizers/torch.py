@@ -1,0 +1,88 @@
+"""Parameters as one vector, and Adam on it."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class FlatParameters:
+    """All parameters of several modules as one vector, and their gradients as another.
+
+    One norm, one optimiser step and one clearing serve all of them; the modules see views.
+    """
+
+    def __init__(self, named: dict[str, nn.Parameter], device: torch.device) -> None:
+        self.named = named
+        size = sum(parameter.numel() for parameter in named.values())
+        self.values = torch.empty(size, device=device)
+        self.gradients = torch.zeros(size, device=device)
+        start = 0
+        for parameter in named.values():
+            stop = start + parameter.numel()
+            view = self.values[start:stop].view(parameter.shape)
+            view.copy_(parameter.data)
+            parameter.data = view
+            parameter.grad = self.gradients[start:stop].view(parameter.shape)
+            start = stop
+
+    def clip_gradients(self, max_norm: float) -> torch.Tensor:
+        """Scale the gradient to at most `max_norm` (0: leave it); return its norm before."""
+        norm = torch.linalg.vector_norm(self.gradients)
+        if max_norm > 0:
+            self.gradients.mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+        return norm
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Return a copy of every parameter by name."""
+        return {name: parameter.detach().cpu().numpy().copy() for name, parameter in self.named.items()}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Put parameters back in place; the views stay views."""
+        with torch.no_grad():
+            for name, parameter in self.named.items():
+                array = torch.as_tensor(np.array(arrays[name]))
+                if array.shape != parameter.shape:
+                    raise ValueError(f"{name} has shape {tuple(array.shape)} there and {tuple(parameter.shape)} here")
+                parameter.copy_(array)
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015) on one vector.
+
+    m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; p <- p - lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + epsilon).
+    Five operations on a vector take half the time of torch.optim.Adam's step, whose first use also imports torch's compiler (a second).
+    """
+
+    def __init__(self, parameters: FlatParameters, learning_rate: float, *, epsilon: float = 1e-8) -> None:
+        self.parameters, self.learning_rate, self.epsilon = parameters, learning_rate, epsilon
+        self.first_moments = torch.zeros_like(parameters.values)
+        self.second_moments = torch.zeros_like(parameters.values)
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take one step down the gradient."""
+        b1, b2 = 0.9, 0.999
+        gradients = self.parameters.gradients
+        self.steps += 1
+        self.first_moments.lerp_(gradients, 1 - b1)
+        self.second_moments.mul_(b2).addcmul_(gradients, gradients, value=1 - b2)
+        scale = self.second_moments.sqrt().mul_(1 / math.sqrt(1 - b2**self.steps)).add_(self.epsilon)
+        self.parameters.values.addcdiv_(self.first_moments, scale, value=-self.learning_rate / (1 - b1**self.steps))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return moments and count; the learning rate is a setting."""
+        return {
+            "first_moments": self.first_moments.cpu().numpy().copy(),
+            "second_moments": self.second_moments.cpu().numpy().copy(),
+            "steps": self.steps,
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put everything back."""
+        self.first_moments.copy_(torch.as_tensor(np.array(snapshot["first_moments"])))
+        self.second_moments.copy_(torch.as_tensor(np.array(snapshot["second_moments"])))
+        self.steps = int(snapshot["steps"])
