@@ -82,7 +82,7 @@ def assert_one_error(result: Result, status: int, *words: str) -> None:
 # Imports once what takes seconds, computes nothing, then forks a fresh process for every command.
 ZYGOTE = """
 import gc, json, os, sys
-import torch, torch._dynamo, gymnasium, rich.console, rich.progress, rich.table, tensorboard.summary.writer.event_file_writer
+import torch, gymnasium, rich.console, rich.progress, rich.table, tensorboard.summary.writer.event_file_writer
 import rltrain.commands.train, rltrain.commands.evaluate, rltrain.envs.gymnasium, rltrain.agents.ppo.torch, rltrain.trainers
 from gymnasium.envs.classic_control import cartpole, pendulum
 import rltrain.config

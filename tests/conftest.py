@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
-from command_line import Zygote, train  # noqa: E402
+from command_line import Zygote, train
 
 
 @pytest.fixture

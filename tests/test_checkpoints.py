@@ -396,7 +396,8 @@ def test_a_disk_that_fills_up_while_training(here, monkeypatch):
     monkeypatch.setattr(checkpoints, "_write_bytes", full)
     result = train("trainer.timesteps=40", "checkpoints.interval=10", "run.dir=run")
     assert result.text.count("the disk is full") == 1
-    assert "warning: timestep 20: checkpoint: the disk is full; the previous checkpoint is intact, training goes on" in result.text
+    warning = "warning: timestep 20: checkpoint: the disk is full; the previous checkpoint is intact, training goes on"
+    assert warning in result.text
     store = CheckpointStore(here / "run/checkpoints")
     assert [path.name for path in store.all()] == ["40", "10"]
     assert verify(store.pointer("latest"))["timestep"] == 40

@@ -481,7 +481,8 @@ def is_alive(pid: int) -> bool:
 
 def start_async(zygote, here, *overrides, **how):
     """Start a long run on asynchronous copies; return it and all its processes."""
-    process = zygote.start("train", *merged(SMALL, ("env.vectorization=async", "env.num_envs=2", *overrides)), "run.dir=run", **how)
+    settings = merged(SMALL, ("env.vectorization=async", "env.num_envs=2", "run.dir=run", *overrides))
+    process = zygote.start("train", *settings, **how)
     metrics = here / "run/metrics.jsonl"
     wait_until(lambda: (metrics.exists() and metrics.stat().st_size) or process.poll() is not None, 30)
     family = children(process.pid)

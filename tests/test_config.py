@@ -487,7 +487,8 @@ def test_a_secret_from_the_environment_is_saved_unresolved(here, monkeypatch):
 
 REFUSED = [
     "${oc.env:HOME}", "${oc.env:HOME,x}", "${ oc.env : HOME}", "a${oc.select:seed}", "${oc.decode:'1'}",
-    "${${run.x}:HOME}", "${oc.${run.x}:HOME}", "${oc.create:{a:'${oc.env:HOME}'}}", "${hydra:runtime.cwd}", "${now:%Y}", "${own:}",
+    "${${run.x}:HOME}", "${oc.${run.x}:HOME}", "${oc.create:{a:'${oc.env:HOME}'}}", "${hydra:runtime.cwd}", "${now:%Y}",
+    "${own:}",
 ]  # fmt: skip
 
 

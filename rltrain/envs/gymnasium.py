@@ -9,7 +9,9 @@ import functools
 import math
 import multiprocessing
 import multiprocessing.connection
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +20,7 @@ import numpy as np
 
 from rltrain.checks import build, option
 from rltrain.envs.base import EnvWrapper
-from rltrain.envs.gymnasium_copies import CopyError, end_processes, find_spec, kind, make_by_id, make_copy, work
+from rltrain.envs.gymnasium_copies import CopyError, dump_stacks, end_processes, find_spec, kind, make_by_id, make_copy, work
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, EnvironmentFailure, NonFiniteError, RltrainError
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
@@ -70,6 +72,7 @@ class GymnasiumEnv(EnvWrapper):
         self._closed = False
         self._broken = False  # a copy failed: its process may be dead or busy for ever
         self._venv: Any = None
+        self._stacks: str | None = None  # where the processes of async copies write their stacks when they hang
         if make is None:
             find_spec(self.cfg.id)
         try:
@@ -150,12 +153,28 @@ class GymnasiumEnv(EnvWrapper):
             if self.vectorization == "async" and broken:
                 end_processes(self._venv)
                 return
+            if self.vectorization == "sync":
+                self._close_copies()
             self._venv.close()
             if self.vectorization == "async" and not self._venv.error_queue.empty():
                 raise self._venv.error_queue.get()[2]
         except Exception as error:
             if not broken:
                 raise self._failure("close", error) from error
+        finally:
+            shutil.rmtree(self._stacks or "", ignore_errors=True)
+
+    def _close_copies(self) -> None:
+        """Close every copy, also those after one that fails; the first error is raised then."""
+        errors = []
+        for copy in self._venv.envs:
+            try:
+                copy.close()
+            except Exception as error:
+                errors.append(error)
+        self._venv.closed = True
+        if errors:
+            raise errors[0]
 
     def snapshot(self) -> dict[str, Any] | None:
         """Return all copies as arrays and plain data, or None if one of them keeps something else."""
@@ -220,8 +239,10 @@ class GymnasiumEnv(EnvWrapper):
             # fork hangs once torch or jax has computed in this process
             method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
             gymnasium.logger.min_level = gymnasium.logger.ERROR + 1  # its workers' errors are told once, by us
+            self._stacks = tempfile.mkdtemp(prefix="rltrain-")
+            worker = functools.partial(work, self._stacks)
             self._venv = AsyncVectorEnv.__new__(AsyncVectorEnv)  # known before it starts processes, so that close() ends them
-            self._venv.__init__(copies, context=method, autoreset_mode=AutoresetMode.DISABLED, worker=work)
+            self._venv.__init__(copies, context=method, autoreset_mode=AutoresetMode.DISABLED, worker=worker)
             return self._venv
         return SyncVectorEnv(copies, autoreset_mode=AutoresetMode.DISABLED)
 
@@ -278,10 +299,9 @@ class GymnasiumEnv(EnvWrapper):
             trace = f"\n{error.trace}" if error.trace else ""
             return EnvironmentFailure(f"{where}: copy {first + error.copy}: {error.phase} {when}: {error.reason}{trace}")
         if isinstance(error, multiprocessing.TimeoutError):
-            silent = [str(first + i) for i, pipe in enumerate(self._venv.parent_pipes) if pipe is not None and not pipe.poll()]
-            return EnvironmentFailure(
-                f"{where}: copy {', '.join(silent)}: {phase} {when}: no answer in {self.cfg.timeout:g} s (env.timeout)"
-            )
+            silent = [first + i for i, pipe in enumerate(self._venv.parent_pipes) if pipe is not None and not pipe.poll()]
+            text = f"{where}: copy {', '.join(map(str, silent))}: {phase} {when}: no answer in {self.cfg.timeout:g} s (env.timeout)"
+            return EnvironmentFailure(text + dump_stacks(self._venv, [i - first for i in silent], self._stacks))
         processes = [process for process in getattr(self._venv, "processes", []) if process.pid is not None]
         if processes and isinstance(error, EOFError | OSError):
             # a dying process closes its pipe just before it ends

@@ -1,10 +1,14 @@
 """Single copies of Gymnasium environments: found by id, made in whichever process, their failures told with their number."""
 
+import faulthandler
 import importlib
+import os
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,13 +142,15 @@ def kind(observation: Any) -> str:
     return f"{observation.dtype} {observation.shape}" if isinstance(observation, np.ndarray) else type(observation).__name__
 
 
-def work(index: int, make: Callable[[], Any], pipe: Any, *others: Any) -> None:
+def work(stacks: str, index: int, make: Callable[[], Any], pipe: Any, *others: Any) -> None:
     """Run one copy in its own process: Gymnasium's worker, but errors in make and close reach the parent too."""
     import gymnasium
     from gymnasium.vector.async_vector_env import _async_worker
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole group, it is the parent's to answer; its end closes the pipe
+    with suppress(OSError):
+        faulthandler.register(signal.SIGUSR2, open(Path(stacks) / str(index), "w"))  # noqa: SIM115
     gymnasium.logger.min_level = gymnasium.logger.ERROR + 1
     error_queue = others[2]
     try:
@@ -158,6 +164,20 @@ def work(index: int, make: Callable[[], Any], pipe: Any, *others: Any) -> None:
         _async_worker(index, lambda: copy, pipe, *others)
     except Exception as error:
         error_queue.put((index, type(error), error, traceback.format_exc()))
+
+
+def dump_stacks(venv: Any, copies: list[int], stacks: str | None) -> str:
+    """Ask copies that hang where they are; return what they answer within a second."""
+    found = []
+    for i in copies:
+        with suppress(OSError, TypeError):
+            os.kill(venv.processes[i].pid, signal.SIGUSR2)
+            path, deadline = Path(stacks or "") / str(i), time.monotonic() + 1.0
+            while not (text := path.read_text()) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.05)  # it may still be writing
+            found.append(f"\ncopy {i} hangs here:\n{path.read_text() or text}")
+    return "".join(found)
 
 
 def end_processes(venv: Any) -> None:

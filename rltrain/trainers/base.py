@@ -17,7 +17,7 @@ from rltrain.envs.base import EnvWrapper
 from rltrain.errors import CheckpointError, ConfigError
 from rltrain.evaluation import EpisodeCounter, episode_quota
 from rltrain.runs import Run
-from rltrain.seeding import EVALUATION_ACTOR, RESUMED_ENVIRONMENTS, seed32, seed64
+from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, RESUMED_ENVIRONMENTS, seed32, seed64
 from rltrain.structures import Step
 from rltrain.trainers.config import Cfg, TrainerConfig
 from rltrain.trainers.scopes import check_scopes, cut, even_scopes
@@ -315,6 +315,10 @@ class Trainer(ABC):
             self.observations = None  # training starts new episodes afterwards
         if episodes is None and not self.timesteps:
             raise ConfigError("episodes", None, "say how long to evaluate: a number of episodes, or trainer.timesteps")
+        # a borrowed training environment plays starts of the evaluation's role, so that training doesn't see its own again
+        seeds = env.seeds
+        if env is self.env and self.evaluation_env is None and seeds is not None:
+            seeds = [seed32(seed, EVALUATION_ENVIRONMENTS) for seed in seeds]
         counters = []
         for index, (agent, scope) in enumerate(zip(self.agents, self._slices, strict=True)):
             copies = scope.stop - scope.start
@@ -322,7 +326,7 @@ class Trainer(ABC):
             agent.begin_evaluation(copies, seed64(seed, EVALUATION_ACTOR, index))
             quota = np.full(copies, np.iinfo(np.int64).max) if episodes is None else episode_quota(episodes, copies)
             counters.append(EpisodeCounter(quota))
-        self._playing = (env, env.reset(seed=env.seeds), env.state())
+        self._playing = (env, env.reset(seed=seeds), env.state())
         turn = 0
         while turn < self.timesteps if episodes is None else not all(counter.is_full for counter in counters):
             step = self._interact(turn, learn=False)

@@ -16,7 +16,7 @@ LAYERS = [
     r"errors|checks|structures|seeding",
     r"ops(\..*)?",
     r"checkpoints|tracking|evaluation|backends\.base|models\.config",
-    r"(backends|models|memories)(\..*)?",
+    r"(backends|models|memories|optimizers)(\..*)?",
     r"runs|agents\.base|agents\.\w+\.config|envs\.base",
     r"(agents|envs)(\..*)?",
     r"trainers(\..*)?",

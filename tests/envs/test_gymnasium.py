@@ -319,9 +319,10 @@ def test_a_hanging_copy_ends_after_the_timeout(make, phase):
     env = make("sample_envs:Faulty-v0", 2, "async", kwargs, timeout=1.0)
     processes = env._venv.processes
     started = time.monotonic()
-    with pytest.raises(EnvironmentFailure, match=rf"copy 1: {phase} at step 0: no answer in 1 s \(env.timeout\)"):
+    with pytest.raises(EnvironmentFailure, match=rf"copy 1: {phase} at step 0: no answer in 1 s \(env.timeout\)") as failure:
         env.reset(seed=[11, 12])
         env.step(np.zeros(2, np.int64))
+    assert "copy 1 hangs here" in str(failure.value) and "sample_envs.py" in str(failure.value)  # its stack
     env.close()
     assert time.monotonic() - started < 5
     assert not any(process.is_alive() for process in processes)
