@@ -28,7 +28,9 @@ def follow(target: str, plugins: list[str]) -> Any:
         missing = (error.name or "").split(".")[0]
         extra = {"torch": "torch", "jax": "jax", "flax": "jax", "optax": "jax"}.get(missing)
         remedy = f"pip install 'rltrain[{extra}]'" if extra else f"install {missing or 'what is missing'}"
-        raise ConfigError("backend.name" if extra else "_target_", extra or target, f"{missing} is not installed; {remedy}") from None
+        raise ConfigError(
+            "backend.name" if extra else "_target_", extra or target, f"{missing} is not installed; {remedy}"
+        ) from None
     except AttributeError:
         raise ConfigError("_target_", target, f"{module} has no {name}") from None
 
@@ -105,7 +107,9 @@ def find_checkpoint(path: str, *, key: str = "checkpoint") -> Path:
         given = given.parent if given.name == "checkpoints" else given
     if not given.is_dir():
         where = " (no run was started under outputs/ here)" if path == "latest" else ""
-        raise ConfigError(key, path, f"no such run or checkpoint{where}; name a run's directory or a folder under its checkpoints/")
+        raise ConfigError(
+            key, path, f"no such run or checkpoint{where}; name a run's directory or a folder under its checkpoints/"
+        )
     if not holds_run(given) and not given.name.isdigit():
         raise ConfigError(key, path, "holds no run: no config.yaml and no checkpoints/ in it")
     if given.name.isdigit() and given.parent.name == "checkpoints":
@@ -114,6 +118,8 @@ def find_checkpoint(path: str, *, key: str = "checkpoint") -> Path:
     target = store.pointer(name)
     if target is None:
         if name == "best":
-            raise ConfigError(key, path, "this run has no best checkpoint: set evaluation.interval when training, or use RUN/latest")
+            raise ConfigError(
+                key, path, "this run has no best checkpoint: set evaluation.interval when training, or use RUN/latest"
+            )
         raise ConfigError(key, path, "this run has no checkpoint yet")
     return target

@@ -170,10 +170,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(text)
         files, version = manifest["files"], int(manifest["format"])
-        mappings = (files, manifest.get("agents", {}))
+        well_formed = isinstance(files, dict) and isinstance(manifest.get("agents", {}), dict)
     except (ValueError, KeyError, TypeError, RecursionError):
-        mappings = (None,)
-    if not all(isinstance(mapping, dict) for mapping in mappings):
+        well_formed = False
+    if not well_formed:
         raise CheckpointError(f"{path}: not a manifest of rltrain")
     if version > FORMAT:
         raise CheckpointError(f"{path}: format {version} was written by a newer rltrain; this one reads up to {FORMAT}; upgrade")
@@ -227,7 +227,9 @@ def read_part(directory: Path, name: str, manifest: Mapping[str, Any]) -> Any:
         tree = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["tree"])
         return decode(tree, load(data))
     except Exception as error:  # whatever a foreign file makes the parsers raise
-        raise CheckpointError(f"{directory / name}.safetensors: not a part of a checkpoint ({type(error).__name__}: {error})") from None
+        raise CheckpointError(
+            f"{directory / name}.safetensors: not a part of a checkpoint ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _pack(tree: Any) -> bytes:

@@ -60,9 +60,7 @@ class Run:
         if self.directory is None:
             return
         self.open_log()
-        self._metrics = MetricsWriter(
-            self.directory, self.agents, tensorboard=self.tracking.tensorboard, resumed_at=resumed_at
-        )
+        self._metrics = MetricsWriter(self.directory, self.agents, tensorboard=self.tracking.tensorboard, resumed_at=resumed_at)
 
     def open_log(self) -> None:
         """Start writing `train.log`; safe to call twice."""
@@ -179,7 +177,9 @@ def make_run_directory(wanted: str | None, env: str, agents: list[str], seed: in
             if path.exists() and not path.is_dir():
                 raise ConfigError("run.dir", wanted, "is a file; name a directory")
             if holds_run(path):
-                raise ConfigError("run.dir", wanted, "holds a run already; add resume=auto to go on with it, or name another directory")
+                raise ConfigError(
+                    "run.dir", wanted, "holds a run already; add resume=auto to go on with it, or name another directory"
+                )
             path.mkdir(parents=True, exist_ok=True)
             return path
         parent = Path(root) / _as_name(env) / "+".join(_as_name(agent) for agent in agents)

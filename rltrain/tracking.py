@@ -250,13 +250,18 @@ class Screen:
                     self._start(timestep)
                 if now - self._last_bar > 0.1 or timestep >= self.total:
                     self._last_bar = now
-                    self._bar.update(self._task, completed=timestep, **self._fields(timestep, env_steps_per_second, episode_return))
+                    self._bar.update(
+                        self._task, completed=timestep, **self._fields(timestep, env_steps_per_second, episode_return)
+                    )
                     self._bar.refresh()
             elif self.plain and (now - self._last_print > self.PLAIN_SECONDS or timestep >= self.total):
                 self._last_print = now
                 fields = self._fields(timestep, env_steps_per_second, episode_return)
                 left = max(0.0, (self.total - timestep) * self.copies / max(env_steps_per_second, 1e-9))
-                self.say(f"{timestep:,}/{self.total:,} timesteps, {fields['steps']}, {fields['rate']}, {fields['score']}, {left:.0f} s left")
+                self.say(
+                    f"{timestep:,}/{self.total:,} timesteps, {fields['steps']}, {fields['rate']}, {fields['score']}, "
+                    f"{left:.0f} s left"
+                )
         except OSError:
             self._lose()
 

@@ -303,9 +303,7 @@ def measure(contender: str, env_steps: int, seed: int, peers_python: Path | None
 def versions() -> dict[str, str]:
     """Return the versions of Python and of those packages that this interpreter has."""
     installed = {package.metadata["Name"].lower().replace("_", "-"): package for package in metadata.distributions()}
-    return {"python": platform.python_version()} | {
-        name: installed[name].version for name in VERSIONS_OF if name in installed
-    }
+    return {"python": platform.python_version()} | {name: installed[name].version for name in VERSIONS_OF if name in installed}
 
 
 def make_peers_environment() -> Path:

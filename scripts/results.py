@@ -53,7 +53,7 @@ def train_and_evaluate(experiment: str, seed: int, folder: Path, overrides: list
 def rltrain(*arguments: str) -> str:
     """Run a command and return what it printed."""
     command = [sys.executable, "-m", "rltrain", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "120"})
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} exited {done.returncode}:\n{done.stderr}")
     return done.stdout

@@ -166,7 +166,7 @@ class Agent:
         self.statistics.record_info(info)
 
     def interrupt(self, next_observations: Array) -> None:
-        """Leave the running episodes where they are: other ones begin. `next_observations` (N, *O) would have been acted on next."""
+        """Leave the running episodes where they are; `next_observations` (N, *O) would have been acted on next."""
         everywhere = np.ones(self.num_envs, bool)
         self.algorithm.interrupt(next_observations)
         self.statistics.forget_running(everywhere)
@@ -184,7 +184,9 @@ class Agent:
         Raises CheckpointError if it is corrupt, or of another agent.
         """
         manifest = checkpoints.verify(Path(path))
-        self.restore({part: checkpoints.read_part(Path(path), f"agents/{self.name}/{part}", manifest) for part in ("policy", "training")})
+        self.restore(
+            {part: checkpoints.read_part(Path(path), f"agents/{self.name}/{part}", manifest) for part in ("policy", "training")}
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """Return the agent as {"policy": ..., "training": ...}, arrays and plain data."""

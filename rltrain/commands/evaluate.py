@@ -34,7 +34,8 @@ class EvalOptions:
 
 LABELS = {
     "episodes": "episodes", "mean": "mean", "mean_interval": "95 % interval of the mean", "std": "standard deviation",
-    "median": "median", "iqm": "interquartile mean", "min": "min", "max": "max", "length_mean": "mean length", "success_rate": "success rate",
+    "median": "median", "iqm": "interquartile mean", "min": "min", "max": "max",
+    "length_mean": "mean length", "success_rate": "success rate",
 }  # fmt: skip
 OPTIONS = ("checkpoint", "episodes", "seed", "json", "render", "fail_under")
 TAKEN = re.compile(r"(\+\+?)?(env|backend|env\..+|backend\..+|trainer\.stochastic_evaluation|run\.dir)")
@@ -85,7 +86,9 @@ def evaluate(arguments: Sequence[str]) -> int:
         trainer.close()
     figures = {"agents": {name: summarize(result) for name, result in results.items()}}
     _write(figures, results, config, options, path, manifest, wanted, env_info)
-    low = [name for name, agent in figures["agents"].items() if options.fail_under is not None and agent["mean"] < options.fail_under]
+    low = [
+        name for name, agent in figures["agents"].items() if options.fail_under is not None and agent["mean"] < options.fail_under
+    ]
     if low:
         print(f"error: fail_under={options.fail_under:g}: the mean of {', '.join(low)} is below", file=sys.stderr)
     return 1 if low else 0
@@ -120,7 +123,9 @@ def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:
 def _check_outside_runs(directory: Path) -> None:
     for parent in (directory.absolute(), *directory.absolute().parents):
         if holds_run(parent):
-            raise ConfigError("run.dir", directory, f"{parent} holds a run; an evaluation never writes into one: name another place")
+            raise ConfigError(
+                "run.dir", directory, f"{parent} holds a run; an evaluation never writes into one: name another place"
+            )
 
 
 def _write(
@@ -130,12 +135,15 @@ def _write(
     assert config.seed is not None
     directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root="outputs/evaluations")
     about = {
-        "checkpoint": str(path), "timestep": manifest.get("timestep"), "env_steps": manifest.get("env_steps"), "seed": config.seed,
-        "episodes": options.episodes, "copies": config.env.cfg.num_envs, "deterministic": not config.trainer.cfg.stochastic_evaluation,
+        "checkpoint": str(path), "timestep": manifest.get("timestep"), "env_steps": manifest.get("env_steps"),
+        "seed": config.seed, "episodes": options.episodes, "copies": config.env.cfg.num_envs,
+        "deterministic": not config.trainer.cfg.stochastic_evaluation,
         "environment": {"id": config.env.cfg.id, **env_info}, "trained_with": manifest.get("versions"),
     }  # fmt: skip
     try:
-        checkpoints.replace_text(directory / "eval.json", json.dumps({**figures, "about": about, "episodes": results}, indent=1) + "\n")
+        checkpoints.replace_text(
+            directory / "eval.json", json.dumps({**figures, "about": about, "episodes": results}, indent=1) + "\n"
+        )
     except OSError as error:
         raise checkpoints.storage_error(f"run.dir={directory}", error) from None
     if options.json:

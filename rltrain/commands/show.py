@@ -39,7 +39,9 @@ def _list_ids() -> None:
 def checkpoint(arguments: Sequence[str]) -> int:
     """`verify PATH` checks every byte, `show PATH` prints what a checkpoint is; both take a run, too."""
     if len(arguments) != 2 or arguments[0] not in ("verify", "show"):
-        raise ConfigError("checkpoint", " ".join(arguments), "write `rltrain checkpoint verify PATH` or `rltrain checkpoint show PATH`")
+        raise ConfigError(
+            "checkpoint", " ".join(arguments), "write `rltrain checkpoint verify PATH` or `rltrain checkpoint show PATH`"
+        )
     path = assemble.find_checkpoint(arguments[1].removeprefix("checkpoint="))
     manifest = checkpoints.verify(path) if arguments[0] == "verify" else checkpoints.read_manifest(path)
     if arguments[0] == "verify":

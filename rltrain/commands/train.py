@@ -81,7 +81,9 @@ def finish_plan(cfg: Any) -> Plan:
         cfg.seed = config.seed = draw_seed()
     if config.run.dir is not None and holds_run(Path(config.run.dir)):
         check_free(Path(config.run.dir))
-        raise ConfigError("run.dir", config.run.dir, "holds a run already; add resume=auto to go on with it, or name another directory")
+        raise ConfigError(
+            "run.dir", config.run.dir, "holds a run already; add resume=auto to go on with it, or name another directory"
+        )
     return Plan(cfg, config)
 
 
@@ -101,7 +103,9 @@ def _plan_resume(resume: str, overrides: Sequence[str]) -> Plan:
     if target is None or not target.exists():
         target, skipped = store.newest_good()
         if target is None:
-            raise CheckpointError(f"resume={resume}: " + (skipped[0] if skipped else "the run has no checkpoint yet; start it anew"))
+            raise CheckpointError(
+                f"resume={resume}: " + (skipped[0] if skipped else "the run has no checkpoint yet; start it anew")
+            )
         return Plan(cfg, config, run, target, tuple(skipped))
     try:
         checkpoints.verify(target)
@@ -255,7 +259,9 @@ def _read_parts(path: Path, agents: Sequence[Agent]) -> dict[str, Any]:
     names = ["trainer", *(f"agents/{agent.name}/{part}" for agent in agents for part in ("policy", "training"))]
     missing = [name for name in names if f"{name}.safetensors" not in manifest["files"]]
     if missing:
-        raise CheckpointError(f"{path}: can't be resumed, it lacks {', '.join(missing)}; it has agents {', '.join(manifest.get('agents', {}))}")
+        raise CheckpointError(
+            f"{path}: can't be resumed, it lacks {', '.join(missing)}; it has agents {', '.join(manifest.get('agents', {}))}"
+        )
     _check_agents(path, manifest, agents)
     return {name: checkpoints.read_part(path, name, manifest) for name in names}
 
@@ -293,7 +299,11 @@ def summarize(trainer: Trainer, reason: str, versions: dict[str, str], started: 
     agents = {}
     for agent in trainer.agents:
         policy = agent.snapshot()["policy"]
-        agents[agent.name] = {**agent.statistics.summary(), "updates": agent.updates, "parameters_sha256": checkpoints.tree_sha256(policy)}
+        agents[agent.name] = {
+            **agent.statistics.summary(),
+            "updates": agent.updates,
+            "parameters_sha256": checkpoints.tree_sha256(policy),
+        }
     env_steps = sum(agent["env_steps"] for agent in agents.values())
     seconds = trainer.clock.read()
     return {
@@ -330,7 +340,9 @@ def print_summary(trainer: Trainer, summary: dict[str, Any], directory: Path) ->
         cells = ("-" if mean is None else f"{mean:.1f}", "-" if length is None else f"{length:.1f}")
         table.add_row(name, f"{agent['env_steps']:,}", f"{agent['episodes']:,}", *cells)
     best = summary["best"]
-    lines = [f"{summary['exit_reason']} after {summary['training_seconds']:.1f} s, {summary['env_steps_per_second']:,.0f} env steps/s"]
+    lines = [
+        f"{summary['exit_reason']} after {summary['training_seconds']:.1f} s, {summary['env_steps_per_second']:,.0f} env steps/s"
+    ]
     if best["score"] is not None:
         lines.append(f"best evaluation: {best['score']:.1f} at timestep {best['timestep']:,}")
     lines += [f"saved in {directory}", f"  rltrain eval {directory}", f"  tensorboard --logdir {directory}"]
@@ -346,8 +358,8 @@ def print_plan(trainer: Trainer, config: Config) -> None:
         schedule = agent.algorithm.schedule
         updates = max(0, total // schedule.every - schedule.learning_starts // schedule.every)
         lines.append(
-            f"{agent.name}: {about['parameters']:,} parameters, {about['memory_bytes'] / 2**20:.2f} MiB of memory, {updates:,} updates of "
-            f"{about['gradient_steps_per_update']} gradient steps"
+            f"{agent.name}: {about['parameters']:,} parameters, {about['memory_bytes'] / 2**20:.2f} MiB of memory, "
+            f"{updates:,} updates of {about['gradient_steps_per_update']} gradient steps"
         )
     print_out("\n".join(lines), "dry run: nothing was trained or written")
 

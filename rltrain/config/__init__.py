@@ -11,5 +11,6 @@ from rltrain.config.schema import CHOICES, Config, conf_directory, load_plugins,
 
 __all__ = [
     "CHOICES", "Checked", "Config", "apply_overrides", "check", "compose", "conf_directory", "first_difference", "from_yaml",
-    "load_plugins", "options", "register", "scopes", "search_path", "store_schemas", "timesteps", "to_yaml", "translate", "translating_errors",
+    "load_plugins", "options", "register", "scopes", "search_path", "store_schemas", "timesteps", "to_yaml",
+    "translate", "translating_errors",
 ]  # fmt: skip

@@ -60,14 +60,18 @@ def _check_choice(group: str, node: Any, key: str, config: Config) -> Checked:
     for choice in CHOICES[group].values():
         if choice.target.replace("${backend.name}", config.backend.name) == target:
             return Checked(target, build(choice.cfg, {k: v for k, v in node.items() if k != "_target_"}, key))
-    raise ConfigError(f"{key}._target_", target, "is not a registered class; choose by group, or register it in a package named in plugins")
+    raise ConfigError(
+        f"{key}._target_", target, "is not a registered class; choose by group, or register it in a package named in plugins"
+    )
 
 
 def _check_together(config: Config) -> None:
     """Check what concerns more than one field."""
     trainer, copies = config.trainer.cfg, config.env.cfg.num_envs
     if trainer.timesteps is not None and config.total_env_steps is not None:
-        raise ConfigError("trainer.timesteps", trainer.timesteps, f"total_env_steps={config.total_env_steps} is given too; give one of them")
+        raise ConfigError(
+            "trainer.timesteps", trainer.timesteps, f"total_env_steps={config.total_env_steps} is given too; give one of them"
+        )
     if trainer.timesteps is None and config.total_env_steps is None:
         raise ConfigError("total_env_steps", None, "say how long to train: total_env_steps or trainer.timesteps")
     count = len(config.agents)

@@ -53,7 +53,8 @@ def search_path() -> list[str]:
 def translate(overrides: Sequence[str]) -> list[str]:
     """Return overrides as Hydra wants them: `env=CartPole-v1`, `agents_scope=[2,6]`, `env.kwargs.x=1` as people write them.
 
-    `total_env_steps` and `trainer.timesteps` displace one another. Raises ConfigError for both, and for what Hydra would let pass.
+    `total_env_steps` and `trainer.timesteps` displace one another.
+    Raises ConfigError for both of them at once, and for what Hydra would let pass.
     """
     translated: list[str] = []
     given = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
@@ -75,7 +76,9 @@ def translate(overrides: Sequence[str]) -> list[str]:
             repeated = {name for name in names if names.count(name) > 1}
             if repeated and value.startswith("["):
                 name = sorted(repeated)[0]
-                raise ConfigError("agents", value, f"{name} stands there twice; give it a second name: +agents@agents.{name}_2={name}")
+                raise ConfigError(
+                    "agents", value, f"{name} stands there twice; give it a second name: +agents@agents.{name}_2={name}"
+                )
         if key == "experiment" and value == "null":
             continue  # what it is anyway
         if key in GROUPS and re.fullmatch(r"[\d.+-]*|null|true|false", value, re.IGNORECASE):
@@ -84,7 +87,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
             translated.append(f"agents_scope.sizes={value}")
         elif key == "env" and _looks_like_id(value):
             translated += ["env=gymnasium", f"env.id={value}"]
-        elif key.startswith("env.kwargs.") or key == "env.kwargs" and value.startswith("{"):
+        elif key.startswith("env.kwargs.") or (key == "env.kwargs" and value.startswith("{")):
             translated.append(f"++{override}")
         else:
             translated.append(override)
@@ -104,6 +107,7 @@ def _looks_like_id(value: str) -> bool:
 
 
 def is_known_key(key: str) -> bool:
+    """Tell whether some configuration has this dotted key."""
     node: Any = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": defaults(GymnasiumConfig)}
     parts = key.split(".")
     if parts[0] == "agents" and len(parts) > 2:
@@ -118,7 +122,10 @@ def is_known_key(key: str) -> bool:
 
 def _known_keys() -> list[str]:
     tree = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": defaults(GymnasiumConfig)}
-    tree |= {"agents": {name: defaults(choice.cfg) for name, choice in CHOICES["agents"].items()}, "agents_scope": defaults(ScopeConfig)}
+    tree |= {
+        "agents": {name: defaults(choice.cfg) for name, choice in CHOICES["agents"].items()},
+        "agents_scope": defaults(ScopeConfig),
+    }
     keys: list[str] = ["experiment"]
 
     def walk(node: Any, path: str) -> None:
@@ -132,12 +139,15 @@ def _known_keys() -> list[str]:
 
 
 def unknown_key(key: str) -> str:
+    """Say that there is no such key, what may have been meant, and what its section has."""
     parent = key.rpartition(".")[0]
     known = _known_keys()
     siblings = [name for name in known if name.rpartition(".")[0] == parent]
     matches = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     hint = f"did you mean {matches[0]!r}? " if matches else ""
-    return f"no such key; {hint}" + (f"{parent or 'top level'} has {', '.join(name.rpartition('.')[2] for name in siblings)}" if siblings else "")
+    return f"no such key; {hint}" + (
+        f"{parent or 'top level'} has {', '.join(name.rpartition('.')[2] for name in siblings)}" if siblings else ""
+    )
 
 
 def translating_errors(call: Any, overrides: Sequence[str]) -> Any:
@@ -162,10 +172,8 @@ def translating_errors(call: Any, overrides: Sequence[str]) -> Any:
         if found:
             key = found.group(1)
             group = key.split("@")[0]
-            if "No match in the defaults list" in text:
-                message = f"no such group; {nearest(group, GROUPS)}"
-            else:
-                message = unknown_key(key)
+            is_group = "No match in the defaults list" in text
+            message = f"no such group; {nearest(group, GROUPS)}" if is_group else unknown_key(key)
             raise ConfigError(key, values.get(key, "..."), message) from None
         first = text.strip().splitlines()[0]
         named = str(getattr(error, "full_key", None) or "")

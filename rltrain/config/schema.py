@@ -44,7 +44,9 @@ class Config:
 
     seed: int | None = option(None, "of every random stream; null draws one and prints it", low=0, high=MAX_SEED)
     total_env_steps: int | None = option(100_000, "steps of all copies together, rounded up to whole timesteps", low=1)
-    plugins: list[str] = option([], "packages of your own to import first: their agents, environments and trainers are then choices")
+    plugins: list[str] = option(
+        [], "packages of your own to import first: their agents, environments and trainers are then choices"
+    )
     dry_run: bool = option(False, "show parameters, memory, timesteps and updates, train nothing")
     resume: str | None = option(None, "a run to go on with, or auto: run.dir if it holds one, else a fresh run")
     init_from: str | None = option(None, "a checkpoint whose weights to start from; everything else starts fresh")
@@ -82,7 +84,8 @@ plugin_packages: set[str] = set()
 def register(group: str, name: str, target: str, cfg: type) -> None:
     """Make a class of one's own a choice: `rltrain train <group>=<name>`; for packages named in `plugins`.
 
-    `target` is its dotted path (for agents, `${backend.name}` in it stands for torch or jax), `cfg` the dataclass of its settings.
+    `target` is its dotted path (for agents, `${backend.name}` in it stands for torch or jax), `cfg` the dataclass of its
+    settings.
     """
     if group not in CHOICES:
         raise ConfigError("group", group, f"unknown; {nearest(group, CHOICES)}")
@@ -121,6 +124,7 @@ def conf_directory() -> Path:
 
 
 def directories() -> list[Path]:
+    """Return the folders of YAML files: rltrain's, then the plugins'."""
     files = [getattr(sys.modules[name], "__file__", None) for name in sorted(plugin_packages)]
     plugins = [Path(file).parent / "conf" for file in files if file]
     return [conf_directory(), *(path for path in plugins if path.is_dir())]

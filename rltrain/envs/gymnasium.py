@@ -65,7 +65,13 @@ class GymnasiumEnv(EnvWrapper):
         self.cfg = build(GymnasiumConfig, {"id": cfg} if isinstance(cfg, str) else cfg, "env")
         self.num_envs, self.name = self.cfg.num_envs, self.cfg.id
         self.seeds = None if seed is None else environment_seeds(seed, role, self.num_envs, first_copy)
-        self._arguments: dict[str, Any] = {"seed": seed, "role": role, "first_copy": first_copy, "make": make, "render_mode": render_mode}
+        self._arguments: dict[str, Any] = {
+            "seed": seed,
+            "role": role,
+            "first_copy": first_copy,
+            "make": make,
+            "render_mode": render_mode,
+        }
         self.vectorization = "sync" if self.cfg.vectorization == "auto" else self.cfg.vectorization
         self._timestep = 0
         self._seeded = False
@@ -300,7 +306,9 @@ class GymnasiumEnv(EnvWrapper):
             return EnvironmentFailure(f"{where}: copy {first + error.copy}: {error.phase} {when}: {error.reason}{trace}")
         if isinstance(error, multiprocessing.TimeoutError):
             silent = [first + i for i, pipe in enumerate(self._venv.parent_pipes) if pipe is not None and not pipe.poll()]
-            text = f"{where}: copy {', '.join(map(str, silent))}: {phase} {when}: no answer in {self.cfg.timeout:g} s (env.timeout)"
+            text = (
+                f"{where}: copy {', '.join(map(str, silent))}: {phase} {when}: no answer in {self.cfg.timeout:g} s (env.timeout)"
+            )
             return EnvironmentFailure(text + dump_stacks(self._venv, [i - first for i in silent], self._stacks))
         processes = [process for process in getattr(self._venv, "processes", []) if process.pid is not None]
         if processes and isinstance(error, EOFError | OSError):
@@ -335,15 +343,15 @@ class GymnasiumEnv(EnvWrapper):
         if self.cfg.on_nonfinite == "ignore" or not bad.any():  # without a bad row only the sum overflowed
             return observations, rewards, terminated, truncated
         if self.cfg.on_nonfinite == "error":
-            self._raise_nonfinite("rewards" if not np.isfinite(rewards).all() else "observations", int(np.argmax(bad)),
-                                  rewards if not np.isfinite(rewards).all() else observations)
+            self._raise_nonfinite(
+                "rewards" if not np.isfinite(rewards).all() else "observations",
+                int(np.argmax(bad)),
+                rewards if not np.isfinite(rewards).all() else observations,
+            )
         rows = bad.reshape(-1, *[1] * (observations.ndim - 1))
         observations, rewards = np.where(rows, self._observations, observations), np.where(bad, np.float32(0), rewards)
         return observations, rewards, terminated & ~bad, truncated | bad
 
     def _raise_nonfinite(self, key: str, copy: int, array: np.ndarray) -> None:
         where = f"env.id={self.cfg.id}: copy {self._arguments['first_copy'] + copy}: step {self._timestep}"
-        raise NonFiniteError(
-            f"{where}: {key}={array[copy]} is not finite; "
-            "mend the environment, or set env.on_nonfinite=reset"
-        )
+        raise NonFiniteError(f"{where}: {key}={array[copy]} is not finite; mend the environment, or set env.on_nonfinite=reset")

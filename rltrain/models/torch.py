@@ -4,6 +4,7 @@ Shapes: B rows, O and A the flat sizes of observation and action. A policy's `he
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -40,8 +41,8 @@ ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
 class _Layers(torch.autograd.Function):
     """A perceptron as one node of the graph: with small layers, a node per operation costs as much as the arithmetic.
 
-    `backward` adds to the parameters' `grad` in place and returns no gradient for them; `anchor` is any of the parameters, it only
-    tells autograd that there is something to differentiate.
+    `backward` adds to the parameters' `grad` in place and returns no gradient for them; `anchor` is any of the parameters, it
+    only tells autograd that there is something to differentiate.
     """
 
     @staticmethod
@@ -92,7 +93,7 @@ class MLP(nn.Module):
         super().__init__()
         widths = [inputs, *sizes, outputs]
         self.activation = activation
-        self.weights = nn.ParameterList([nn.Parameter(torch.empty(n, m)) for m, n in zip(widths, widths[1:], strict=False)])
+        self.weights = nn.ParameterList([nn.Parameter(torch.empty(n, m)) for m, n in itertools.pairwise(widths)])
         self.biases = nn.ParameterList([nn.Parameter(torch.zeros(n)) for n in widths[1:]])
         for i, weight in enumerate(self.weights):
             gain = output_gain if i == len(sizes) else math.sqrt(2)

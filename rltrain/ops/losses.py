@@ -38,13 +38,11 @@ def clipped_surrogate(xp: Any, ratios: Array, advantages: Array, ratio_clip: flo
     return -xp.minimum(plain, clipped), xp.where(plain <= clipped, -plain, 0.0)
 
 
-def squared_error(
-    xp: Any, values: Array, old_values: Array, returns: Array, value_clip: float | None
-) -> tuple[Array, Array]:
+def squared_error(xp: Any, values: Array, old_values: Array, returns: Array, value_clip: float | None) -> tuple[Array, Array]:
     """Return (V - R)^2 per row and its slope with respect to V, 2 (V - R).
 
-    With `value_clip` c: max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2), as in OpenAI's baselines; the slope is 0 where the
-    second term is the larger and clipped.
+    With `value_clip` c: max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2), as in OpenAI's baselines; the slope is 0 where
+    the second term is the larger and clipped.
     """
     difference = values - returns
     errors = difference * difference

@@ -53,7 +53,8 @@ class Adam:
     """Adam (Kingma and Ba 2015) on one vector.
 
     m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; p <- p - lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + epsilon).
-    Five operations on a vector take half the time of torch.optim.Adam's step, whose first use also imports torch's compiler (a second).
+    Five operations on a vector take half the time of torch.optim.Adam's step, whose first use also imports torch's compiler,
+    which takes a second.
     """
 
     def __init__(self, parameters: FlatParameters, learning_rate: float, *, epsilon: float = 1e-8) -> None:

@@ -2,9 +2,9 @@
 
 import atexit
 import copy
+import itertools
 import time
 import weakref
-from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -53,11 +53,11 @@ class Clock:
         return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
 
-class Trainer(ABC):
+class Trainer:
     """Runs agents on an environment. Slices arrays and passes them on; never computes.
 
-    `agents` is one agent or a list; `agents_scope` gives each its number of copies, in order. `cfg` is a TrainerConfig or a dict of
-    its fields. A user's own subclass may pass a dict with further keys; they are found in `self.cfg` too.
+    `agents` is one agent or a list; `agents_scope` gives each its number of copies, in order. `cfg` is a TrainerConfig or a
+    dict of its fields. A user's own subclass may pass a dict with further keys; they are found in `self.cfg` too.
     """
 
     strict = False  # the built-in trainers refuse unknown keys
@@ -135,7 +135,9 @@ class Trainer(ABC):
 
     def multi_agent_train(self) -> None:
         """Train multi-agent algorithms."""
-        raise ConfigError("env.num_agents", self.env.num_agents, "no multi-agent algorithm is here yet; use a single-agent environment")
+        raise ConfigError(
+            "env.num_agents", self.env.num_agents, "no multi-agent algorithm is here yet; use a single-agent environment"
+        )
 
     def _interact(self, timestep: int, *, learn: bool) -> Step:
         """Make one timestep: the seven steps, in training and in evaluation alike."""
@@ -168,7 +170,6 @@ class Trainer(ABC):
                 self._for_each_agent("record_info", step.infos[self.cfg.environment_info])
         else:
             self._for_each_agent("end_evaluation_episodes", step.terminated | step.truncated)
-
 
         # 6 post-interaction
         if learn:
@@ -297,8 +298,8 @@ class Trainer(ABC):
     def eval(self, episodes: int | None = None) -> dict[str, dict[str, Any]]:
         """Evaluate every agent and return {name: {"returns", "lengths", "successes"}}.
 
-        Plays `episodes` per agent, the first ones of each copy; without a number, `timesteps` turns. Acts on `evaluation_env`; without
-        one the training environment is reset, and said so. Nothing learned, counted or drawn for training changes.
+        Plays `episodes` per agent, the first ones of each copy; without a number, `timesteps` turns. Acts on `evaluation_env`;
+        without one the training environment is reset, and said so. Nothing learned, counted or drawn for training changes.
         """
         if self.env.num_agents > 1:
             return self.multi_agent_eval(episodes)
@@ -340,7 +341,9 @@ class Trainer(ABC):
 
     def multi_agent_eval(self, episodes: int | None = None) -> dict[str, dict[str, Any]]:
         """Evaluate multi-agent algorithms."""
-        raise ConfigError("env.num_agents", self.env.num_agents, "no multi-agent algorithm is here yet; use a single-agent environment")
+        raise ConfigError(
+            "env.num_agents", self.env.num_agents, "no multi-agent algorithm is here yet; use a single-agent environment"
+        )
 
     def _evaluate_for_best(self) -> bool | None:
         """Evaluate on the evaluation environment; tell whether it is the best so far, or None if a signal cut it short."""
@@ -400,7 +403,9 @@ class Trainer(ABC):
         trainer = parts["trainer"]
         scopes = [scope.stop - scope.start for scope in self._slices]
         if list(trainer["scopes"]) != scopes:
-            raise CheckpointError(f"agents_scope: the checkpoint was written with {trainer['scopes']} copies per agent, not {scopes}")
+            raise CheckpointError(
+                f"agents_scope: the checkpoint was written with {trainer['scopes']} copies per agent, not {scopes}"
+            )
         for agent in self.agents:
             snapshot = {key: parts[f"agents/{agent.name}/{key}"] for key in ("policy", "training")}
             try:
@@ -440,7 +445,7 @@ class Trainer(ABC):
         check_scopes(sizes, count, copies)
         starts = np.cumsum([0, *sizes]).tolist()
         self.agents_scope = list(sizes)
-        self._slices = [slice(start, stop) for start, stop in zip(starts, starts[1:], strict=False)]
+        self._slices = [slice(start, stop) for start, stop in itertools.pairwise(starts)]
         for agent, size in zip(self.agents, sizes, strict=True):
             wanted = getattr(agent, "num_envs", size)
             if wanted != size:

@@ -20,7 +20,9 @@ def check_scopes(sizes: Sequence[Any], count: int, copies: int) -> None:
     if len(sizes) != count:
         raise ConfigError(key, sizes, f"{len(sizes)} sizes for {count} agents; give {count}")
     if sum(sizes) != copies:
-        raise ConfigError(key, sizes, f"add up to {sum(sizes)}, but the environment has {copies} copies; give sizes that add up to {copies}")
+        raise ConfigError(
+            key, sizes, f"add up to {sum(sizes)}, but the environment has {copies} copies; give sizes that add up to {copies}"
+        )
 
 
 def cut(value: Any, scope: slice, copies: int) -> Any:

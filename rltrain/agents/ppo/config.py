@@ -13,7 +13,9 @@ class PPOConfig:
 
     rollout_length: int = option(128, "timesteps between updates", low=1, high=10_000_000)
     epochs: int = option(4, "passes over each rollout", low=1, high=10_000)
-    minibatches: int = option(4, "parts of a pass; at most rollout_length x copies; remainders are spread", low=1, high=10_000_000)
+    minibatches: int = option(
+        4, "parts of a pass; at most rollout_length x copies; remainders are spread", low=1, high=10_000_000
+    )
     learning_rate: float = option(2.5e-4, "Adam's step size", above=0, high=1)
     discount_factor: float = option(0.99, "gamma", low=0, high=1)
     gae_lambda: float = option(0.95, "lambda of the generalised advantages", low=0, high=1)

@@ -231,7 +231,11 @@ class PPO:
             diagnostics = torch.stack((surrogate, error, entropies.expand_as(error), kl, clipped.float())) @ shares
         torch.autograd.backward(
             (log_probs, values, entropies),
-            (slope * shares, value_slope * (cfg.value_scale * shares), (-cfg.entropy_scale * shares).sum_to_size(entropies.shape)),
+            (
+                slope * shares,
+                value_slope * (cfg.value_scale * shares),
+                (-cfg.entropy_scale * shares).sum_to_size(entropies.shape),
+            ),
         )
         return diagnostics
 
