@@ -23,17 +23,35 @@ def option(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[str] | None = None,
+    fixed: bool = False,
 ) -> Any:
-    """Declare a field: `low` and `high` are allowed, `above` and `below` are not; of a list they hold for each item."""
-    metadata = {"doc": doc, "low": low, "high": high, "above": above, "below": below, "choices": choices}
+    """Declare a field: `low` and `high` are allowed, `above` and `below` are not; of a list they hold for each item.
+
+    A `fixed` setting belongs to a run from its start to its end: a resume can't change it.
+    """
+    metadata = {"doc": doc, "low": low, "high": high, "above": above, "below": below, "choices": choices, "fixed": fixed}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def section(cls: type, doc: str) -> Any:
+def section(cls: type, doc: str, *, fixed: bool = False) -> Any:
     """Declare a field that is a dataclass of settings itself."""
-    return dataclasses.field(default_factory=cls, metadata={"doc": doc})
+    return dataclasses.field(default_factory=cls, metadata={"doc": doc, "fixed": fixed})
+
+
+def changed_fixed(old: Any, new: Any, key: str = "", *, fixed: bool = False) -> tuple[str, Any, Any] | None:
+    """Return (key, new value, old value) of the first `fixed` setting in which two checked dataclasses differ."""
+    for f in dataclasses.fields(old):
+        name, before, now = _join(key, f.name), getattr(old, f.name), getattr(new, f.name)
+        here = fixed or bool(f.metadata.get("fixed"))
+        if dataclasses.is_dataclass(before) and type(before) is type(now):
+            found = changed_fixed(before, now, name, fixed=here)
+            if found is not None:
+                return found
+        elif here and before != now:
+            return name, now, before
+    return None
 
 
 def defaults(cls: type) -> dict[str, Any]:

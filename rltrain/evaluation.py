@@ -36,7 +36,7 @@ class EpisodeCounter:
     quota: np.ndarray  # (N,)
     returns: list[list[float]] = field(init=False)  # per copy, in the order they were played
     lengths: list[list[int]] = field(init=False)
-    successes: list[list[float]] = field(init=False)
+    successes: list[list[float | None]] = field(init=False)
 
     def __post_init__(self) -> None:
         copies = len(self.quota)
@@ -56,22 +56,26 @@ class EpisodeCounter:
         self._return += np.where(happened, step.rewards, 0.0)
         self._length += happened
         done = step.terminated | step.truncated
-        success = step.infos.get("is_success")
+        success, given = step.infos.get("is_success"), step.infos.get("_is_success")
         for i in np.flatnonzero(done):
             if len(self.returns[i]) < self.quota[i]:
                 self.returns[i].append(float(self._return[i]))
                 self.lengths[i].append(int(self._length[i]))
-                if success is not None:
-                    self.successes[i].append(float(success[i]))
+                self.successes[i].append(float(success[i]) if success is not None and (given is None or given[i]) else None)
         self._return[done], self._length[done] = 0.0, 0
         return done
 
     def results(self) -> dict[str, Any]:
-        """Return the counted episodes, copy by copy: {"returns", "lengths", "successes"}, lists."""
+        """Return the counted episodes, copy by copy: {"returns", "lengths", "successes"}, lists.
+
+        An environment that tells only of its successes failed where it told nothing; one that never tells has none.
+        """
+        successes = [value for copy in self.successes for value in copy]
+        told = any(value is not None for value in successes)
         return {
             "returns": [value for copy in self.returns for value in copy],
             "lengths": [value for copy in self.lengths for value in copy],
-            "successes": [value for copy in self.successes for value in copy],
+            "successes": [value or 0.0 for value in successes] if told else [],
         }
 
 

@@ -54,17 +54,25 @@ class Run:
         """The run's checkpoints."""
         return None if self.directory is None else CheckpointStore(self.directory / "checkpoints", self.checkpoints.keep)
 
-    def open(self, *, total: int, copies: int, show: bool | None, resumed_at: tuple[int, int] | None) -> None:
-        """Start writing; `resumed_at` is (timestep, env steps) of the checkpoint that the run goes on from."""
+    def open(
+        self, *, total: int, copies: int, show: bool | None, resumed_at: tuple[int, dict[str, int]] | None
+    ) -> None:
+        """Start writing; `resumed_at` is (timestep, env steps by agent) of the checkpoint that the run goes on from."""
         self.screen = Screen(enabled=show, total=total, copies=copies)
         if self.directory is None:
             return
-        self.open_log()
-        self._metrics = MetricsWriter(self.directory, self.agents, tensorboard=self.tracking.tensorboard, resumed_at=resumed_at)
+        try:
+            self.open_log()
+            self._metrics = MetricsWriter(
+                self.directory, self.agents, tensorboard=self.tracking.tensorboard, resumed_at=resumed_at
+            )
+        except OSError as error:
+            raise storage_error(f"run.dir={self.directory}: {error.filename or 'metrics'} can't be written", error) from None
 
     def open_log(self) -> None:
         """Start writing `train.log`; safe to call twice."""
         if self.directory is not None and self._log is None:
+            self.directory.mkdir(parents=True, exist_ok=True)
             self._log = open(self.directory / "train.log", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def say(self, line: str) -> None:
@@ -144,6 +152,8 @@ class Run:
 
         try:
             for number in EXIT_STATUS:
+                if signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # nohup, or a shell's background job, wants it ignored
                 with suppress(ValueError):  # only the main thread may: elsewhere signals are the caller's to handle
                     previous[number] = signal.signal(number, stop)
             yield
@@ -207,10 +217,13 @@ def link_latest(directory: Path) -> None:
     if not target.is_relative_to(outputs):
         return
     temporary = outputs / f".latest.{os.getpid()}"
-    with suppress(OSError):  # a file system without links has no `latest`
+    try:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target.relative_to(outputs))
         os.replace(temporary, outputs / "latest")
+    except OSError:  # a file system without links, or something else of that name, has no `latest`
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def follow_links(path: Path) -> Path:

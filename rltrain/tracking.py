@@ -117,8 +117,8 @@ class EpisodeStatistics:
 class MetricsWriter:
     """Rows of metrics in `metrics.jsonl` and as TensorBoard events; one sub-run per agent where there are several."""
 
-    def __init__(self, directory: Path, agents: list[str], *, tensorboard: bool, resumed_at: tuple[int, int] | None) -> None:
-        """`resumed_at` is (timestep, env steps): what a killed run wrote after it is cut off, or curves would double."""
+    def __init__(self, directory: Path, agents: list[str], *, tensorboard: bool, resumed_at: tuple[int, dict[str, int]] | None) -> None:
+        """`resumed_at` is (timestep, env steps by agent): what a killed run wrote after it is cut off, or curves would double."""
         path = directory / "metrics.jsonl"
         if resumed_at is not None and path.exists():
             _cut(path, resumed_at[0])
@@ -126,7 +126,7 @@ class MetricsWriter:
         self._events: dict[str, Any] = {}
         if tensorboard:
             for agent in agents:
-                purge = None if resumed_at is None else resumed_at[1]
+                purge = None if resumed_at is None else resumed_at[1][agent]
                 self._events[agent] = _event_writer(directory if len(agents) == 1 else directory / agent, purge)
 
     def write(self, agent: str, timestep: int, env_steps: int, metrics: dict[str, float]) -> None:

@@ -15,7 +15,8 @@ from command_line import RLTRAIN, SMALL, assert_one_error, call, merged, summary
 
 from rltrain.agents.ppo.torch import PPO
 from rltrain.checkpoints import CheckpointStore, read_part, verify
-from rltrain.commands.train import execute, make_plan
+from rltrain.commands.plans import make_plan
+from rltrain.commands.train import execute
 
 LENGTH = "trainer.timesteps=100"
 FAULTY = "env=sample_envs:Faulty-v0"

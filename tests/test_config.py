@@ -14,7 +14,7 @@ from forgery import edit_config
 from omegaconf import OmegaConf
 
 from rltrain import assemble, config
-from rltrain.commands.train import finish_plan
+from rltrain.commands.plans import finish_plan
 from rltrain.errors import ConfigError
 
 CONF = config.conf_directory()

@@ -8,7 +8,7 @@ import numpy as np
 
 from rltrain import checkpoints
 from rltrain.backends.base import Backend
-from rltrain.errors import NonFiniteError
+from rltrain.errors import CheckpointError, NonFiniteError
 from rltrain.structures import Array, Progress, Transition, UpdateSchedule
 from rltrain.tracking import EpisodeStatistics
 
@@ -52,6 +52,9 @@ class Algorithm(Protocol):
     def interrupt(self, next_observations: Array) -> None:
         """Take the last row recorded of every copy as truncated there, unless its episode ended anyway."""
 
+    def discard(self) -> None:
+        """Drop what can't be learned from once timesteps count from 0 again, such as an unfinished rollout."""
+
     def is_finite(self) -> bool:
         """Tell whether every learned number is finite."""
 
@@ -74,8 +77,10 @@ class Agent:
         self.name = name
         self.num_envs = algorithm.num_envs
         self.statistics = EpisodeStatistics(self.num_envs)
-        self.metrics: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}  # of the last update
         self.updates = 0
+        self._sums: dict[str, float] = {}  # of metrics over the updates since the last row
+        self._summed = 0
         self._actor = algorithm.init_actor(self.num_envs, algorithm.actor_seed)
         self._evaluation_actor: Actor = None
         self._outputs: dict[str, Array] = {}
@@ -145,6 +150,8 @@ class Agent:
             return
         self.metrics = self.algorithm.update(Progress(timestep, timesteps))
         self.updates += 1
+        self._summed += 1
+        self._sums = {tag: self._sums.get(tag, 0.0) + value for tag, value in self.metrics.items()}
         bad = [tag for tag, value in self.metrics.items() if not math.isfinite(value)]
         if bad or not self.algorithm.is_finite():
             what = ", ".join(f"{tag}={self.metrics[tag]}" for tag in bad) or "a parameter"
@@ -161,6 +168,12 @@ class Agent:
         """Reset the evaluation actor where an episode ended; `done` is (N,) bool."""
         self._evaluation_actor = self.algorithm.reset_actor(self._evaluation_actor, done)
 
+    def read_metrics(self) -> dict[str, float]:
+        """Return the means of metrics over the updates since the last call; nothing if there was none."""
+        means = {tag: total / self._summed for tag, total in self._sums.items()}
+        self._sums, self._summed = {}, 0
+        return means
+
     def record_info(self, info: dict[str, Array]) -> None:
         """Hand an environment's own numbers of this timestep to the statistics."""
         self.statistics.record_info(info)
@@ -169,6 +182,13 @@ class Agent:
         """Leave the running episodes where they are; `next_observations` (N, *O) would have been acted on next."""
         everywhere = np.ones(self.num_envs, bool)
         self.algorithm.interrupt(next_observations)
+        self.statistics.forget_running(everywhere)
+        self._actor = self.algorithm.reset_actor(self._actor, everywhere)
+
+    def start_over(self) -> None:
+        """Make ready for a loop that counts timesteps from 0 and begins new episodes; what was learned stays."""
+        everywhere = np.ones(self.num_envs, bool)
+        self.algorithm.discard()
         self.statistics.forget_running(everywhere)
         self._actor = self.algorithm.reset_actor(self._actor, everywhere)
 
@@ -184,9 +204,11 @@ class Agent:
         Raises CheckpointError if it is corrupt, or of another agent.
         """
         manifest = checkpoints.verify(Path(path))
-        self.restore(
-            {part: checkpoints.read_part(Path(path), f"agents/{self.name}/{part}", manifest) for part in ("policy", "training")}
-        )
+        parts = {part: checkpoints.read_part(Path(path), f"agents/{self.name}/{part}", manifest) for part in ("policy", "training")}
+        try:
+            self.restore(parts)
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"{path}: does not fit agents.{self.name}: {error}") from error
 
     def snapshot(self) -> dict[str, Any]:
         """Return the agent as {"policy": ..., "training": ...}, arrays and plain data."""
@@ -196,6 +218,8 @@ class Agent:
             "actor": self.algorithm.actor_snapshot(self._actor),
             "statistics": self.statistics.snapshot(),
             "metrics": dict(self.metrics),
+            "sums": dict(self._sums),
+            "summed": self._summed,
             "updates": self.updates,
         }
         return {"policy": algorithm["policy"], "training": training}
@@ -206,8 +230,12 @@ class Agent:
             self.algorithm.restore({"policy": snapshot["policy"]})
             return
         training = snapshot["training"]
+        copies = len(training["statistics"]["running_returns"])
+        if copies != self.num_envs:
+            raise ValueError(f"it was trained on {copies} copies, here are {self.num_envs}")
         self.algorithm.restore({"policy": snapshot["policy"], "training": training["algorithm"]})
         self._actor = self.algorithm.restore_actor(training["actor"])
         self.statistics.restore(training["statistics"])
         self.metrics = dict(training["metrics"])
+        self._sums, self._summed = dict(training["sums"]), int(training["summed"])
         self.updates = int(training["updates"])

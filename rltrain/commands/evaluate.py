@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from rltrain import assemble, checkpoints
 from rltrain import config as configuration
 from rltrain.checks import build, option
+from rltrain.commands.plans import take
 from rltrain.commands.train import load_policies
 from rltrain.errors import CheckpointError, ConfigError
 from rltrain.evaluation import summarize
@@ -50,7 +52,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         raise CheckpointError(f"{path}: holds no config.yaml; evaluate the run's own checkpoints")
     text = checkpoints.read_file(path, "config.yaml", manifest).decode("utf-8", "replace")
     cfg = configuration.from_yaml(text, f"{path}/config.yaml")
-    configuration.load_plugins(list(cfg.get("plugins") or []))
+    configuration.load_plugins(configuration.plugins_of(cfg))
     try:
         configuration.check(cfg)
     except ConfigError as error:
@@ -60,10 +62,10 @@ def evaluate(arguments: Sequence[str]) -> int:
         if not TAKEN.fullmatch(key):
             known = "env.*, backend.*, trainer.stochastic_evaluation, run.dir and " + ", ".join(OPTIONS)
             raise ConfigError(key, value, f"is the checkpoint's; an evaluation takes {known}")
-    wanted = next((value for key, _, value in (o.partition("=") for o in overrides) if key == "run.dir"), None)
+    overrides, special = take(overrides, "run.dir")
+    wanted = special.get("run.dir")
     if wanted is not None:
         _check_outside_runs(Path(wanted))
-    overrides = [override for override in overrides if not override.startswith("run.dir=")]
     cfg = configuration.apply_overrides(cfg, overrides, allowed_groups=("backend", "env"))
     cfg.run.dir, cfg.agents_scope.sizes = None, None
     config = configuration.check(cfg)
@@ -76,6 +78,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     trainer = assemble.make_trainer(config, training=False, run=Run(), **render)
     try:
         load_policies(trainer.agents, path)
+        assert config.seed is not None
+        directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root="outputs/evaluations")
         trainer.evaluation_env = trainer.env
         with trainer.run.signals():
             results = trainer.eval(options.episodes)
@@ -85,7 +89,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     finally:
         trainer.close()
     figures = {"agents": {name: summarize(result) for name, result in results.items()}}
-    _write(figures, results, config, options, path, manifest, wanted, env_info)
+    _write(figures, results, config, options, path, manifest, directory, env_info)
     low = [
         name for name, agent in figures["agents"].items() if options.fail_under is not None and agent["mean"] < options.fail_under
     ]
@@ -107,6 +111,9 @@ def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:
                 given[key] = value.strip("'\"") if key in ("checkpoint", "render") else yaml.safe_load(value)
             except yaml.YAMLError:
                 raise ConfigError(key, value, "can't be read") from None
+            if key == "fail_under":
+                with suppress(ValueError):  # YAML takes 1e1 for text
+                    given[key] = float(value)
             if given[key] in ("null", "none") and key == "render":
                 given[key] = None
         elif not has_value or os.path.exists(argument):
@@ -130,10 +137,8 @@ def _check_outside_runs(directory: Path) -> None:
 
 def _write(
     figures: dict[str, Any], results: dict[str, Any], config: Any, options: EvalOptions, path: Path,
-    manifest: dict[str, Any], wanted: str | None, env_info: dict[str, Any],
+    manifest: dict[str, Any], directory: Path, env_info: dict[str, Any],
 ) -> None:  # fmt: skip
-    assert config.seed is not None
-    directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root="outputs/evaluations")
     about = {
         "checkpoint": str(path), "timestep": manifest.get("timestep"), "env_steps": manifest.get("env_steps"),
         "seed": config.seed, "episodes": options.episodes, "copies": config.env.cfg.num_envs,

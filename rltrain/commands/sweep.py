@@ -4,8 +4,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rltrain import assemble
 from rltrain import config as configuration
-from rltrain.commands.train import execute, plan_auto
+from rltrain.commands.plans import load_plugins, plan_auto
+from rltrain.commands.train import execute
 from rltrain.errors import ConfigError, RltrainError
 from rltrain.runs import EXIT_STATUS
 
@@ -20,11 +22,12 @@ def sweep(overrides: Sequence[str]) -> int:
         key, _, value = override.partition("=")
         if key in ("resume", "run.dir", "dry_run") and value not in ("null", "false"):
             raise ConfigError(key, value, "is for one run; in a sweep every job gets a directory of its own (hydra.sweep.dir)")
-    plugins = next((value for key, _, value in (o.partition("=") for o in overrides) if key == "plugins"), "")
-    configuration.load_plugins([name.strip() for name in plugins.strip("[]").split(",") if name.strip()])
+    overrides = load_plugins(overrides)
     ours, hydras = _jobs(overrides)
     for job in ours:
-        configuration.check(configuration.compose([*job, *hydras]))
+        config = configuration.check(configuration.compose([*job, *hydras]))
+        if config.init_from:
+            assemble.find_checkpoint(config.init_from, key="init_from")
     return _launch([*configuration.search_path(), *configuration.translate(overrides)])
 
 

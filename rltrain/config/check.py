@@ -1,10 +1,10 @@
 """Checks a composed configuration against the dataclasses, so that every later part may trust it."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rltrain.checks import build
+from rltrain.checks import build, changed_fixed
 from rltrain.config.compose import translating_errors
 from rltrain.config.schema import CHOICES, Config, options
 from rltrain.errors import ConfigError, nearest
@@ -81,6 +81,16 @@ def _check_together(config: Config) -> None:
     for (name, agent), size in zip(config.agents.items(), sizes, strict=True):
         if hasattr(agent.cfg, "check_copies"):
             agent.cfg.check_copies(size, f"agents.{name}")
+
+
+def check_resumable(old: Config, new: Config) -> None:
+    """Raise ConfigError if a setting that belongs to a run from start to end differs."""
+    pairs = [("", replace(old, env=None), replace(new, env=None)), ("env", old.env.cfg, new.env.cfg)]
+    pairs += [(f"agents.{name}", old.agents[name].cfg, new.agents[name].cfg) for name in old.agents if name in new.agents]
+    for key, before, now in pairs:
+        changed = changed_fixed(before, now, key)
+        if changed is not None:
+            raise ConfigError(changed[0], changed[1], f"the run was started with {changed[2]}, which a resume can't change")
 
 
 def scopes(config: Config) -> list[int]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rltrain.config.compose import compose, is_known_key, translate, translating_errors, unknown_key
+from rltrain.config.compose import compose, translate, translating_errors
 from rltrain.config.schema import GROUPS
 from rltrain.errors import CheckpointError, ConfigError, masked
 
@@ -66,12 +66,27 @@ def first_difference(a: Any, b: Any, key: str) -> tuple[str, Any, Any] | None:
     return next((difference for difference in found if difference is not None), None)
 
 
+def plugins_of(cfg: Any) -> Any:
+    """Return a saved configuration's `plugins` as plain data."""
+    from omegaconf import OmegaConf
+
+    plugins = cfg.get("plugins")
+    return (OmegaConf.to_container(plugins) if OmegaConf.is_config(plugins) else plugins) or []
+
+
+def set_value(cfg: Any, key: str, value: Any) -> None:
+    """Set a dotted key of a configuration, also where its section is missing."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+
+
 def apply_overrides(cfg: Any, overrides: Sequence[str], *, allowed_groups: Sequence[str]) -> Any:
     """Return a saved configuration with overrides applied: values are set, groups replaced by a freshly composed node."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from omegaconf import OmegaConf
 
-    for override in translate(overrides):
+    translated = translate(overrides)
+    for override in sorted(translated, key=lambda override: override.partition("=")[0] not in GROUPS):  # groups first
         parsed = translating_errors(lambda text=override: OverridesParser.create().parse_overrides([text])[0], [override])
         key = parsed.key_or_group
         if parsed.is_sweep_override():
@@ -79,9 +94,9 @@ def apply_overrides(cfg: Any, overrides: Sequence[str], *, allowed_groups: Seque
         if key in GROUPS:
             if key not in allowed_groups:
                 raise ConfigError(key, parsed.value(), f"can't be changed here; groups that can: {', '.join(allowed_groups)}")
-            OmegaConf.update(cfg, key, compose([override])[key], merge=False, force_add=True)
-        elif not is_known_key(key) and not key.startswith("env.kwargs."):
-            raise ConfigError(key, parsed.value(), unknown_key(key))
-        else:
-            OmegaConf.update(cfg, key, parsed.value(), merge=False, force_add=True)
+            node = compose([override])[key]
+            if node.get("_target_") is None or node.get("_target_") != (cfg.get(key) or {}).get("_target_"):
+                set_value(cfg, key, node)  # else it is chosen already, with the settings that it has
+        else:  # a key that isn't there is refused by `check`, which knows the dataclass of every choice
+            set_value(cfg, key, parsed.value())
     return cfg

@@ -21,14 +21,13 @@ from rltrain.tracking import TrackingConfig
 from rltrain.trainers.config import TrainerConfig
 
 GROUPS = ("trainer", "backend", "env", "agents", "agents_scope", "experiment")
-FIXED_ON_RESUME = ("env", "agents", "agents_scope", "experiment")
 
 
 @dataclass
 class ScopeConfig:
     """How many copies each agent owns, in the order of agents."""
 
-    sizes: list[int] | None = option(None, "copies per agent; null: as equal as possible, the remainder to the last", low=1)
+    sizes: list[int] | None = option(None, "copies per agent; null: as equal as possible, the remainder to the last", low=1, fixed=True)
 
 
 @dataclass
@@ -42,7 +41,7 @@ class ScheduleConfig:
 class Config:
     """A whole run, checked."""
 
-    seed: int | None = option(None, "of every random stream; null draws one and prints it", low=0, high=MAX_SEED)
+    seed: int | None = option(None, "of every random stream; null draws one and prints it", low=0, high=MAX_SEED, fixed=True)
     total_env_steps: int | None = option(100_000, "steps of all copies together, rounded up to whole timesteps", low=1)
     plugins: list[str] = option(
         [], "packages of your own to import first: their agents, environments and trainers are then choices"
@@ -99,11 +98,15 @@ def options(group: str) -> list[str]:
     return sorted({*from_files, *(name for g, name in plugin_options if g == group)})
 
 
-def load_plugins(names: Sequence[str]) -> None:
-    """Import the packages named in `plugins`.
+def load_plugins(names: Any) -> None:
+    """Import the packages named in `plugins`, a list or text as on the command line: a, b or [a, b].
 
     Raises ConfigError for one that can't be imported.
     """
+    if isinstance(names, str):
+        names = [name.strip() for name in names.strip("[]").split(",") if name.strip()]
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ConfigError("plugins", names, "must be a list of package names")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     for name in names:

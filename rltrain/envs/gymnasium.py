@@ -31,8 +31,8 @@ from rltrain.structures import Step
 class GymnasiumConfig:
     """A Gymnasium environment by id."""
 
-    id: str = option("CartPole-v1", "environment id as Gymnasium writes it; module:Own-v0 imports the module first")
-    num_envs: int = option(8, "copies that are stepped together", low=1, high=65536)
+    id: str = option("CartPole-v1", "environment id as Gymnasium writes it; module:Own-v0 imports the module first", fixed=True)
+    num_envs: int = option(8, "copies that are stepped together", low=1, high=65536, fixed=True)
     vectorization: str = option(
         "auto", "auto is sync for every id; native takes the environment's own vector entry point",
         choices=["auto", "sync", "async", "native"],

@@ -39,8 +39,9 @@ def find_spec(env_id: str) -> Any:
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError("env.id", env_id, f"module {module!r} can't be imported ({error}); is it on PYTHONPATH?") from None
+        except Exception as error:  # whatever the module's own code raises
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError("env.id", env_id, f"{module!r} can't be imported ({reason}); is it on PYTHONPATH?") from error
     elif name.startswith("ALE/"):
         with suppress(ImportError):
             import ale_py
@@ -51,7 +52,7 @@ def find_spec(env_id: str) -> Any:
     except gymnasium.error.DeprecatedEnv as error:
         raise ConfigError("env.id", env_id, str(error)) from None
     except gymnasium.error.Error:
-        hint = "install rltrain[atari], or " if name.startswith("ALE/") else ""
+        hint = "pip install ale-py, or " if name.startswith("ALE/") else ""
         raise ConfigError("env.id", env_id, f"no such environment; {hint}{nearest(name, registry, limit=6)}") from None
 
 
@@ -60,8 +61,9 @@ def make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None) -> 
     import gymnasium
 
     find_spec(env_id)  # also imports `module:` in a process that has not done so
+    mode: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}  # not every environment takes it
     try:
-        return gymnasium.make(env_id.rpartition(":")[2], disable_env_checker=True, render_mode=render_mode, **kwargs)
+        return gymnasium.make(env_id.rpartition(":")[2], disable_env_checker=True, **mode, **kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
         extras = {"box2d": "box2d", "mujoco": "mujoco", "classic_control": "classic", "toy_text": "classic"}
         entry = str(find_spec(env_id).entry_point)

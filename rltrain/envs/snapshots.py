@@ -78,8 +78,10 @@ def _attributes(layer: Any, seen: set[int]) -> dict[str, Any] | None:
 
 def _is_plain(value: Any, seen: set[int]) -> bool:
     """Tell whether `value` is arrays and plain data all through, and no container is held in two places."""
-    if value is None or isinstance(value, bool | int | float | str | np.generic):
+    if value is None or type(value) in (bool, int, float, str):
         return True
+    if isinstance(value, np.generic):
+        return value.dtype.kind in "biuf"
     if isinstance(value, tuple) and type(value) is tuple:
         return all(_is_plain(item, seen) for item in value)
     owner = value

@@ -65,6 +65,12 @@ class RolloutMemory:
         self._keep_successors(t, np.ones(self.num_envs, bool) if last else transition.truncated, transition.next_observations)
         self.position += 1
 
+    def clear(self) -> None:
+        """Drop the rows of an unfinished rollout."""
+        self.position = 0
+        self._successors = []
+        self._any_invalid = False
+
     def truncate(self, next_observations: np.ndarray) -> None:
         """Mark the last row of every copy as truncated with these successors (N, *O), unless its episode ended there."""
         t = self.position - 1
@@ -94,7 +100,12 @@ class RolloutMemory:
             self._arrays[key] = tensor.numpy()
 
     def read(self) -> Rollout:
-        """Return the full rollout on the device and start the next one; the tensors hold until its first row is written."""
+        """Return the full rollout on the device and start the next one; the tensors hold until its first row is written.
+
+        Raises RunError if the rollout isn't full.
+        """
+        if self.position != self.length:
+            raise RunError(f"an update is due, but the rollout has {self.position} of {self.length} timesteps")
         tensors = {key: torch.from_numpy(array).to(self.device, non_blocking=True) for key, array in self._arrays.items()}
         rows, observations = (np.concatenate(parts) for parts in zip(*self._successors, strict=True))
         valid = tensors.pop("valid")
@@ -108,9 +119,7 @@ class RolloutMemory:
             last_observations=torch.from_numpy(observations).to(self.device),
             last_rows=torch.from_numpy(rows).to(self.device),
         )
-        self.position = 0
-        self._successors = []
-        self._any_invalid = False
+        self.clear()
         return rollout
 
     def snapshot(self) -> dict[str, Any]:
@@ -125,8 +134,14 @@ class RolloutMemory:
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Put the rows back."""
-        self.position = int(snapshot["position"])
+        """Put the rows back.
+
+        Raises ValueError if they are of another number of copies, or more than fit.
+        """
+        position = int(snapshot["position"])
+        if position > self.length or any(rows.shape[1] != self.num_envs for rows in snapshot["arrays"].values()):
+            raise ValueError(f"the rollout there doesn't fit {self.length} timesteps of {self.num_envs} copies")
+        self.position = position
         self._any_invalid = bool(snapshot["any_invalid"])
         self._successors = [(np.array(s["rows"]), np.array(s["observations"])) for s in snapshot["successors"]]
         self._arrays = {}

@@ -3,6 +3,7 @@
 import atexit
 import copy
 import itertools
+import signal
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -76,8 +77,9 @@ class Trainer:
         self.cfg = self._read_cfg(cfg)
         self.env, self.evaluation_env = env, evaluation_env
         self.agents: list[Agent] = list(agents) if isinstance(agents, Sequence) else [agents]
-        self.agents_scope = list(agents_scope or [])
-        self.run = run or Run(agents=[agent.name for agent in self.agents])
+        self.agents_scope = [] if agents_scope is None else list(getattr(agents_scope, "tolist", lambda: agents_scope)())
+        self.run = run or Run()
+        self.run.agents = self.run.agents or [agent.name for agent in self.agents]
         self.timesteps: int = self.cfg.timesteps or 0
         self.horizon = horizon or self.timesteps  # what schedules run over
         self.headless = self.cfg.headless
@@ -114,6 +116,9 @@ class Trainer:
         """Train for `timesteps` turns, or on from where a restored trainer stands; stops early on a signal."""
         if not self.timesteps:
             raise ConfigError("trainer.timesteps", None, "say how long to train, a whole number >= 1")
+        if self.timestep >= self.timesteps and not self._pending:
+            self._say_once(f"already at timestep {self.timestep:,} of {self.timesteps:,}: give more timesteps to train on")
+        self.run.stop_signal = None
         if self.env.num_agents > 1:
             self.multi_agent_train()
         else:
@@ -132,6 +137,8 @@ class Trainer:
         finally:
             self.clock.stop()
             self.run.close()
+        if self.run.stop_signal == signal.SIGINT and self.run.directory is None:
+            raise KeyboardInterrupt  # a script of one's own wants to know; with a directory the run was saved
 
     def multi_agent_train(self) -> None:
         """Train multi-agent algorithms."""
@@ -210,7 +217,7 @@ class Trainer:
     # -- around the loop -----------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        env_steps = self._env_steps()
+        env_steps = {agent.name: agent.statistics.env_steps for agent in self.agents}
         self.run.open(
             total=self.timesteps,
             copies=self.env.num_envs,
@@ -218,6 +225,8 @@ class Trainer:
             resumed_at=(self.timestep - self._pending, env_steps) if self._resumed else None,
         )
         if self.observations is None:
+            if self.timestep == 0:
+                self._for_each_agent("start_over")
             self.observations = self.env.reset()
             self.states = self.env.state()
         self._plan()
@@ -234,6 +243,7 @@ class Trainer:
         """Do what is due after a timestep: evaluate, write rows, checkpoint."""
         timestep, last = self.timestep, self.timestep >= self.timesteps
         evaluation = self.run.evaluation.interval and timestep % self.run.evaluation.interval == 0
+        before = self.best
         improved = self._evaluate_for_best() if evaluation else False
         self._pending = improved is None
         if self._pending:  # a signal cut the evaluation short: it is made anew at the resume
@@ -242,9 +252,11 @@ class Trainer:
             self._write_rows(evaluated=bool(evaluation))
         interval = self.run.checkpoints.interval
         if improved or last or (interval and timestep % interval == 0):
-            self.save()
-            if improved:
+            written = self.save()
+            if improved and written:
                 self.run.mark_best(timestep)
+            elif improved and self.run.store is not None:
+                self.best = before  # there is no checkpoint of it
         self._plan()
 
     def _end(self) -> None:
@@ -264,7 +276,7 @@ class Trainer:
             row = {f"rollout/{key}": statistics[key] for key in ("episode_return_mean", "episode_length_mean")}
             row = {tag: value for tag, value in row.items() if value is not None}
             row |= agent.statistics.read_info()
-            row |= {"rollout/episodes": agent.statistics.episodes, **agent.metrics, "time/env_steps_per_second": rate}
+            row |= {"rollout/episodes": agent.statistics.episodes, **agent.read_metrics(), "time/env_steps_per_second": rate}
             if evaluated:
                 row |= {f"evaluation/{key}": value for key, value in self._evaluation_figures(agent.name).items()}
             self.run.write_metrics(agent.name, self.timestep, agent.statistics.env_steps, row)
@@ -301,6 +313,7 @@ class Trainer:
         Plays `episodes` per agent, the first ones of each copy; without a number, `timesteps` turns. Acts on `evaluation_env`;
         without one the training environment is reset, and said so. Nothing learned, counted or drawn for training changes.
         """
+        self.run.stop_signal = None
         if self.env.num_agents > 1:
             return self.multi_agent_eval(episodes)
         return self.single_agent_eval(episodes)
@@ -348,7 +361,7 @@ class Trainer:
     def _evaluate_for_best(self) -> bool | None:
         """Evaluate on the evaluation environment; tell whether it is the best so far, or None if a signal cut it short."""
         self.clock.stop()
-        results = self.eval(self.run.evaluation.episodes)
+        results = self.single_agent_eval(self.run.evaluation.episodes)
         self.clock.start()
         if self.run.stop_signal is not None:
             return None
@@ -439,6 +452,9 @@ class Trainer:
         count, copies = len(self.agents), self.env.num_envs
         if not count:
             raise ConfigError("agents", [], "name at least one agent")
+        names = [agent.name for agent in self.agents]
+        if len(set(names)) < count:
+            raise ConfigError("agents", names, "each agent needs a name of its own")
         if copies < count:
             raise ConfigError("env.num_envs", copies, f"{count} agents need a copy each; give at least {count}")
         sizes = self.agents_scope or even_scopes(copies, count)

@@ -11,7 +11,7 @@ from rltrain.models.config import NetworkConfig
 class PPOConfig:
     """Proximal policy optimisation (Schulman et al. 2017) with generalised advantages."""
 
-    rollout_length: int = option(128, "timesteps between updates", low=1, high=10_000_000)
+    rollout_length: int = option(128, "timesteps between updates", low=1, high=10_000_000, fixed=True)
     epochs: int = option(4, "passes over each rollout", low=1, high=10_000)
     minibatches: int = option(
         4, "parts of a pass; at most rollout_length x copies; remainders are spread", low=1, high=10_000_000
@@ -28,7 +28,7 @@ class PPOConfig:
         False, "by running mean and variance, frozen within an iteration; the first rollout only feeds them: no update follows it"
     )
     normalize_values: bool = option(False, "the value network predicts returns normalised by their running mean and variance")
-    network: NetworkConfig = section(NetworkConfig, "the networks")
+    network: NetworkConfig = section(NetworkConfig, "the networks", fixed=True)
 
     def check_copies(self, num_envs: int, key: str) -> None:
         """Raise ConfigError if a minibatch would be empty."""

@@ -135,6 +135,10 @@ class PPO:
         """Take the last row recorded of every copy as truncated there, unless its episode ended anyway."""
         self.memory.truncate(next_observations)
 
+    def discard(self) -> None:
+        """Drop what was recorded since the last update."""
+        self.memory.clear()
+
     def update(self, progress: Progress) -> dict[str, float]:
         """Learn from the full rollout; return the usual diagnostics, means over all gradient steps."""
         rollout = self.memory.read()

@@ -1,0 +1,146 @@
+"""From a command line to a plan: composed, checked, found; nothing is created yet."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rltrain import assemble, checkpoints
+from rltrain import config as configuration
+from rltrain.config import Config
+from rltrain.errors import CheckpointError, ConfigError
+from rltrain.runs import check_free, follow_links, holds_run
+from rltrain.seeding import draw_seed
+
+
+@dataclass
+class Plan:
+    """What a command asks for, checked: nothing has been created yet."""
+
+    cfg: Any  # the DictConfig that is saved, unresolved
+    config: Config
+    directory: Path | None = None  # an existing run to go on with
+    checkpoint: Path | None = None  # where to go on from; None: from the start
+    skipped: tuple[str, ...] = ()  # newer checkpoints that don't verify
+
+
+def make_plan(overrides: Sequence[str]) -> Plan:
+    """Turn a command line into a checked plan."""
+    overrides = load_plugins(overrides)
+    overrides, special = take(overrides, "resume", "init_from", "run.dir")
+    resume, directory, init_from = special.get("resume"), special.get("run.dir"), special.get("init_from")
+    if resume not in (None, "auto"):
+        for key in ("init_from", "run.dir"):
+            if special.get(key) is not None:
+                raise ConfigError(key, special[key], "resume is given too; a resumed run has its own weights and directory")
+        return _plan_resume(str(resume), overrides)
+    cfg = configuration.compose(overrides)
+    cfg.run.dir = directory or cfg.run.dir
+    cfg.init_from = init_from or cfg.init_from
+    plan = plan_auto(cfg) if resume == "auto" else finish_plan(cfg)
+    if plan.config.init_from:
+        assemble.find_checkpoint(plan.config.init_from, key="init_from")
+    return plan
+
+
+def load_plugins(overrides: Sequence[str]) -> list[str]:
+    """Import the packages that `plugins=` names; return the overrides with that one as Hydra wants it."""
+    rest, special = take(overrides, "plugins")
+    if "plugins" not in special:
+        return rest
+    configuration.load_plugins(special["plugins"])
+    return [*rest, f"plugins=[{special['plugins'].strip('[]')}]"]
+
+
+def finish_plan(cfg: Any) -> Plan:
+    """Check a composed configuration; a missing seed is drawn."""
+    config = configuration.check(cfg)
+    if config.seed is None:
+        cfg.seed = config.seed = draw_seed()
+    if config.run.dir is not None and holds_run(Path(config.run.dir)):
+        check_free(Path(config.run.dir))
+        raise ConfigError(
+            "run.dir", config.run.dir, "holds a run already; add resume=auto to go on with it, or name another directory"
+        )
+    return Plan(cfg, config)
+
+
+def _plan_resume(resume: str, overrides: Sequence[str]) -> Plan:
+    run = Path("outputs/latest") if resume == "latest" else Path(resume)
+    if run.name in ("latest", "checkpoints") and not (run / "config.yaml").exists():
+        run = run.parent.parent if run.parent.name == "checkpoints" else run.parent
+    if (run / checkpoints.MANIFEST).exists():
+        raise ConfigError("resume", resume, "is a checkpoint; name its run, which goes on from the latest one")
+    if not (run / "config.yaml").exists():
+        raise ConfigError("resume", resume, "holds no run: there is no config.yaml in it")
+    run = follow_links(run)
+    check_free(run)
+    cfg = _saved_config(run)
+    before = configuration.check(cfg)
+    if before.seed is None:
+        raise ConfigError("seed", None, f"{run}/config.yaml has none, so the run can't be gone on with")
+    cfg = configuration.apply_overrides(cfg, overrides, allowed_groups=("trainer", "backend"))
+    config = configuration.check(cfg)
+    configuration.check_resumable(before, config)
+    store = checkpoints.CheckpointStore(run / "checkpoints")
+    target = store.pointer("latest")
+    if target is None or not target.exists():
+        target, skipped = store.newest_good()
+        if target is None:
+            raise CheckpointError(
+                f"resume={resume}: " + (skipped[0] if skipped else "the run has no checkpoint yet; start it anew")
+            )
+        return Plan(cfg, config, run, target, tuple(skipped))
+    try:
+        checkpoints.verify(target)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; run.dir={run} resume=auto goes on from the newest checkpoint that verifies") from None
+    return Plan(cfg, config, run, target)
+
+
+def plan_auto(cfg: Any) -> Plan:
+    """Go on with the run in `run.dir`, from the newest checkpoint that verifies, or start it."""
+    if cfg.run.dir is None:
+        raise ConfigError("resume", "auto", "needs run.dir: the directory to go on in, or to start in")
+    run = follow_links(Path(cfg.run.dir))
+    if not (run / "config.yaml").exists():
+        config = configuration.check(cfg)
+        if config.seed is None:
+            cfg.seed = config.seed = draw_seed()
+        return Plan(cfg, config)
+    saved = _saved_config(run)
+    if cfg.seed is None:
+        cfg.seed = saved.seed
+    for key in ("seed", "env", "agents", "agents_scope"):
+        changed = configuration.first_difference(cfg[key], saved.get(key), key)
+        if changed is not None:
+            name, wanted, there = changed
+            raise ConfigError(name, wanted, f"{run}/config.yaml has {there}; repeat the run's own, or name another run.dir")
+    target, skipped = checkpoints.CheckpointStore(run / "checkpoints").newest_good()
+    return Plan(cfg, configuration.check(cfg), run, target, tuple(skipped))
+
+
+def _saved_config(run: Path) -> Any:
+    try:
+        text = (run / "config.yaml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{run / 'config.yaml'}: can't be read ({error})") from None
+    cfg = configuration.from_yaml(text, str(run / "config.yaml"), resolvers=("oc.env",))
+    configuration.load_plugins(configuration.plugins_of(cfg))
+    return cfg
+
+
+def take(overrides: Sequence[str], *keys: str) -> tuple[list[str], dict[str, str]]:
+    """Split off overrides whose values are paths or names, which Hydra's grammar would want quoted."""
+    rest, taken = [], {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in keys and value not in ("null", "[]"):
+            value = value.strip("'\"")
+            if not value:
+                raise ConfigError(key, value, "is empty; name one")
+            taken[key] = os.path.expanduser(value)
+        elif key not in keys:
+            rest.append(override)
+    return rest, taken
