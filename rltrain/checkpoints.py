@@ -116,8 +116,6 @@ def write(directory: Path, parts: Mapping[str, Any], manifest: Mapping[str, Any]
     for name, tree in parts.items():
         if name.endswith("policy"):
             _check_finite(name, tree)
-    if directory.exists() and not (directory / MANIFEST).exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise StorageError(f"{directory}: is there and is not a checkpoint; it is not replaced, name another directory")
     temporary = directory.with_name(f".tmp-{directory.name}-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:

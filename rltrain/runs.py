@@ -54,9 +54,7 @@ class Run:
         """The run's checkpoints."""
         return None if self.directory is None else CheckpointStore(self.directory / "checkpoints", self.checkpoints.keep)
 
-    def open(
-        self, *, total: int, copies: int, show: bool | None, resumed_at: tuple[int, dict[str, int]] | None
-    ) -> None:
+    def open(self, *, total: int, copies: int, show: bool | None, resumed_at: tuple[int, dict[str, int]] | None) -> None:
         """Start writing; `resumed_at` is (timestep, env steps by agent) of the checkpoint that the run goes on from."""
         self.screen = Screen(enabled=show, total=total, copies=copies)
         if self.directory is None:
@@ -203,6 +201,16 @@ def make_run_directory(wanted: str | None, env: str, agents: list[str], seed: in
         raise StorageError(f"run.dir: {parent / stem} and a thousand names like it are taken")
     except OSError as error:
         raise storage_error(f"run.dir={wanted or root}", error) from None
+
+
+def check_writable(wanted: str) -> None:
+    """Raise StorageError if nothing can be written to `wanted`, which need not exist yet; creates nothing."""
+    path = Path(wanted).absolute()
+    while not os.path.lexists(path):
+        path = path.parent
+    if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+        why = "permission denied" if path.is_dir() else "is not a directory"
+        raise StorageError(f"run.dir={wanted}: {path}: {why}; name another directory")
 
 
 def holds_run(path: Path) -> bool:

@@ -117,7 +117,9 @@ class EpisodeStatistics:
 class MetricsWriter:
     """Rows of metrics in `metrics.jsonl` and as TensorBoard events; one sub-run per agent where there are several."""
 
-    def __init__(self, directory: Path, agents: list[str], *, tensorboard: bool, resumed_at: tuple[int, dict[str, int]] | None) -> None:
+    def __init__(
+        self, directory: Path, agents: list[str], *, tensorboard: bool, resumed_at: tuple[int, dict[str, int]] | None
+    ) -> None:
         """`resumed_at` is (timestep, env steps by agent): what a killed run wrote after it is cut off, or curves would double."""
         path = directory / "metrics.jsonl"
         if resumed_at is not None and path.exists():

@@ -278,7 +278,7 @@ def test_tensorboard_shows_every_step_once(here):
     for tag in ("rollout/episodes", "rollout/episode_return_mean", "loss/policy", "time/env_steps_per_second"):
         steps = [event.step for event in events.Scalars(tag)]
         assert steps == [row["env_steps"] for row in rows(here / "run") if tag in row or tag.startswith("time/")]
-        assert len(steps) == len(set(steps)) >= 5
+        assert len(steps) == len(set(steps)) >= (3 if tag.startswith("loss") else 5)  # losses where an update was
 
 
 # -- resume=auto ---------------------------------------------------------------------------------------------------------
@@ -361,7 +361,12 @@ def test_longer_keeps_the_horizon_and_says_so(trained, here):
     shutil.copytree(trained, "run")
     result = call("train", "resume=run", "total_env_steps=1000")
     assert result.status == 0
-    assert result.text.count("schedules keep their horizon of 200 timesteps (schedule.horizon): this is not equal") == 1
+    assert (
+        result.text.count(
+            "schedules keep their horizon of 200 timesteps (schedule.horizon): where there are any, this is not equal"
+        )
+        == 1
+    )
     path = latest(here / "run")
     assert path.name == "250"
     assert read_part(path, "trainer", verify(path))["horizon"] == 200

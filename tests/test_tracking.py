@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_has_no_double_curve(tmp_path):
         events.flush()
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"wall_time": 1.0, "timest')
-    write(tmp_path, [40, 50, 60], value=lambda t: -float(t), resumed_at=(30, 120))
+    write(tmp_path, [40, 50, 60], value=lambda t: -float(t), resumed_at=(30, {"ppo": 120}))
     expected = [(10, 10.0), (20, 20.0), (30, 30.0), (40, -40.0), (50, -50.0), (60, -60.0)]
     assert [(row["timestep"], row["loss"]) for row in rows(tmp_path)] == expected
     assert curve(tmp_path) == [(4 * t, loss) for t, loss in expected]
@@ -141,8 +141,8 @@ def test_a_run_that_goes_on_has_no_double_curve(tmp_path):
 
 def test_killed_twice(tmp_path):
     write(tmp_path, [10, 20, 30])
-    write(tmp_path, [20, 30, 40], value=lambda t: 100.0 + t, resumed_at=(10, 40))
-    write(tmp_path, [30, 40], value=lambda t: 200.0 + t, resumed_at=(20, 80))
+    write(tmp_path, [20, 30, 40], value=lambda t: 100.0 + t, resumed_at=(10, {"ppo": 40}))
+    write(tmp_path, [30, 40], value=lambda t: 200.0 + t, resumed_at=(20, {"ppo": 80}))
     expected = [(10, 10.0), (20, 120.0), (30, 230.0), (40, 240.0)]
     assert [(row["timestep"], row["loss"]) for row in rows(tmp_path)] == expected
     assert curve(tmp_path) == [(4 * t, loss) for t, loss in expected]

@@ -8,7 +8,7 @@ import numpy as np
 
 from rltrain import checkpoints
 from rltrain.backends.base import Backend
-from rltrain.errors import CheckpointError, NonFiniteError
+from rltrain.errors import CheckpointError, NonFiniteError, StorageError
 from rltrain.structures import Array, Progress, Transition, UpdateSchedule
 from rltrain.tracking import EpisodeStatistics
 
@@ -193,10 +193,16 @@ class Agent:
         self._actor = self.algorithm.reset_actor(self._actor, everywhere)
 
     def save(self, path: str | Path) -> None:
-        """Write the agent to directory `path`, in the form of a checkpoint."""
+        """Write the agent to directory `path`, in the form of a checkpoint.
+
+        Raises StorageError if something else is there; a checkpoint is replaced.
+        """
+        path = Path(path)
+        if path.exists() and not (path / checkpoints.MANIFEST).exists() and (not path.is_dir() or any(path.iterdir())):
+            raise StorageError(f"{path}: is there and is not a checkpoint; name another directory")
         parts = {f"agents/{self.name}/{part}": tree for part, tree in self.snapshot().items()}
         manifest = {"backend": self.backend.name, "agents": {self.name: type(self.algorithm).__name__}}
-        checkpoints.write(Path(path), parts, manifest, {})
+        checkpoints.write(path, parts, manifest, {})
 
     def load(self, path: str | Path) -> None:
         """Read the agent of this name from a checkpoint's directory, a run's or one that `save` wrote.
@@ -204,7 +210,9 @@ class Agent:
         Raises CheckpointError if it is corrupt, or of another agent.
         """
         manifest = checkpoints.verify(Path(path))
-        parts = {part: checkpoints.read_part(Path(path), f"agents/{self.name}/{part}", manifest) for part in ("policy", "training")}
+        parts = {
+            part: checkpoints.read_part(Path(path), f"agents/{self.name}/{part}", manifest) for part in ("policy", "training")
+        }
         try:
             self.restore(parts)
         except (KeyError, ValueError, RuntimeError, TypeError) as error:

@@ -17,7 +17,7 @@ from rltrain.commands.plans import take
 from rltrain.commands.train import load_policies
 from rltrain.errors import CheckpointError, ConfigError
 from rltrain.evaluation import summarize
-from rltrain.runs import EXIT_STATUS, Run, holds_run, make_run_directory
+from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED
 from rltrain.tracking import print_out, silence
 
@@ -39,6 +39,7 @@ LABELS = {
     "median": "median", "iqm": "interquartile mean", "min": "min", "max": "max",
     "length_mean": "mean length", "success_rate": "success rate",
 }  # fmt: skip
+RESULTS = "outputs/evaluations"
 OPTIONS = ("checkpoint", "episodes", "seed", "json", "render", "fail_under")
 TAKEN = re.compile(r"(\+\+?)?(env|backend|env\..+|backend\..+|trainer\.stochastic_evaluation|run\.dir)")
 
@@ -78,8 +79,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     trainer = assemble.make_trainer(config, training=False, run=Run(), **render)
     try:
         load_policies(trainer.agents, path)
-        assert config.seed is not None
-        directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root="outputs/evaluations")
+        check_writable(wanted or RESULTS)
         trainer.evaluation_env = trainer.env
         with trainer.run.signals():
             results = trainer.eval(options.episodes)
@@ -89,6 +89,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     finally:
         trainer.close()
     figures = {"agents": {name: summarize(result) for name, result in results.items()}}
+    assert config.seed is not None
+    directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root=RESULTS)
     _write(figures, results, config, options, path, manifest, directory, env_info)
     low = [
         name for name, agent in figures["agents"].items() if options.fail_under is not None and agent["mean"] < options.fail_under

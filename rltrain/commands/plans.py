@@ -47,10 +47,9 @@ def make_plan(overrides: Sequence[str]) -> Plan:
 def load_plugins(overrides: Sequence[str]) -> list[str]:
     """Import the packages that `plugins=` names; return the overrides with that one as Hydra wants it."""
     rest, special = take(overrides, "plugins")
-    if "plugins" not in special:
-        return rest
-    configuration.load_plugins(special["plugins"])
-    return [*rest, f"plugins=[{special['plugins'].strip('[]')}]"]
+    plugins = special.get("plugins", "").strip("[]")
+    configuration.load_plugins(plugins)
+    return [*rest, f"plugins=[{plugins}]"] if plugins else rest
 
 
 def finish_plan(cfg: Any) -> Plan:

@@ -106,8 +106,11 @@ def _looks_like_id(value: str) -> bool:
     return all(name not in options("env") and re.search(r"-v\d+$|[:/]", name) for name in names)
 
 
-def is_known_key(key: str) -> bool:
-    """Tell whether some configuration has this dotted key."""
+def is_known_key(key: str, cfg: Any = None) -> bool:
+    """Tell whether a configuration can have this dotted key; a choice of one's own in `cfg` is taken at its word."""
+    section = key.split(".")[0]
+    if section in ("env", "trainer") and cfg is not None and not str(cfg[section].get("_target_")).startswith("rltrain."):
+        return True  # `check` asks its dataclass
     node: Any = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": defaults(GymnasiumConfig)}
     parts = key.split(".")
     if parts[0] == "agents" and len(parts) > 2:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rltrain.config.compose import compose, translate, translating_errors
+from rltrain.config.compose import compose, is_known_key, translate, translating_errors, unknown_key
 from rltrain.config.schema import GROUPS
 from rltrain.errors import CheckpointError, ConfigError, masked
 
@@ -97,6 +97,8 @@ def apply_overrides(cfg: Any, overrides: Sequence[str], *, allowed_groups: Seque
             node = compose([override])[key]
             if node.get("_target_") is None or node.get("_target_") != (cfg.get(key) or {}).get("_target_"):
                 set_value(cfg, key, node)  # else it is chosen already, with the settings that it has
-        else:  # a key that isn't there is refused by `check`, which knows the dataclass of every choice
+        elif not is_known_key(key, cfg) and not key.startswith("env.kwargs."):
+            raise ConfigError(key, parsed.value(), unknown_key(key))
+        else:
             set_value(cfg, key, parsed.value())
     return cfg

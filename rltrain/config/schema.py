@@ -27,7 +27,9 @@ GROUPS = ("trainer", "backend", "env", "agents", "agents_scope", "experiment")
 class ScopeConfig:
     """How many copies each agent owns, in the order of agents."""
 
-    sizes: list[int] | None = option(None, "copies per agent; null: as equal as possible, the remainder to the last", low=1, fixed=True)
+    sizes: list[int] | None = option(
+        None, "copies per agent; null: as equal as possible, the remainder to the last", low=1, fixed=True
+    )
 
 
 @dataclass

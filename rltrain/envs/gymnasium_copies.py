@@ -41,7 +41,9 @@ def find_spec(env_id: str) -> Any:
             importlib.import_module(module)
         except Exception as error:  # whatever the module's own code raises
             reason = f"{type(error).__name__}: {error}"
-            raise ConfigError("env.id", env_id, f"{module!r} can't be imported ({reason}); is it on PYTHONPATH?") from error
+            raise ConfigError(
+                "env.id", env_id, f"module {module!r} can't be imported ({reason}); is it on PYTHONPATH?"
+            ) from error
     elif name.startswith("ALE/"):
         with suppress(ImportError):
             import ale_py

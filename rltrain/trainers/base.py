@@ -225,7 +225,7 @@ class Trainer:
             resumed_at=(self.timestep - self._pending, env_steps) if self._resumed else None,
         )
         if self.observations is None:
-            if self.timestep == 0:
+            if self.timestep == 0 and self._env_steps():
                 self._for_each_agent("start_over")
             self.observations = self.env.reset()
             self.states = self.env.state()
@@ -452,11 +452,11 @@ class Trainer:
         count, copies = len(self.agents), self.env.num_envs
         if not count:
             raise ConfigError("agents", [], "name at least one agent")
+        if copies < count:
+            raise ConfigError("env.num_envs", copies, f"{count} agents need a copy each; give at least {count}")
         names = [agent.name for agent in self.agents]
         if len(set(names)) < count:
             raise ConfigError("agents", names, "each agent needs a name of its own")
-        if copies < count:
-            raise ConfigError("env.num_envs", copies, f"{count} agents need a copy each; give at least {count}")
         sizes = self.agents_scope or even_scopes(copies, count)
         check_scopes(sizes, count, copies)
         starts = np.cumsum([0, *sizes]).tolist()

@@ -586,4 +586,3 @@ def test_reads_discrete_observations_and_matrices():
             if algorithm.memory.position == 2:
                 metrics = update(algorithm)
         assert metrics["loss/value"] > 0
-
