@@ -57,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # an agent's, or our own
         import traceback
 
-        first = (str(error).splitlines() or [""])[0]
-        _write(f"error: {type(error).__name__}: {first}\n" + "".join(traceback.format_exception(error)).rstrip())
+        first = "".join(f"{note}: " for note in getattr(error, "__notes__", [])[:1]) + type(error).__name__
+        first += f": {(str(error).splitlines() or [''])[0]}"
+        _write(f"error: {first}\n" + "".join(traceback.format_exception(error)).rstrip())
         return 1
 
 

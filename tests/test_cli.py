@@ -518,7 +518,7 @@ def test_a_worker_that_dies_or_hangs_ends_the_run(what, here, zygote):
     assert result.status == 1
     sentence = {"kill": "ended", "hang": "no answer in 1 s (env.timeout)"}[what]
     (line,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: env.id=armed_envs:Armed-v0: copy 0")
+    assert re.match(r"error: env.id=armed_envs:Armed-v0: copy [01]", line)  # both of them do
     assert ": step at step 399: " in line
     assert sentence in line
     assert verify(newest(here).pointer("latest"))["timestep"] == 399

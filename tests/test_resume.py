@@ -214,6 +214,19 @@ def test_exit_status_of_a_process(name, here, zygote):
     assert manifest["timestep"] == summary(here / "run")["timestep"] > 0
 
 
+def test_an_ignored_signal_stays_ignored(here, zygote):
+    """nohup ignores HUP; a run under it goes on when the terminal is closed."""
+    nohup = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    process = zygote.start("train", *SMALL, "trainer.timesteps=10000000", "run.dir=run", before=nohup)
+    metrics = here / "run/metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.stat().st_size, 30, lambda: process.err.read_text())
+    process.send(signal.SIGHUP)
+    size = metrics.stat().st_size
+    wait_until(lambda: metrics.stat().st_size > size + 5000, 30, lambda: process.err.read_text())
+    process.send(signal.SIGTERM)
+    assert process.wait(10).status == 143
+
+
 def test_a_second_interrupt_quits_at_once(here, zygote):
     """The environment hangs in a step, so the first interrupt is not seen."""
     hanging = ("env=sample_envs:Faulty-v0", "env.kwargs.what=hang", "env.kwargs.when=45")
@@ -384,6 +397,34 @@ def test_a_resume_refuses_another_group(override, trained, here):
     before = (here / "run/config.yaml").read_bytes()
     assert_one_error(call("train", "resume=run", override), 2, "can't be changed here; groups that can: trainer, backend")
     assert (here / "run/config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("env.num_envs=8", "env.num_envs=8: the run was started with 4, which a resume can't change"),
+        ("env.id=Acrobot-v1", "env.id=Acrobot-v1: the run was started with CartPole-v1"),
+        ("seed=2", "seed=2: the run was started with 1"),
+        ("agents.ppo.rollout_length=16", "agents.ppo.rollout_length=16: the run was started with 32"),
+        ("agents.ppo.network.policy_sizes=[9]", "agents.ppo.network.policy_sizes=[9]: the run was started with [8]"),
+        ("agents_scope=[4]", "agents_scope.sizes=[4]: the run was started with "),
+        ("trainer.timesteps=100", "trainer.timesteps=100: the run is at timestep 200 already"),
+        ("total_env_steps=400", "=100: the run is at timestep 200 already"),
+        ("run.dir=elsewhere", "run.dir=elsewhere: resume is given too"),
+    ],
+)
+def test_a_resume_that_can_not_fit_changes_nothing(override, sentence, trained, here):
+    shutil.copytree(trained, "run")
+    before = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file() and path.suffix != ".log"}
+    assert_one_error(call("train", "resume=run", override), 2, sentence)
+    after = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file() and path.suffix != ".log"}
+    after.pop(here / "run/.lock", None)
+    before.pop(here / "run/.lock", None)
+    assert after == before
+
+
+def test_a_checkpoint_is_not_a_run(trained, here):
+    assert_one_error(call("train", f"resume={trained}/checkpoints/200"), 2, "is a checkpoint; name its run")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ class BackendConfig:
     """Where the numbers are computed."""
 
     name: str = option("torch", "the backend: it picks the twin of every agent", choices=["torch"])
-    device: str = option("auto", "auto (CPU), cpu or cuda:N")
+    device: str = option("auto", "auto (a GPU if there is one, else the CPU), cpu or cuda:N")
     threads: int = option(1, "intra-op threads; small networks are quickest with one", low=1, high=1024)
 
 
@@ -29,9 +29,6 @@ class Backend(Protocol):
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Return a NumPy array; shares memory where it can."""
-
-    def concatenate(self, arrays: list[Array]) -> Array:
-        """Join arrays along the first axis."""
 
     def versions(self) -> dict[str, str]:
         """Return the versions and the device that the numbers depend on."""

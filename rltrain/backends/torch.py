@@ -30,10 +30,6 @@ class TorchBackend:
         """Return a NumPy array; shares memory on the CPU."""
         return array.numpy() if self._on_cpu else array.cpu().numpy()
 
-    def concatenate(self, arrays: list[torch.Tensor]) -> torch.Tensor:
-        """Join tensors along the first axis."""
-        return torch.cat(arrays)
-
     def versions(self) -> dict[str, str]:
         """Return torch's version and the device."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"

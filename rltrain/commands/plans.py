@@ -103,6 +103,8 @@ def plan_auto(cfg: Any) -> Plan:
     if cfg.run.dir is None:
         raise ConfigError("resume", "auto", "needs run.dir: the directory to go on in, or to start in")
     run = follow_links(Path(cfg.run.dir))
+    if holds_run(run) and not (run / "config.yaml").exists():
+        raise CheckpointError(f"{run}: has checkpoints, but its config.yaml is missing; a checkpoint holds a copy of it")
     if not (run / "config.yaml").exists():
         config = configuration.check(cfg)
         if config.seed is None:

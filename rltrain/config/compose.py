@@ -22,10 +22,21 @@ def compose(overrides: Sequence[str]) -> Any:
     from hydra.core.global_hydra import GlobalHydra
 
     overrides = translate(overrides)
+    _refuse_sweeps(overrides)
     store_schemas()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_directory()), version_base="1.3", job_name="rltrain"):
         return translating_errors(lambda: hydra_compose("config", overrides=[*search_path(), *overrides]), overrides)
+
+
+def _refuse_sweeps(overrides: Sequence[str]) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    for parsed in translating_errors(lambda: parser.parse_overrides(list(overrides)), overrides):
+        if parsed.is_sweep_override():
+            key, _, value = str(parsed.input_line).partition("=")
+            raise ConfigError(key, value, "several values are a sweep: add -m, or give one")
 
 
 def store_schemas() -> None:
@@ -60,6 +71,9 @@ def translate(overrides: Sequence[str]) -> list[str]:
     given = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
     for override in overrides:
         key, has_value, value = override.partition("=")
+        if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value).is_integer():
+            value = str(int(float(value)))  # 1e6 is how people write a million steps
+            override = f"{key}={value}"
         if not has_value and not key.startswith("~"):
             raise ConfigError(key, "", "an override is written key=value")
         if not re.match(r"[+~]*[A-Za-z_]", key):

@@ -37,11 +37,6 @@ class RolloutMemory:
         self._successors: list[tuple[np.ndarray, np.ndarray]] = []  # rows, observations
         self._any_invalid = False
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes that the arrays take; 0 before the first row."""
-        return sum(array.nbytes for array in self._arrays.values())
-
     def record(self, transition: Transition) -> None:
         """Write one row per copy.
 

@@ -15,7 +15,7 @@ import numpy as np
 from rltrain.agents.base import Agent
 from rltrain.checks import build
 from rltrain.envs.base import EnvWrapper
-from rltrain.errors import CheckpointError, ConfigError
+from rltrain.errors import CheckpointError, ConfigError, RltrainError
 from rltrain.evaluation import EpisodeCounter, episode_quota
 from rltrain.runs import Run
 from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, RESUMED_ENVIRONMENTS, seed32, seed64
@@ -189,16 +189,20 @@ class Trainer:
 
     def _for_each_agent(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         """Call `method` on every agent, arrays cut to its scope: who is called, and when."""
-        if len(self.agents) == 1:
-            return [getattr(self.agents[0], method)(*args, **kwargs)]
-        copies = self._slices[-1].stop
-        return [
-            getattr(agent, method)(
-                *(cut(value, scope, copies) for value in args),
-                **{key: cut(value, scope, copies) for key, value in kwargs.items()},
-            )
-            for agent, scope in zip(self.agents, self._slices, strict=True)
-        ]
+        answers: list[Any] = []
+        try:
+            if len(self.agents) == 1:
+                return [getattr(self.agents[0], method)(*args, **kwargs)]
+            copies = self._slices[-1].stop
+            for agent, scope in zip(self.agents, self._slices, strict=True):
+                arguments = (cut(value, scope, copies) for value in args)
+                answers.append(getattr(agent, method)(*arguments, **{k: cut(v, scope, copies) for k, v in kwargs.items()}))
+        except RltrainError:
+            raise
+        except Exception as error:
+            error.add_note(f"agents.{self.agents[len(answers)].name}: {method}, timestep {self.timestep}")
+            raise
+        return answers
 
     def _stage(self, learn: bool) -> tuple[EnvWrapper, Any, Any]:
         if learn:

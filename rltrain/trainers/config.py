@@ -15,7 +15,7 @@ class TrainerConfig:
     headless: bool = option(True, "don't render")
     render_interval: int = option(1, "timesteps between renderings, when not headless", low=1)
     disable_progressbar: bool | None = option(None, "true: no bar; null: a bar on a terminal, plain lines elsewhere")
-    close_environment_at_exit: bool = option(True, "close the environments when training ends")
+    close_environment_at_exit: bool = option(True, "close the environments when the program ends")
     environment_info: str = option("episode", "key of `infos` whose numbers are added to the metrics, if it is there")
     stochastic_evaluation: bool = option(False, "evaluate the policy as it explores, not its likeliest actions")
 

@@ -167,9 +167,3 @@ def test_interruption_before_the_first_row_is_nothing():
     for t in range(LENGTH):
         stored.record(transition(t))
     assert equal(stored.read(), memory(LENGTH).read())
-
-
-def test_num_bytes_counts_the_arrays():
-    assert memory().num_bytes == 0
-    # per row and copy: observation 8, reward 4, three flags 3, action 8, log-probability 4 = 27 bytes; x 5 x 2
-    assert memory(1).num_bytes == 270
