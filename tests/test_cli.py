@@ -424,7 +424,8 @@ def test_an_agent_that_raises(here, monkeypatch):
 
     monkeypatch.setattr(PPO, "update", update)
     result = train(LENGTH, "checkpoints.interval=20", "run.dir=run", status=1)
-    assert "error: ZeroDivisionError: my agent is broken" in result.err.splitlines()
+    first = r"error: agents.ppo: post_interaction, timestep \d+: ZeroDivisionError: my agent is broken"
+    assert any(re.fullmatch(first, line) for line in result.err.splitlines())
     assert 'raise ZeroDivisionError("my agent is broken")' in result.err
     assert 'raise ZeroDivisionError("my agent is broken")' in (here / "run/error.log").read_text()
     assert summary(here / "run")["exit_reason"] == "failed: ZeroDivisionError: my agent is broken"
