@@ -1,5 +1,6 @@
 """Episode statistics by hand; metrics in files that stay right when a run is killed and goes on."""
 
+import importlib
 import json
 
 import numpy as np
@@ -141,7 +142,8 @@ def test_a_run_that_goes_on_has_no_double_curve(tmp_path):
 
 def test_killed_twice(tmp_path, monkeypatch):
     # TensorBoard reads files in the order of their names, which end in a counter per process: 10 would come before 9
-    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer._global_uid", 0)
+    writers = importlib.import_module("tensorboard.summary.writer.event_file_writer")
+    monkeypatch.setattr(writers, "_global_uid", writers.AtomicCounter(0))
     write(tmp_path, [10, 20, 30])
     write(tmp_path, [20, 30, 40], value=lambda t: 100.0 + t, resumed_at=(10, {"ppo": 40}))
     write(tmp_path, [30, 40], value=lambda t: 200.0 + t, resumed_at=(20, {"ppo": 80}))
