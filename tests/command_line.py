@@ -195,6 +195,7 @@ class Zygote:
                     process.send(signal.SIGKILL)
         self._server.stdin.close()
         self._server.wait(10)
+        self._server.stdout.close()
 
 
 def wait_until(condition: Any, seconds: float, message: Any = lambda: "it did not happen") -> None:

@@ -181,6 +181,23 @@ def test_stopped_in_an_evaluation(when, uninterrupted, here, monkeypatch):
     assert_same(here / "copy", uninterrupted("cartpole"))
 
 
+def test_stopped_in_the_same_evaluation_again(uninterrupted, here, monkeypatch):
+    """Nothing happened in between, so the checkpoint is not written again: no moment without one that verifies."""
+
+    def record(self, step, real=EpisodeCounter.record):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpisodeCounter, "record", record)
+        train(LENGTH, *EVALUATED, "run.dir=run", status=143)
+        before = latest(here / "run").stat().st_ino
+        assert call("train", "resume=run").status == 143
+    assert latest(here / "run").stat().st_ino == before
+    assert call("train", "resume=run").status == 0
+    assert_same(here / "run", uninterrupted("cartpole"))
+
+
 def test_a_signal_in_the_last_timestep(at, here, uninterrupted):
     at(149, send("SIGTERM"))
     train(LENGTH, *EVALUATED, "run.dir=run", status=143)

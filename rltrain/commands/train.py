@@ -18,6 +18,8 @@ from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, Rlt
 from rltrain.runs import EXIT_STATUS, Run, holds_run, link_latest, locked, make_run_directory
 from rltrain.trainers.base import Trainer
 
+ERROR_LOG = "error.log"
+
 
 def train(overrides: Sequence[str]) -> int:
     """Train, and return the exit status."""
@@ -59,6 +61,42 @@ def execute(plan: Plan) -> tuple[int, float | None]:
 
 
 def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, Any] | None) -> tuple[int, float | None]:
+    run = _open_run(plan, trainer, directory, parts)
+    started = time.time()
+    with ExitStack() as stack:
+        stack.enter_context(run.signals())  # until all is written: a signal during the summary must not lose it
+        stack.callback(run.close)
+        _announce(plan, trainer, directory)
+        reason, failure = "finished", None
+        try:
+            trainer.train()
+        except (KeyboardInterrupt, SystemExit):
+            reason = "interrupted"
+            raise
+        except BaseException as error:
+            reason, failure = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", error
+            if isinstance(error, EnvironmentFailure):
+                with suppress(Exception):
+                    trainer.save_once(with_environment=False)
+            raise
+        finally:
+            if run.stop_signal is not None and reason == "finished":
+                reason = f"stopped by {run.stop_signal.name}"
+            if failure is not None:
+                with suppress(OSError):
+                    (directory / ERROR_LOG).write_text("".join(traceback.format_exception(failure)), encoding="utf-8")
+            summary = summarize(trainer, reason, run.manifest["versions"], started)
+            with nullcontext() if failure is None and reason != "interrupted" else suppress(RltrainError):
+                run.write_summary(summary)
+        print_summary(trainer, summary, directory)
+    if run.stop_signal is not None:
+        run.pass_signal_on()
+        return EXIT_STATUS[run.stop_signal], None
+    return 0, objective(trainer, summary)
+
+
+def _open_run(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, Any] | None) -> Run:
+    """Restore the trainer where there is something to restore, then make the directory this run's."""
     config = plan.config
     configuration.set_value(plan.cfg, "run.dir", str(directory))
     text = configuration.to_yaml(plan.cfg)
@@ -74,47 +112,19 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
         run.open_log()
         if parts is not None:  # before anything is replaced: where it doesn't fit, the run stays as it is
             _restore(trainer, parts, config)
-        with suppress(FileNotFoundError):
-            (directory / "summary.json").unlink()
+            if not plan.skipped:  # `latest` is there: written again, it would be gone for the moment between two renames
+                trainer._saved_at = trainer.timestep
+        elif plan.directory is not None:
+            trainer._resumed = True  # what a run that left no checkpoint wrote is cut off
+        for name in ("summary.json", ERROR_LOG):
+            (directory / name).unlink(missing_ok=True)
         checkpoints.replace_text(directory / "config.yaml", text)
+        if run.store is not None:
+            run.store.clear_temporaries()
     except OSError as error:
         raise checkpoints.storage_error(f"run.dir={directory}", error) from None
     link_latest(directory)
-    started = time.time()
-    with ExitStack() as stack:
-        stack.callback(run.close)
-        _announce(plan, trainer, directory)
-        if run.store is not None:
-            run.store.clear_temporaries()
-        if parts is None and plan.directory is not None:
-            trainer.timestep = 0
-            trainer._resumed = True  # what a run that left no checkpoint wrote is cut off
-        reason, failure = "finished", None
-        try:
-            trainer.train()
-        except (KeyboardInterrupt, SystemExit):
-            reason = "interrupted"
-            raise
-        except BaseException as error:
-            reason, failure = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", error
-            if isinstance(error, EnvironmentFailure):
-                with suppress(Exception):
-                    trainer.save_once(with_environment=False)
-            raise
-        finally:
-            if run.stop_signal is not None and failure is None and reason == "finished":
-                reason = f"stopped by {run.stop_signal.name}"
-            if failure is not None:
-                with suppress(OSError):
-                    (directory / "error.log").write_text("".join(traceback.format_exception(failure)), encoding="utf-8")
-            summary = summarize(trainer, reason, versions, started)
-            with nullcontext() if failure is None and reason != "interrupted" else suppress(RltrainError):
-                run.write_summary(summary)
-    print_summary(trainer, summary, directory)
-    if run.stop_signal is not None:
-        run.pass_signal_on()
-        return EXIT_STATUS[run.stop_signal], None
-    return 0, objective(trainer, summary)
+    return run
 
 
 def _restore(trainer: Trainer, parts: dict[str, Any], config: Config) -> None:

@@ -127,7 +127,9 @@ class GymnasiumEnv(EnvWrapper):
         if self.vectorization == "native":  # which may write its next answer into the same arrays
             observations, terminated, truncated = np.array(observations), np.array(terminated), np.array(truncated)
         rewards = np.array(rewards, np.float32)
-        if not (math.isfinite(rewards.sum()) and (self._never_nan or math.isfinite(observations.sum()))):
+        with np.errstate(over="ignore", invalid="ignore"):  # a sum that overflows is looked at more closely
+            finite = math.isfinite(rewards.sum()) and (self._never_nan or math.isfinite(observations.sum()))
+        if not finite:
             observations, rewards, terminated, truncated = self._on_nonfinite(observations, rewards, terminated, truncated)
         self._observations, self._done = observations, terminated | truncated
         self._timestep += 1

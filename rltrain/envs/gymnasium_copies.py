@@ -74,7 +74,8 @@ def make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None) -> 
         raise ConfigError("env.id", env_id, f"its package is not installed; {remedy}") from None
     except TypeError as error:
         if kwargs:
-            raise ConfigError("env.kwargs", kwargs, f"{env_id} does not take them: {error}") from None
+            reason = str(error).split(" was raised from the environment creator")[0]  # what follows repeats them, secrets too
+            raise ConfigError("env.kwargs", kwargs, f"{env_id} does not take them: {reason}") from None
         raise
 
 

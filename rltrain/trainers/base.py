@@ -118,7 +118,8 @@ class Trainer:
             raise ConfigError("trainer.timesteps", None, "say how long to train, a whole number >= 1")
         if self.timestep >= self.timesteps and not self._pending:
             self._say_once(f"already at timestep {self.timestep:,} of {self.timesteps:,}: give more timesteps to train on")
-        self.run.stop_signal = None
+        if self.run.directory is None:
+            self.run.stop_signal = None  # of an earlier call; a run with a directory may have been told to stop already
         if self.env.num_agents > 1:
             self.multi_agent_train()
         else:
