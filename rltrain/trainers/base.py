@@ -106,8 +106,7 @@ class Trainer:
         """Name the trainer, its environments, agents and scopes."""
         lines = [f"{type(self).__name__}: {self.env.num_envs} x {self.env.name}, {self.timesteps:,} timesteps"]
         for agent, scope in zip(self.agents, self._slices, strict=True):
-            name = type(getattr(agent, "algorithm", agent)).__name__
-            lines.append(f"  {getattr(agent, 'name', 'agent')}: {name}, copies {scope.start} to {scope.stop - 1}")
+            lines.append(f"  {agent.name}: {type(agent.algorithm).__name__}, copies {scope.start} to {scope.stop - 1}")
         return "\n".join(lines)
 
     # -- training ------------------------------------------------------------------------------------------------------
@@ -300,7 +299,7 @@ class Trainer:
         }
 
     def _env_steps(self) -> int:
-        return sum(agent.statistics.env_steps for agent in self.agents if hasattr(agent, "statistics"))
+        return sum(agent.statistics.env_steps for agent in self.agents)
 
     def close(self) -> None:
         """Close the environments."""
@@ -468,9 +467,9 @@ class Trainer:
         self.agents_scope = list(sizes)
         self._slices = [slice(start, stop) for start, stop in itertools.pairwise(starts)]
         for agent, size in zip(self.agents, sizes, strict=True):
-            wanted = getattr(agent, "num_envs", size)
-            if wanted != size:
-                raise ConfigError("agents_scope", sizes, f"{agent.name} was made for {wanted} copies; its scope has {size}")
+            if agent.num_envs != size:
+                made_for = f"{agent.name} was made for {agent.num_envs} copies"
+                raise ConfigError("agents_scope", sizes, f"{made_for}; its scope has {size}")
 
     def _read_cfg(self, cfg: TrainerConfig | Mapping[str, Any] | None) -> Cfg:
         known = {f.name for f in fields(TrainerConfig)}
