@@ -62,7 +62,7 @@ def make_agents(config: Config, env: EnvWrapper, backend: Any) -> list[Agent]:
     agents = []
     for index, ((name, checked), copies) in enumerate(zip(config.agents.items(), configuration.scopes(config), strict=True)):
         algorithm = follow(checked.target, config.plugins)(
-            env.observation_space, env.action_space, num_envs=copies, cfg=checked.cfg,
+            env.observation_space, env.action_space, state_space=env.state_space, num_envs=copies, cfg=checked.cfg,
             seed=config.seed, index=index, backend=backend, key=f"agents.{name}",
         )  # fmt: skip
         agents.append(Agent(algorithm, name=name))

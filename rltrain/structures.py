@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 Array = Any  # numpy.ndarray, torch.Tensor or jax.Array
+Arrays = Any  # an array, or a flat dict of arrays by path where a space is composite (`rltrain.spaces`)
 
 
 class Step(NamedTuple):
     """What an environment answers to one step of all its copies."""
 
-    next_observations: Array  # (N, *O), the TRUE successors, read before any reset
-    next_states: Array | None  # (N, *S) or None
+    next_observations: Arrays  # (N, *O), the TRUE successors, read before any reset
+    next_states: Arrays  # (N, *S) or None
     rewards: Array  # (N,) float32
     terminated: Array  # (N,) bool
     truncated: Array  # (N,) bool
@@ -25,11 +26,11 @@ class Step(NamedTuple):
 class Transition(NamedTuple):
     """One step with what led to it; `outputs` is what `act` wants back at `record`."""
 
-    observations: Array  # (N, *O)
-    states: Array | None  # (N, *S) or None
+    observations: Arrays  # (N, *O)
+    states: Arrays  # (N, *S) or None
     actions: Array  # (N, *A), as the environment got them
-    next_observations: Array  # (N, *O)
-    next_states: Array | None
+    next_observations: Arrays  # (N, *O)
+    next_states: Arrays
     rewards: Array  # (N,)
     terminated: Array  # (N,)
     truncated: Array  # (N,)

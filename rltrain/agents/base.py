@@ -9,7 +9,8 @@ import numpy as np
 from rltrain import checkpoints
 from rltrain.backends.base import Backend
 from rltrain.errors import CheckpointError, NonFiniteError, StorageError
-from rltrain.structures import Array, Progress, Transition, UpdateSchedule
+from rltrain.spaces import map_arrays
+from rltrain.structures import Array, Arrays, Progress, Transition, UpdateSchedule
 from rltrain.tracking import EpisodeStatistics
 
 Actor = Any
@@ -30,7 +31,14 @@ class Algorithm(Protocol):
         """Return what acting carries for `num_envs` copies: recurrent carry, noise, its own random stream."""
 
     def act(
-        self, actor: Actor, observations: Array, states: Array | None = None, *, explore: bool, progress: Progress
+        self,
+        actor: Actor,
+        observations: Arrays,
+        states: Arrays = None,
+        action_masks: Array | None = None,
+        *,
+        explore: bool,
+        progress: Progress,
     ) -> tuple[Actor, Array, dict[str, Array]]:
         """Return the next actor, actions (N, *A) and what `record` wants back. Changes nothing learned."""
 
@@ -49,7 +57,7 @@ class Algorithm(Protocol):
     def update(self, progress: Progress) -> dict[str, float]:
         """Learn from what was recorded; return metrics by tag."""
 
-    def interrupt(self, next_observations: Array) -> None:
+    def interrupt(self, next_observations: Arrays, next_states: Arrays = None) -> None:
         """Take the last row recorded of every copy as truncated there, unless its episode ended anyway."""
 
     def discard(self) -> None:
@@ -90,20 +98,26 @@ class Agent:
 
     def act(
         self,
-        observations: Array,
-        states: Array | None = None,
+        observations: Arrays,
+        states: Arrays = None,
+        action_masks: Array | None = None,
         *,
         timestep: int,
         timesteps: int,
         explore: bool = True,
         evaluation: bool = False,
     ) -> np.ndarray:
-        """Return actions (N, *A) for observations (N, *O); with `evaluation`, by the actor of `begin_evaluation`."""
+        """Return actions (N, *A) for observations (N, *O); with `evaluation`, by the actor of `begin_evaluation`.
+
+        Where the environment has them, `states` (N, *S) are what only a critic sees, `action_masks` (N, M) which choices are
+        allowed.
+        """
         actor = self._evaluation_actor if evaluation else self._actor
         actor, actions, outputs = self.algorithm.act(
             actor,
-            self.backend.asarray(observations),
-            None if states is None else self.backend.asarray(states),
+            map_arrays(self.backend.asarray, observations),
+            None if states is None else map_arrays(self.backend.asarray, states),
+            None if action_masks is None else self.backend.asarray(action_masks),
             explore=explore,
             progress=Progress(timestep, timesteps),
         )
@@ -117,12 +131,12 @@ class Agent:
     def record_transition(
         self,
         *,
-        observations: Array,
-        states: Array | None,
+        observations: Arrays,
+        states: Arrays,
         actions: Array,
         rewards: Array,
-        next_observations: Array,
-        next_states: Array | None,
+        next_observations: Arrays,
+        next_states: Arrays,
         terminated: Array,
         truncated: Array,
         valid: Array | None = None,
@@ -178,10 +192,10 @@ class Agent:
         """Hand an environment's own numbers of this timestep to the statistics."""
         self.statistics.record_info(info)
 
-    def interrupt(self, next_observations: Array) -> None:
+    def interrupt(self, next_observations: Arrays, next_states: Arrays = None) -> None:
         """Leave the running episodes where they are; `next_observations` (N, *O) would have been acted on next."""
         everywhere = np.ones(self.num_envs, bool)
-        self.algorithm.interrupt(next_observations)
+        self.algorithm.interrupt(next_observations, next_states)
         self.statistics.forget_running(everywhere)
         self._actor = self.algorithm.reset_actor(self._actor, everywhere)
 

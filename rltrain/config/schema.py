@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rltrain.agents.a2c.config import A2CConfig
 from rltrain.agents.ppo.config import PPOConfig
 from rltrain.backends.base import BackendConfig
 from rltrain.checkpoints import CheckpointsConfig
@@ -76,7 +77,10 @@ CHOICES: dict[str, dict[str, Choice]] = {
     "trainer": {"sequential": Choice("rltrain.trainers.SequentialTrainer", TrainerConfig)},
     "backend": {"torch": Choice("rltrain.backends.torch.TorchBackend", BackendConfig)},
     "env": {"gymnasium": Choice("rltrain.envs.gymnasium.GymnasiumEnv", GymnasiumConfig)},
-    "agents": {"ppo": Choice("rltrain.agents.ppo.${backend.name}.PPO", PPOConfig)},
+    "agents": {
+        "a2c": Choice("rltrain.agents.a2c.${backend.name}.A2C", A2CConfig),
+        "ppo": Choice("rltrain.agents.ppo.${backend.name}.PPO", PPOConfig),
+    },
 }
 plugin_options: set[tuple[str, str]] = set()  # (group, name) of choices that no YAML file stands for
 plugin_packages: set[str] = set()

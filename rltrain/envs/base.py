@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rltrain.structures import Array, Step
+from rltrain.structures import Array, Arrays, Step
 
 
 class EnvWrapper(ABC):
     """N copies of one environment. Host simulators hand out NumPy arrays, device simulators their backend's.
+
+    Observations are an array (N, *O), or a flat dict of such by path where the space is composite (`rltrain.spaces`).
 
     A wrapper never resets a copy on its own inside `step`: the successors that `step` returns are the true ones, and
     `reset_done` starts the episodes that follow.
@@ -23,7 +25,7 @@ class EnvWrapper(ABC):
     seeds: list[int] | None = None  # one per copy: the seeds of the first `reset`
 
     @abstractmethod
-    def reset(self, seed: Sequence[int] | None = None) -> Array:
+    def reset(self, seed: Sequence[int] | None = None) -> Arrays:
         """Start an episode in every copy and return the observations (N, *O).
 
         `seed` holds a 32-bit integer per copy. Without one, the first reset uses `seeds`, later ones go on with the streams.
@@ -34,11 +36,15 @@ class EnvWrapper(ABC):
         """Step all copies with actions (N, *A)."""
 
     @abstractmethod
-    def reset_done(self) -> Array:
+    def reset_done(self) -> Arrays:
         """Start the next episode of the copies whose last one just ended; return the observations to act on next (N, *O)."""
 
-    def state(self) -> Array | None:
-        """Return the privileged states (N, *S) that only a critic sees, or None."""
+    def state(self) -> Arrays:
+        """Return the privileged states (N, *S) that belong to the observations to act on next, or None; only a critic sees them."""
+        return None
+
+    def action_masks(self) -> Array | None:
+        """Return which choices are allowed next, (N, M) bool with M the choices side by side, or None: all are."""
         return None
 
     def render(self) -> Any:

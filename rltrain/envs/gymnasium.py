@@ -6,7 +6,6 @@ is: that row did not happen, so its `valid` is False.
 """
 
 import functools
-import math
 import multiprocessing
 import multiprocessing.connection
 import shutil
@@ -18,13 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from rltrain import spaces
 from rltrain.checks import build, option
 from rltrain.envs.base import EnvWrapper
+from rltrain.envs.finite import bad_rows, first_bad, is_finite
 from rltrain.envs.gymnasium_copies import CopyError, dump_stacks, end_processes, find_spec, kind, make_by_id, make_copy, work
+from rltrain.envs.gymnasium_infos import Infos
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, EnvironmentFailure, NonFiniteError, RltrainError
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
-from rltrain.structures import Step
+from rltrain.structures import Arrays, Step
 
 
 @dataclass
@@ -91,9 +93,11 @@ class GymnasiumEnv(EnvWrapper):
             raise failure from error
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
-        self._observations = np.zeros(0)
+        self._leaves = spaces.leaves(self.observation_space)
+        self.state_space = self._find_state_space()
+        self._infos = Infos(f"env.id={self.cfg.id}", self.num_envs, self.state_space, self.action_space)
+        self._observations: Arrays = np.zeros(0)
         self._done = np.zeros(self.num_envs, bool)
-        self._never_nan = self.observation_space.dtype is None or self.observation_space.dtype.kind != "f"
         self._resets_copies = self._probe_reset_mask()
         if self.cfg.on_nonfinite == "reset" and not self._resets_copies:
             raise ConfigError(
@@ -102,7 +106,7 @@ class GymnasiumEnv(EnvWrapper):
 
     # -- the interface ---------------------------------------------------------------------------------------------------
 
-    def reset(self, seed: Sequence[int] | None = None) -> np.ndarray:
+    def reset(self, seed: Sequence[int] | None = None) -> Arrays:
         """Start an episode in every copy."""
         if seed is None and not self._seeded:
             seed = self.seeds
@@ -114,36 +118,49 @@ class GymnasiumEnv(EnvWrapper):
         self._seeded = True
         self._timestep = 0
         self._done[:] = False
-        self._observations = self._call("reset", seed=seeds)[0]
-        if self.vectorization == "native":
-            self._observations = np.array(self._observations)
+        observations, infos = self._call("reset", seed=seeds)
+        self._observations = self._arrange(observations)
+        self._infos.begin(infos)
         self._check_first(self._observations)
         return self._observations
 
     def step(self, actions: np.ndarray) -> Step:
         """Step all copies."""
         valid = None if self._resets_copies or not self._done.any() else ~self._done
+        before = self._infos.states
         observations, rewards, terminated, truncated, infos = self._call("step", actions)
+        observations = self._arrange(observations)
         if self.vectorization == "native":  # which may write its next answer into the same arrays
-            observations, terminated, truncated = np.array(observations), np.array(terminated), np.array(truncated)
-        rewards = np.array(rewards, np.float32)
+            terminated, truncated = np.array(terminated), np.array(truncated)
+        self._infos.step(infos)
+        step = Step(observations, self._infos.states, np.array(rewards, np.float32), terminated, truncated, valid, infos)
         with np.errstate(over="ignore", invalid="ignore"):  # a sum that overflows is looked at more closely
-            finite = math.isfinite(rewards.sum()) and (self._never_nan or math.isfinite(observations.sum()))
+            finite = is_finite(step.rewards) and is_finite(observations) and (before is None or is_finite(step.next_states))
         if not finite:
-            observations, rewards, terminated, truncated = self._on_nonfinite(observations, rewards, terminated, truncated)
-        self._observations, self._done = observations, terminated | truncated
+            step = self._on_nonfinite(step, before)
+            self._infos.states = step.next_states
+        self._observations, self._done = step.next_observations, step.terminated | step.truncated
         self._timestep += 1
-        return Step(observations, None, rewards, terminated, truncated, valid, infos)
+        return step
 
-    def reset_done(self) -> np.ndarray:
+    def reset_done(self) -> Arrays:
         """Start the next episode of the copies whose last one just ended."""
         if self._resets_copies and self._done.any():
-            fresh = self._call("reset", options={"reset_mask": self._done.copy()})[0]
+            fresh, infos = self._call("reset", options={"reset_mask": self._done.copy()})
             # rows of other copies are what the simulator stored last, which a restored snapshot does not touch: keep ours
-            self._observations = np.where(self._done.reshape(-1, *[1] * (fresh.ndim - 1)), fresh, self._observations)
+            self._observations = spaces.choose_rows(self._done, self._arrange(fresh), self._observations)
+            self._infos.begin_some(infos)
             self._done[:] = False
-            self._check_finite(self._observations)
+            self._check_finite()
         return self._observations
+
+    def state(self) -> Arrays:
+        """Return the states that came as `infos["state"]`, where the environment has a `state_space`."""
+        return self._infos.states
+
+    def action_masks(self) -> np.ndarray | None:
+        """Return the masks that came as `infos["action_mask"]`."""
+        return self._infos.allowed(self._arguments["first_copy"])
 
     def render(self) -> Any:
         """Return what the copies draw; with "human", copy 0 draws itself in a window at each step."""
@@ -192,8 +209,14 @@ class GymnasiumEnv(EnvWrapper):
             copies = list(self._call("call", "snapshot_copy", phase="snapshot"))
         if any(copy is None for copy in copies):
             return None
-        observations, done = self._observations.copy(), self._done.copy()
-        return {"copies": copies, "observations": observations, "done": done, "timestep": self._timestep}
+        return {
+            "copies": copies,
+            "observations": spaces.map_arrays(np.copy, self._observations),
+            "states": self._infos.states,
+            "action_masks": self._infos.masks,
+            "done": self._done.copy(),
+            "timestep": self._timestep,
+        }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put all copies back."""
@@ -204,7 +227,8 @@ class GymnasiumEnv(EnvWrapper):
         else:
             self._call("reset")  # clears the flags that the vector environment keeps about ended episodes
             self._call("call", "restore_copy", copies, phase="restore")
-        self._observations = np.array(snapshot["observations"], self.observation_space.dtype)
+        self._observations = spaces.map_arrays(np.array, snapshot["observations"])
+        self._infos.states, self._infos.masks = snapshot["states"], snapshot["action_masks"]
         self._done = np.array(snapshot["done"], bool)
         self._timestep = int(snapshot["timestep"])
         self._seeded = True
@@ -230,6 +254,11 @@ class GymnasiumEnv(EnvWrapper):
             if package in sys.modules:
                 versions[package] = str(getattr(sys.modules[package], "__version__", "unknown"))
         return {"vectorization": self.vectorization, "resets_single_copies": self._resets_copies, "versions": versions}
+
+    def _arrange(self, observations: Any) -> Arrays:
+        """Return observations as an array or a flat dict; a native environment may write its next ones into the same arrays."""
+        arrays = observations if "" in self._leaves else spaces.flatten(self.observation_space, observations)
+        return spaces.map_arrays(np.array, arrays) if self.vectorization == "native" else arrays
 
     # -- making --------------------------------------------------------------------------------------------------------
 
@@ -261,6 +290,11 @@ class GymnasiumEnv(EnvWrapper):
             raise ConfigError("env.vectorization", "native", f"{self.cfg.id} has no vector entry point; use sync or async")
         kwargs = {**self.cfg.kwargs, **({"render_mode": render_mode} if render_mode else {})}
         return gymnasium.make_vec(self.cfg.id, self.num_envs, vectorization_mode="vector_entry_point", **kwargs)
+
+    def _find_state_space(self) -> Any:
+        if self.vectorization == "native":
+            return getattr(self._venv, "single_state_space", None)
+        return self._call("call", "read_state_space", phase="make")[0]
 
     def _probe_reset_mask(self) -> bool:
         """Find out whether `reset_mask` resets the masked copies and no others; without that the mode must be NEXT_STEP."""
@@ -321,39 +355,45 @@ class GymnasiumEnv(EnvWrapper):
                 return EnvironmentFailure(f"{where}: copy {', '.join(dead)}: {phase} {when}: its process ended")
         return EnvironmentFailure(f"{where}: {phase} {when}: {type(error).__name__}: {error}")
 
-    def _check_first(self, observations: Any) -> None:
-        space = self.observation_space
-        expected = (self.num_envs, *(space.shape or ()))
-        if not isinstance(observations, np.ndarray) or observations.shape != expected or observations.dtype != space.dtype:
-            raise EnvironmentFailure(
-                f"env.id={self.cfg.id}: reset: expected observations {space.dtype} {expected}, got {kind(observations)}"
-            )
-        self._check_finite(observations)
+    def _check_first(self, observations: Arrays) -> None:
+        for path, space in self._leaves.items():
+            array = observations if path == "" else observations[path]
+            expected = (self.num_envs, *(space.shape or ()))
+            if not isinstance(array, np.ndarray) or array.shape != expected or array.dtype != space.dtype:
+                at = f" {path!r}" if path else ""
+                raise EnvironmentFailure(
+                    f"env.id={self.cfg.id}: reset: expected observations{at} {space.dtype} {expected}, got {kind(array)}"
+                )
+        self._check_finite()
 
-    def _check_finite(self, observations: np.ndarray) -> None:
-        bad = ~np.isfinite(observations).reshape(self.num_envs, -1).all(axis=1)
-        if bad.any() and self.cfg.on_nonfinite != "ignore":  # `reset` is no remedy: this is what a reset gave
-            self._raise_nonfinite("observations", int(np.argmax(bad)), observations)
+    def _check_finite(self) -> None:
+        """Raise NonFiniteError if the observations that a reset gave, or their states, aren't finite."""
+        if self.cfg.on_nonfinite != "ignore":  # `reset` is no remedy
+            self._raise_nonfinite({"observations": self._observations, "states": self._infos.states})
 
-    def _on_nonfinite(
-        self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Obey `on_nonfinite`; `reset` truncates the copy's episode with reward 0 and repeats its last observation."""
-        bad = ~np.isfinite(rewards)
-        if not self._never_nan:
-            bad |= ~np.isfinite(observations).reshape(self.num_envs, -1).all(axis=1)
+    def _on_nonfinite(self, step: Step, states: np.ndarray | None) -> Step:
+        """Obey `on_nonfinite`; `reset` truncates the copy's episode with reward 0 and repeats what was acted on last."""
+        bad = bad_rows(step.rewards, self.num_envs) | bad_rows(step.next_observations, self.num_envs)
+        if states is not None:
+            bad |= bad_rows(step.next_states, self.num_envs)
         if self.cfg.on_nonfinite == "ignore" or not bad.any():  # without a bad row only the sum overflowed
-            return observations, rewards, terminated, truncated
+            return step
         if self.cfg.on_nonfinite == "error":
-            self._raise_nonfinite(
-                "rewards" if not np.isfinite(rewards).all() else "observations",
-                int(np.argmax(bad)),
-                rewards if not np.isfinite(rewards).all() else observations,
-            )
-        rows = bad.reshape(-1, *[1] * (observations.ndim - 1))
-        observations, rewards = np.where(rows, self._observations, observations), np.where(bad, np.float32(0), rewards)
-        return observations, rewards, terminated & ~bad, truncated | bad
+            found = {"rewards": step.rewards, "observations": step.next_observations, "states": step.next_states}
+            self._raise_nonfinite(found)
+        return step._replace(
+            next_observations=spaces.choose_rows(bad, self._observations, step.next_observations),
+            next_states=None if states is None else spaces.choose_rows(bad, states, step.next_states),
+            rewards=np.where(bad, np.float32(0), step.rewards),
+            terminated=step.terminated & ~bad,
+            truncated=step.truncated | bad,
+        )
 
-    def _raise_nonfinite(self, key: str, copy: int, array: np.ndarray) -> None:
-        where = f"env.id={self.cfg.id}: copy {self._arguments['first_copy'] + copy}: step {self._timestep}"
-        raise NonFiniteError(f"{where}: {key}={array[copy]} is not finite; mend the environment, or set env.on_nonfinite=reset")
+    def _raise_nonfinite(self, named: dict[str, Arrays]) -> None:
+        for name, arrays in named.items():
+            found = None if arrays is None else first_bad(arrays, name)
+            if found is not None:
+                key, row, values = found
+                where = f"env.id={self.cfg.id}: copy {self._arguments['first_copy'] + row}: step {self._timestep}"
+                remedy = "mend the environment, or set env.on_nonfinite=reset"
+                raise NonFiniteError(f"{where}: {key}={values} is not finite; {remedy}")

@@ -115,6 +115,12 @@ def make_copy(make: Callable[[], Any], index: int) -> Any:
                 if not self.failed:  # an error in close never hides the first
                     raise _copy_error(index, "close", error) from None
 
+        def read_state_space(self) -> Any:
+            try:
+                return self.env.get_wrapper_attr("state_space")
+            except AttributeError:
+                return None
+
         def snapshot_copy(self) -> dict[str, Any] | None:
             return take_snapshot(self.env)
 
@@ -135,7 +141,7 @@ def _copy_error(index: int, phase: str, error: Exception) -> CopyError:
 
 def _why_not_in(space: Any, observation: Any) -> str:
     """Say what is wrong with an observation, or nothing: the vector environments cast and broadcast without a word."""
-    if space.shape is None or space.dtype is None or space.shape == ():
+    if space.shape is None or space.dtype is None or space.shape == ():  # composite, Discrete, or of a kind unknown here
         return "" if space.contains(observation) else f"expected an observation in {space}, got {observation!r}"
     if isinstance(observation, np.ndarray) and (observation.shape, observation.dtype) == (space.shape, space.dtype):
         return ""

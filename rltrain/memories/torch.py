@@ -5,20 +5,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from rltrain import spaces
 from rltrain.errors import RunError
-from rltrain.structures import Transition
+from rltrain.structures import Arrays, Transition
 
 
 class Rollout(NamedTuple):
-    """A full rollout on the device; T timesteps of N copies."""
+    """A full rollout on the device; T timesteps of N copies. Composite observations and states are dicts of tensors."""
 
-    observations: torch.Tensor  # (T, N, *O)
+    observations: Arrays  # (T, N, *O)
+    states: Arrays  # (T, N, *S) or None
     rewards: torch.Tensor  # (T, N)
     terminated: torch.Tensor  # (T, N) bool
     truncated: torch.Tensor  # (T, N) bool
     valid: torch.Tensor | None  # (T, N) bool, or None if every row happened
     outputs: dict[str, torch.Tensor]  # each (T, N, ...)
-    last_observations: torch.Tensor  # (K, *O), true successors whose value the returns need
+    last_observations: Arrays  # (K, *O), true successors whose value the returns need
+    last_states: Arrays  # (K, *S) or None
     last_rows: torch.Tensor  # (K,) index t * N + n of the rows they follow
 
 
@@ -33,8 +36,8 @@ class RolloutMemory:
     def __init__(self, length: int, num_envs: int, device: torch.device) -> None:
         self.length, self.num_envs, self.device = length, num_envs, device
         self.position = 0
-        self._arrays: dict[str, np.ndarray] = {}
-        self._successors: list[tuple[np.ndarray, np.ndarray]] = []  # rows, observations
+        self._arrays: dict[str, np.ndarray] = {}  # each (T, N, ...)
+        self._successors: list[dict[str, np.ndarray]] = []  # "rows" (K,) and the successors' observations and states
         self._any_invalid = False
 
     def record(self, transition: Transition) -> None:
@@ -45,19 +48,25 @@ class RolloutMemory:
         t = self.position
         if t >= self.length:
             raise RunError(f"the rollout of {self.length} timesteps is full; update before recording more")
+        row = {
+            **spaces.named(transition.observations, "observations"),
+            **({} if transition.states is None else spaces.named(transition.states, "states")),
+            "rewards": transition.rewards,
+            "terminated": transition.terminated,
+            "truncated": transition.truncated,
+            "valid": True if transition.valid is None else transition.valid,
+            **transition.outputs,
+        }
         if not self._arrays:
-            self._allocate(transition)
-        arrays = self._arrays
-        arrays["observations"][t] = transition.observations
-        arrays["rewards"][t] = transition.rewards
-        arrays["terminated"][t] = transition.terminated
-        arrays["truncated"][t] = transition.truncated
-        for key, value in transition.outputs.items():
-            arrays[key][t] = value
-        arrays["valid"][t] = True if transition.valid is None else transition.valid
+            self._allocate(row)
+        for key, array in self._arrays.items():
+            array[t] = row[key]
         self._any_invalid |= transition.valid is not None
         last = t == self.length - 1
-        self._keep_successors(t, np.ones(self.num_envs, bool) if last else transition.truncated, transition.next_observations)
+        self._keep_successors(
+            t, np.ones(self.num_envs, bool) if last else transition.truncated,
+            transition.next_observations, transition.next_states,
+        )  # fmt: skip
         self.position += 1
 
     def clear(self) -> None:
@@ -66,32 +75,31 @@ class RolloutMemory:
         self._successors = []
         self._any_invalid = False
 
-    def truncate(self, next_observations: np.ndarray) -> None:
+    def truncate(self, next_observations: Arrays, next_states: Arrays = None) -> None:
         """Mark the last row of every copy as truncated with these successors (N, *O), unless its episode ended there."""
         t = self.position - 1
         if t < 0:
             return
         running = ~(self._arrays["terminated"][t] | self._arrays["truncated"][t])
         self._arrays["truncated"][t] |= running
-        self._keep_successors(t, running, next_observations)
+        self._keep_successors(t, running, next_observations, next_states)
 
-    def _keep_successors(self, t: int, copies: np.ndarray, observations: np.ndarray) -> None:
+    def _keep_successors(self, t: int, copies: np.ndarray, observations: Arrays, states: Arrays) -> None:
         if copies.any():
-            self._successors.append((t * self.num_envs + np.flatnonzero(copies), np.array(observations[copies])))
+            found = {
+                **spaces.named(observations, "observations"),
+                **({} if states is None else spaces.named(states, "states")),
+            }
+            rows = t * self.num_envs + np.flatnonzero(copies)
+            self._successors.append({"rows": rows, **{key: np.array(array[copies]) for key, array in found.items()}})
 
-    def _allocate(self, transition: Transition) -> None:
-        rows = {
-            "observations": transition.observations,
-            "rewards": np.zeros(self.num_envs, np.float32),
-            "terminated": transition.terminated,
-            "truncated": transition.truncated,
-            "valid": np.ones(self.num_envs, bool),
-            **transition.outputs,
-        }
-        for key, row in rows.items():
+    def _allocate(self, row: dict[str, Any]) -> None:
+        row = {**row, "rewards": np.zeros(self.num_envs, np.float32), "valid": np.ones(self.num_envs, bool)}
+        for key, values in row.items():
             pinned = self.device.type == "cuda"
-            row = np.asarray(row)
-            tensor = torch.zeros((self.length, *row.shape), dtype=torch.from_numpy(row[:0].copy()).dtype, pin_memory=pinned)
+            values = np.asarray(values)
+            dtype = torch.from_numpy(values[:0].copy()).dtype
+            tensor = torch.zeros((self.length, *values.shape), dtype=dtype, pin_memory=pinned)
             self._arrays[key] = tensor.numpy()
 
     def read(self) -> Rollout:
@@ -102,17 +110,22 @@ class RolloutMemory:
         if self.position != self.length:
             raise RunError(f"an update is due, but the rollout has {self.position} of {self.length} timesteps")
         tensors = {key: torch.from_numpy(array).to(self.device, non_blocking=True) for key, array in self._arrays.items()}
-        rows, observations = (np.concatenate(parts) for parts in zip(*self._successors, strict=True))
+        last = {
+            key: torch.from_numpy(np.concatenate([part[key] for part in self._successors])).to(self.device)
+            for key in self._successors[0]
+        }
         valid = tensors.pop("valid")
         rollout = Rollout(
-            observations=tensors.pop("observations"),
+            observations=spaces.unnamed(tensors, "observations"),
+            states=spaces.unnamed(tensors, "states"),
             rewards=tensors.pop("rewards"),
             terminated=tensors.pop("terminated"),
             truncated=tensors.pop("truncated"),
             valid=valid if self._any_invalid else None,
             outputs=tensors,
-            last_observations=torch.from_numpy(observations).to(self.device),
-            last_rows=torch.from_numpy(rows).to(self.device),
+            last_observations=spaces.unnamed(last, "observations"),
+            last_states=spaces.unnamed(last, "states"),
+            last_rows=last["rows"],
         )
         self.clear()
         return rollout
@@ -120,11 +133,10 @@ class RolloutMemory:
     def snapshot(self) -> dict[str, Any]:
         """Return the rows written so far."""
         rows = slice(0, self.position)
-        successors = [{"rows": rows_, "observations": observations} for rows_, observations in self._successors]
         return {
             "position": self.position,
             "arrays": {key: array[rows].copy() for key, array in self._arrays.items()} if self.position else {},
-            "successors": successors,
+            "successors": [dict(part) for part in self._successors],
             "any_invalid": self._any_invalid,
         }
 
@@ -138,7 +150,7 @@ class RolloutMemory:
             raise ValueError(f"the rollout there doesn't fit {self.length} timesteps of {self.num_envs} copies")
         self.position = position
         self._any_invalid = bool(snapshot["any_invalid"])
-        self._successors = [(np.array(s["rows"]), np.array(s["observations"])) for s in snapshot["successors"]]
+        self._successors = [{key: np.array(array) for key, array in part.items()} for part in snapshot["successors"]]
         self._arrays = {}
         for key, rows in snapshot["arrays"].items():
             self._arrays[key] = np.zeros((self.length, *rows.shape[1:]), rows.dtype)

@@ -3,18 +3,35 @@
 from dataclasses import dataclass
 
 from rltrain.checks import option
+from rltrain.errors import ConfigError
 
 ACTIVATIONS = ["tanh", "relu", "elu", "silu", "gelu"]
 
 
 @dataclass
 class NetworkConfig:
-    """Separate networks for policy and value."""
+    """Networks for policy and value, and the form of a continuous policy."""
 
     policy_sizes: list[int] = option([64, 64], "hidden units of the policy network, layer by layer", low=1, high=65536)
     value_sizes: list[int] = option([64, 64], "hidden units of the value network, layer by layer", low=1, high=65536)
+    shared: bool = option(False, "one network of policy_sizes with two outputs instead; value_sizes then stays as it is")
     activation: str = option("tanh", "between layers", choices=ACTIVATIONS)
+    layer_norm: bool = option(False, "normalise each hidden layer before its activation")
+    initialization: str = option(
+        "orthogonal", "orthogonal: gain sqrt(2), 0.01 for the policy's outputs, biases 0; default: uniform within "
+        "1 / sqrt(inputs), as PyTorch's layers",
+        choices=["orthogonal", "default"],
+    )  # fmt: skip
     initial_log_std: float = option(
         0.0, "logarithm of the standard deviation that a Gaussian policy starts with, in units of half the action range",
         low=-20, high=2,
     )  # fmt: skip
+    state_dependent_std: bool = option(False, "the policy network gives the standard deviation too, from initial_log_std on")
+    squashed: bool = option(False, "a continuous policy ends in tanh, inside the bounds, instead of being clipped to them")
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError for settings that contradict each other."""
+        if self.shared and self.value_sizes != NetworkConfig().value_sizes:
+            raise ConfigError(
+                f"{key}.value_sizes", self.value_sizes, "shared=true has one network, of policy_sizes; leave value_sizes out"
+            )

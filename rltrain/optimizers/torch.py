@@ -1,4 +1,4 @@
-"""Parameters as one vector, and Adam on it."""
+"""Parameters as one vector, and optimisers on it."""
 
 import math
 from typing import Any
@@ -75,7 +75,7 @@ class Adam:
         self.parameters.values.addcdiv_(self.first_moments, scale, value=-self.learning_rate / (1 - b1**self.steps))
 
     def snapshot(self) -> dict[str, Any]:
-        """Return moments and count; the learning rate is a setting."""
+        """Return moments and count."""
         return {
             "first_moments": self.first_moments.cpu().numpy().copy(),
             "second_moments": self.second_moments.cpu().numpy().copy(),
@@ -87,3 +87,27 @@ class Adam:
         self.first_moments.copy_(torch.as_tensor(np.array(snapshot["first_moments"])))
         self.second_moments.copy_(torch.as_tensor(np.array(snapshot["second_moments"])))
         self.steps = int(snapshot["steps"])
+
+
+class RMSProp:
+    """RMSProp (Tieleman and Hinton 2012) on one vector: v <- decay v + (1 - decay) g^2; p <- p - lr g / (sqrt(v) + epsilon)."""
+
+    def __init__(self, parameters: FlatParameters, learning_rate: float, *, epsilon: float = 1e-8, decay: float = 0.99) -> None:
+        self.parameters, self.learning_rate, self.epsilon, self.decay = parameters, learning_rate, epsilon, decay
+        self.second_moments = torch.zeros_like(parameters.values)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take one step down the gradient."""
+        gradients = self.parameters.gradients
+        self.second_moments.mul_(self.decay).addcmul_(gradients, gradients, value=1 - self.decay)
+        scale = self.second_moments.sqrt().add_(self.epsilon)
+        self.parameters.values.addcdiv_(gradients, scale, value=-self.learning_rate)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the moments."""
+        return {"second_moments": self.second_moments.cpu().numpy().copy()}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put everything back."""
+        self.second_moments.copy_(torch.as_tensor(np.array(snapshot["second_moments"])))

@@ -87,7 +87,6 @@ class Trainer:
         self._setup_agents()
         self.timestep = 0
         self.observations: Any = None  # to act on next
-        self.states: Any = None
         self.best = Best()
         self.clock = Clock()
         self.last_evaluation: dict[str, dict[str, Any]] = {}
@@ -100,7 +99,7 @@ class Trainer:
             if evaluation_env is not None:
                 _close_at_exit(evaluation_env)
         self._said: set[str] = set()
-        self._playing: tuple[EnvWrapper, Any, Any] = (env, None, None)  # an evaluation's environment, observations, states
+        self._playing: tuple[EnvWrapper, Any] = (env, None)  # an evaluation's environment and observations
 
     def __str__(self) -> str:
         """Name the trainer, its environments, agents and scopes."""
@@ -148,7 +147,8 @@ class Trainer:
 
     def _interact(self, timestep: int, *, learn: bool) -> Step:
         """Make one timestep: the seven steps, in training and in evaluation alike."""
-        env, observations, states = self._stage(learn)
+        env, observations = (self.env, self.observations) if learn else self._playing
+        states = env.state()
 
         # 1 pre-interaction
         if learn:
@@ -157,7 +157,7 @@ class Trainer:
         # 2 act
         explore = learn or self.stochastic_evaluation
         how = {"timestep": timestep, "timesteps": self.horizon} | ({} if learn else {"explore": explore, "evaluation": True})
-        actions = self._join(self._for_each_agent("act", observations, states, **how))
+        actions = self._join(self._for_each_agent("act", observations, states, env.action_masks(), **how))
 
         # 3 step
         step = env.step(actions)
@@ -184,7 +184,11 @@ class Trainer:
             self.timestep, self.observations = timestep + 1, step.next_observations  # what to keep if a reset fails
 
         # 7 reset
-        self._unstage(learn, env.reset_done(), env.state())
+        observations = env.reset_done()
+        if learn:
+            self.observations = observations
+        else:
+            self._playing = (env, observations)
         return step
 
     def _for_each_agent(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
@@ -204,17 +208,6 @@ class Trainer:
             raise
         return answers
 
-    def _stage(self, learn: bool) -> tuple[EnvWrapper, Any, Any]:
-        if learn:
-            return self.env, self.observations, self.states
-        return self._playing
-
-    def _unstage(self, learn: bool, observations: Any, states: Any) -> None:
-        if learn:
-            self.observations, self.states = observations, states
-        else:
-            self._playing = (self._playing[0], observations, states)
-
     def _join(self, actions: list[Any]) -> Any:
         return actions[0] if len(actions) == 1 else np.concatenate(actions)
 
@@ -232,7 +225,6 @@ class Trainer:
             if self.timestep == 0 and self._env_steps():
                 self._for_each_agent("start_over")
             self.observations = self.env.reset()
-            self.states = self.env.state()
         self._plan()
         self.clock.start()
         if self._pending:
@@ -329,7 +321,7 @@ class Trainer:
             env = self.env
             self._say_once("evaluation resets the training environment: no evaluation_env was given")
             if self.observations is not None:
-                self._for_each_agent("interrupt", self.observations)
+                self._for_each_agent("interrupt", self.observations, self.env.state())
             self.observations = None  # training starts new episodes afterwards
         if episodes is None and not self.timesteps:
             raise ConfigError("episodes", None, "say how long to evaluate: a number of episodes, or trainer.timesteps")
@@ -344,7 +336,7 @@ class Trainer:
             agent.begin_evaluation(copies, seed64(seed, EVALUATION_ACTOR, index))
             quota = np.full(copies, np.iinfo(np.int64).max) if episodes is None else episode_quota(episodes, copies)
             counters.append(EpisodeCounter(quota))
-        self._playing = (env, env.reset(seed=seeds), env.state())
+        self._playing = (env, env.reset(seed=seeds))
         turn = 0
         while turn < self.timesteps if episodes is None else not all(counter.is_full for counter in counters):
             step = self._interact(turn, learn=False)
@@ -402,6 +394,7 @@ class Trainer:
             "timestep": self.timestep,
             "horizon": self.horizon,
             "observations": self.observations,
+            "states": self.env.state(),
             "env": env,
             "scopes": [scope.stop - scope.start for scope in self._slices],
             "training_seconds": self.clock.read(),
@@ -438,12 +431,11 @@ class Trainer:
         self._resumed = True
         if trainer["env"] is not None:
             self.env.restore(trainer["env"])
-            self.observations, self.states = trainer["observations"], self.env.state()
+            self.observations = trainer["observations"]
         else:
             seeds = self.env.seeds or [0] * self.env.num_envs
             self.observations = self.env.reset([seed32(seed, RESUMED_ENVIRONMENTS, self.timestep) for seed in seeds])
-            self.states = self.env.state()
-            self._for_each_agent("interrupt", trainer["observations"])
+            self._for_each_agent("interrupt", trainer["observations"], trainer["states"])
             self._say_once("the environment's state can't be saved exactly: new episodes start here (exact_resume is false)")
 
     # -- setting up ----------------------------------------------------------------------------------------------------

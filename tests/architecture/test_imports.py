@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "rltrain"
 
 # From the bottom up. A module imports from its own layer or from lower ones.
 LAYERS = [
-    r"errors|checks|structures|seeding",
+    r"errors|checks|structures|spaces|seeding",
     r"ops(\..*)?",
     r"checkpoints|tracking|evaluation|backends\.base|models\.config",
     r"(backends|models|memories|optimizers)(\..*)?",
@@ -25,7 +25,7 @@ LAYERS = [
     r"commands(\..*)?",
     r"cli|__main__|",
 ]
-EXTENDS = {("ippo", "ppo"), ("mappo", "ppo"), ("ddqn", "dqn"), ("td3", "ddpg")}
+EXTENDS = {("ppo", "on_policy"), ("a2c", "on_policy"), ("ippo", "ppo"), ("mappo", "ppo"), ("ddqn", "dqn"), ("td3", "ddpg")}
 TORCH_FILES = r"(.*\.)?torch"
 JAX_FILES = r"(.*\.)?jax|trainers\.fused|envs\.(gymnax|brax|jax_\w+)"
 HYDRA_FILES = r"cli|config(\..*)?|commands(\..*)?"

@@ -2,33 +2,49 @@
 
 from dataclasses import dataclass
 
-from rltrain.checks import option, section
+from rltrain.agents.on_policy.config import END, OnPolicyConfig
+from rltrain.checks import option
 from rltrain.errors import ConfigError
-from rltrain.models.config import NetworkConfig
+from rltrain.ops.schedules import KINDS
 
 
 @dataclass
-class PPOConfig:
+class PPOConfig(OnPolicyConfig):
     """Proximal policy optimisation (Schulman et al. 2017) with generalised advantages."""
 
-    rollout_length: int = option(128, "timesteps between updates", low=1, high=10_000_000, fixed=True)
     epochs: int = option(4, "passes over each rollout", low=1, high=10_000)
     minibatches: int = option(
         4, "parts of a pass; at most rollout_length x copies; remainders are spread", low=1, high=10_000_000
     )
-    learning_rate: float = option(2.5e-4, "Adam's step size", above=0, high=1)
-    discount_factor: float = option(0.99, "gamma", low=0, high=1)
-    gae_lambda: float = option(0.95, "lambda of the generalised advantages", low=0, high=1)
     ratio_clip: float = option(0.2, "the probability ratio is clipped to 1 - this ... 1 + this", above=0, high=10)
+    ratio_clip_schedule: str = option("constant", "how it changes over the run", choices=KINDS)
+    ratio_clip_end: float = option(0.0, END, low=0, high=100)
     value_clip: float | None = option(None, "clip a value's change to +- this; null: don't", above=0)
-    entropy_scale: float = option(0.01, "weight of the entropy bonus", low=0, high=100)
-    value_scale: float = option(0.5, "weight of the value loss, the mean squared error", low=0, high=100)
-    grad_norm_clip: float = option(0.5, "largest norm of the gradient; 0: no limit", low=0)
-    normalize_observations: bool = option(
-        False, "by running mean and variance, frozen within an iteration; the first rollout only feeds them: no update follows it"
+    kl_stop: float | None = option(
+        None, "end the update before the step of a minibatch whose approximate KL is above this; null: don't", above=0
     )
-    normalize_values: bool = option(False, "the value network predicts returns normalised by their running mean and variance")
-    network: NetworkConfig = section(NetworkConfig, "the networks", fixed=True)
+    adapt_learning_rate: str = option(
+        "never", "by the KL, to 1e-6 ... 1e-2: after each epoch by its mean approximate KL, or before each minibatch's step by its "
+        "exact KL", choices=["never", "epoch", "minibatch"],
+    )  # fmt: skip
+    kl_target: float | None = option(
+        None, "of adapt_learning_rate: above 2 x this the rate is divided by 1.5, below this / 2 multiplied; null: 0.008 per "
+        "epoch, 0.01 per minibatch", above=0,
+    )  # fmt: skip
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError for settings that contradict each other."""
+        super().check(key)
+        if self.adapt_learning_rate != "never" and self.learning_rate_schedule != "constant":
+            raise ConfigError(
+                f"{key}.adapt_learning_rate", self.adapt_learning_rate,
+                f"the learning rate can't also follow {key}.learning_rate_schedule={self.learning_rate_schedule}; choose one",
+            )  # fmt: skip
+        if self.adapt_learning_rate == "never" and self.kl_target is not None:
+            raise ConfigError(
+                f"{key}.kl_target", self.kl_target,
+                f"has no effect while {key}.adapt_learning_rate=never; choose epoch or minibatch, or set kl_stop",
+            )  # fmt: skip
 
     def check_copies(self, num_envs: int, key: str) -> None:
         """Raise ConfigError if a minibatch would be empty."""

@@ -1,0 +1,1 @@
+"""What algorithms that learn from their own fresh rollouts have in common."""

@@ -1,0 +1,371 @@
+"""What PPO and A2C have in common in PyTorch: networks, acting, the rollout, advantages and returns."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from rltrain import spaces
+from rltrain.agents.on_policy.config import OnPolicyConfig
+from rltrain.backends.torch import TorchBackend
+from rltrain.checks import build
+from rltrain.errors import ConfigError
+from rltrain.memories.torch import Rollout, RolloutMemory
+from rltrain.models.heads.torch import make_head
+from rltrain.models.inputs.torch import Inputs
+from rltrain.models.networks.torch import ActorCritic
+from rltrain.ops import losses, normalizers, schedules
+from rltrain.ops.returns.torch import generalized_advantages, running_returns
+from rltrain.optimizers.torch import Adam, FlatParameters, RMSProp
+from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
+from rltrain.structures import Arrays, Progress, Transition, UpdateSchedule
+
+OPTIMIZER_EPSILON = 1e-5
+
+
+@dataclass
+class Actor:
+    """What acting carries."""
+
+    generator: torch.Generator
+
+
+@dataclass
+class Batch:
+    """One rollout as rows, ready to learn from; B = T x N."""
+
+    inputs: torch.Tensor  # (B, O) normalised
+    critic_inputs: torch.Tensor | None  # (B, S) normalised, or None: the same
+    actions: torch.Tensor  # (B, *A)
+    action_masks: torch.Tensor | None  # (B, M) bool, or None: all are allowed
+    advantages: torch.Tensor  # (B,)
+    returns: torch.Tensor  # (B,) normalised if values are
+    values: torch.Tensor  # (B,) as predicted when acting, in the same units as returns
+    weights: torch.Tensor | None  # (B,) 0 where the row did not happen, or None
+    log_probs: torch.Tensor | None = None  # (B,) when the actions were drawn, where the algorithm compares with them
+    statistics: torch.Tensor | None = None  # (B, K) of the distribution that they were drawn from, where it compares with that
+
+    def shuffle(self, order: torch.Tensor, parts: int) -> Iterator["Batch"]:
+        """Yield `parts` minibatches of the rows in `order`, remainders spread; copied once, then views."""
+        arrays = {name: array for name, array in vars(self).items() if array is not None}
+        shuffled = {name: array[order].tensor_split(parts) for name, array in arrays.items()}
+        absent = dict.fromkeys(vars(self).keys() - arrays.keys())
+        for i in range(parts):
+            yield Batch(**absent, **{name: split[i] for name, split in shuffled.items()})  # type: ignore[arg-type]
+
+
+class OnPolicy:
+    """Acts by a stochastic policy and collects a rollout; an algorithm says in `_improve` how to learn from it."""
+
+    config: ClassVar[type[OnPolicyConfig]]
+
+    def __init__(
+        self,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        state_space: Any = None,
+        num_envs: int,
+        cfg: OnPolicyConfig | dict[str, Any] | None = None,
+        seed: int = 0,
+        index: int = 0,
+        backend: TorchBackend | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.key = key or f"agents.{type(self).__name__.lower()}"
+        self.cfg: Any = build(self.config, cfg, self.key)
+        self.backend = backend or TorchBackend()
+        self.num_envs = num_envs
+        self.schedule = UpdateSchedule(every=self.cfg.rollout_length)
+        self.actor_seed = seed64(seed, AGENT_ACTOR, index)
+        device, network = self.backend.device, self.cfg.network
+
+        normalize = self.cfg.normalize_observations
+        self.inputs = Inputs(observation_space, device, normalize=normalize)
+        self.critic_inputs: Inputs | None = None
+        if state_space is not None and self.cfg.use_states:
+            if network.shared:
+                raise ConfigError(
+                    f"{self.key}.network.shared", True,
+                    "the environment has states, which only a critic's own network may read; set shared or use_states to false",
+                )  # fmt: skip
+            self.critic_inputs = Inputs(state_space, device, normalize=normalize, key="env.state_space")
+        self.head = make_head(action_space, network, device, f"{self.key}.network")
+        generator = torch.Generator().manual_seed(seed64(seed, AGENT_PARAMETERS, index))
+        critic_size = (self.critic_inputs or self.inputs).size
+        self.networks = ActorCritic(self.inputs.size, critic_size, self.head.size, network, generator, device)
+        own = {f"policy.{name}": parameter for name, parameter in self.head.parameters.items()}
+        self.parameters = FlatParameters({**self.networks.named_parameters(), **own}, device)
+        self.optimizer = self._make_optimizer()
+
+        self.memory = RolloutMemory(self.cfg.rollout_length, num_envs, device)
+        self.minibatch_generator = torch.Generator().manual_seed(seed64(seed, AGENT_MINIBATCHES, index))
+        self.value_moments = _moments(device)
+        self.reward_moments = _moments(device)
+        self.running_returns = torch.zeros(num_envs, device=device)  # discounted sums of rewards in the running episodes
+
+    def _make_optimizer(self) -> Adam | RMSProp:
+        return Adam(self.parameters, self.cfg.learning_rate, epsilon=OPTIMIZER_EPSILON)
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def init_actor(self, num_envs: int, seed: int) -> Actor:
+        """Return a fresh actor with a random stream of its own."""
+        return Actor(torch.Generator(self.backend.device).manual_seed(seed))
+
+    @torch.inference_mode()
+    def act(
+        self,
+        actor: Actor,
+        observations: Arrays,
+        states: Arrays = None,
+        action_masks: torch.Tensor | None = None,
+        *,
+        explore: bool,
+        progress: Progress,
+    ) -> tuple[Actor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Return actions (N, *A) as the environment takes them; exploring, also what `record` wants back."""
+        heads = self._masked(self.networks.heads(self.inputs(observations)), action_masks)
+        if not explore:
+            return actor, self.head.to_environment(self.head.mode(heads)), {}
+        actions = self.head.sample(heads, actor.generator)
+        outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
+        return actor, self.head.to_environment(actions), outputs
+
+    def reset_actor(self, actor: Actor, done: torch.Tensor) -> Actor:
+        """Nothing that the actor carries belongs to an episode."""
+        return actor
+
+    def actor_snapshot(self, actor: Actor) -> dict[str, Any]:
+        """Return the actor as plain data."""
+        return {"generator": actor.generator.get_state().cpu().numpy()}
+
+    def restore_actor(self, snapshot: dict[str, Any]) -> Actor:
+        """Return the actor that `snapshot` was taken of."""
+        actor = self.init_actor(self.num_envs, 0)
+        actor.generator.set_state(torch.from_numpy(np.array(snapshot["generator"])))
+        return actor
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def record(self, transition: Transition) -> None:
+        """Store one transition of all copies."""
+        if self.memory.position == 0:
+            self.cfg.check_copies(self.num_envs, self.key)
+        self.memory.record(transition)
+
+    def interrupt(self, next_observations: Arrays, next_states: Arrays = None) -> None:
+        """Take the last row recorded of every copy as truncated there, unless its episode ended anyway."""
+        self.memory.truncate(next_observations, next_states)
+        if self.memory.position == 0:
+            self.running_returns.zero_()
+
+    def discard(self) -> None:
+        """Drop what was recorded since the last update."""
+        self.memory.clear()
+        self.running_returns.zero_()
+
+    def update(self, progress: Progress) -> dict[str, float]:
+        """Learn from the full rollout; return the usual diagnostics, means over all gradient steps."""
+        rollout = self.memory.read()
+        metrics: dict[str, float] = {}
+        if not self.cfg.normalize_observations or float(self.inputs.moments.count) > 0:
+            metrics = self._improve(self._prepare(rollout), progress)
+        self._fold_observations(rollout)
+        return metrics
+
+    def _improve(self, batch: Batch, progress: Progress) -> dict[str, float]:
+        """Take gradient steps; return metrics."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def _prepare(self, rollout: Rollout) -> Batch:
+        """Turn a rollout into rows with advantages and returns.
+
+        Nothing learned has changed since the rollout began, so what the networks said about it then is computed here at once: a
+        batch costs a fraction of its rows one timestep at a time.
+        """
+        cfg, shape = self.cfg, rollout.rewards.shape
+        inputs, critic_inputs = self._read(rollout.observations, rollout.states)
+        masks = rollout.outputs.get("action_masks")
+        weights = _weights(rollout)
+
+        # ---- successors' values: the next row's, but for truncated and last rows the true successor's
+        values = self._values(inputs if critic_inputs is None else critic_inputs).view(shape)
+        next_values = torch.cat((values[1:], values[-1:]))
+        last = rollout.last_observations if self.critic_inputs is None else rollout.last_states
+        next_values.view(-1)[rollout.last_rows] = self._values((self.critic_inputs or self.inputs)(last))
+
+        # ---- advantages and returns, in the environment's units
+        rewards = self._scale_rewards(rollout, weights)
+        advantages = generalized_advantages(
+            rewards, values, next_values, rollout.terminated, rollout.truncated, cfg.discount_factor, cfg.gae_lambda,
+        ).view(-1)  # fmt: skip
+        values = values.reshape(-1)
+        returns = advantages + values
+
+        # ---- values and returns in the units the network predicts
+        if cfg.normalize_values:
+            self.value_moments = normalizers.fold(torch, self.value_moments, returns, weights)
+            returns = normalizers.normalize(torch, self.value_moments, returns)
+            values = normalizers.normalize(torch, self.value_moments, values)
+        return Batch(
+            inputs=inputs,
+            critic_inputs=critic_inputs,
+            actions=rollout.outputs["actions"].flatten(0, 1),
+            action_masks=None if masks is None else masks.flatten(0, 1),
+            advantages=losses.standardize(torch, advantages, weights) if cfg.standardize_advantages else advantages,
+            returns=returns,
+            values=values,
+            weights=weights,
+        )
+
+    def _scale_rewards(self, rollout: Rollout, weights: torch.Tensor | None) -> torch.Tensor:
+        """Return the rewards to learn from (T, N): normalised, scaled, clipped, as far as the settings say."""
+        cfg, rewards = self.cfg, rollout.rewards
+        if cfg.normalize_rewards:
+            done = rollout.terminated | rollout.truncated
+            sums, self.running_returns = running_returns(rewards, done, self.running_returns, cfg.discount_factor)
+            self.reward_moments = normalizers.fold(torch, self.reward_moments, sums.view(-1), weights)
+            rewards = rewards / normalizers.scale(torch, self.reward_moments)
+        if cfg.reward_scale != 1:
+            rewards = rewards * cfg.reward_scale
+        return rewards if cfg.reward_clip is None else rewards.clamp(-cfg.reward_clip, cfg.reward_clip)
+
+    def _evaluate(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return distribution heads (B, H), log-probabilities (B,), entropies (B,) or (), values (B,), all differentiable."""
+        critic_inputs = batch.inputs if batch.critic_inputs is None else batch.critic_inputs
+        heads, values = self.networks.heads_and_values(batch.inputs, critic_inputs)
+        heads = self._masked(heads, batch.action_masks)
+        return heads, *self.head.log_prob_and_entropy(heads, batch.actions), values
+
+    def _descend(
+        self, outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor], slopes: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
+        """Set the gradient of a loss given by its slopes at log-probabilities, values and entropies, clip it; return its norm.
+
+        The loss is a mean of terms whose slopes are known, so the graph holds the networks and the distribution only and is
+        entered with those slopes: that halves the time of a small minibatch.
+        """
+        self.parameters.gradients.zero_()
+        slopes = tuple(slope.sum_to_size(output.shape) for slope, output in zip(slopes, outputs, strict=True))
+        torch.autograd.backward(outputs, slopes)
+        return self.parameters.clip_gradients(self.cfg.grad_norm_clip)
+
+    def _now(self, name: str, progress: Progress) -> float:
+        """Return the value of setting `name` according to its schedule."""
+        cfg = self.cfg
+        done = schedules.fraction(np, progress, cfg.rollout_length)
+        kind, end = getattr(cfg, f"{name}_schedule"), getattr(cfg, f"{name}_end")
+        return float(schedules.scheduled(np, kind, getattr(cfg, name), end, done))
+
+    def _report(self, batch: Batch) -> dict[str, float]:
+        """Return the metrics that don't belong to single gradient steps."""
+        explained = losses.explained_variance(torch, batch.values, batch.returns, batch.weights)
+        return {
+            "value/explained_variance": float(explained),
+            "policy/learning_rate": self.optimizer.learning_rate,
+            **{f"policy/{name}": float(parameter.detach().mean()) for name, parameter in self.head.parameters.items()},
+        }
+
+    @torch.no_grad()
+    def _fold_observations(self, rollout: Rollout) -> None:
+        """Fold the raw rollout into the statistics, which were frozen since its first act."""
+        weights = _weights(rollout)
+        self.inputs.fold(_rows(rollout.observations), weights)
+        if self.critic_inputs is not None:
+            self.critic_inputs.fold(_rows(rollout.states), weights)
+
+    def _read(self, observations: Arrays, states: Arrays) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the networks' inputs (B, O) and, where the critic has its own, (B, S) for a rollout's rows (T, N, ...)."""
+        critic_inputs = None if self.critic_inputs is None else self.critic_inputs(_rows(states))
+        return self.inputs(_rows(observations)), critic_inputs
+
+    def _masked(self, heads: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
+        return heads if masks is None else self.head.mask(heads, masks)  # type: ignore[union-attr]
+
+    def _values(self, critic_inputs: torch.Tensor) -> torch.Tensor:
+        """Return values (B,) in the environment's units."""
+        values = self.networks.values(critic_inputs)
+        return normalizers.denormalize(torch, self.value_moments, values) if self.cfg.normalize_values else values
+
+    # -- keeping -------------------------------------------------------------------------------------------------------
+
+    def is_finite(self) -> bool:
+        """Tell whether every parameter is finite; a sum is, unless a term isn't."""
+        return bool(torch.isfinite(self.parameters.values.sum()))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything as arrays and plain data; "policy" is what acting needs."""
+        policy = {
+            "parameters": self.parameters.snapshot(),
+            "observation_moments": _to_arrays(self.inputs.moments),
+            "value_moments": _to_arrays(self.value_moments),
+        }
+        if self.critic_inputs is not None:
+            policy["state_moments"] = _to_arrays(self.critic_inputs.moments)
+        training = {
+            "optimizer": self.optimizer.snapshot(),
+            "learning_rate": self.optimizer.learning_rate,
+            "memory": self.memory.snapshot(),
+            "minibatch_generator": self.minibatch_generator.get_state().numpy(),
+            "reward_moments": _to_arrays(self.reward_moments),
+            "running_returns": self.running_returns.cpu().numpy().copy(),
+        }
+        return {"policy": policy, "training": training}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put everything back; a snapshot that holds only "policy" restores only that."""
+        device = self.backend.device
+        policy = snapshot["policy"]
+        self.parameters.restore(policy["parameters"])
+        self.inputs.moments = _from_arrays(policy["observation_moments"], device)
+        self.value_moments = _from_arrays(policy["value_moments"], device)
+        if self.critic_inputs is not None:
+            self.critic_inputs.moments = _from_arrays(policy["state_moments"], device)
+        if "training" not in snapshot:
+            return
+        training = snapshot["training"]
+        self.optimizer.restore(training["optimizer"])
+        self._restore_learning_rate(float(training["learning_rate"]))
+        self.memory.restore(training["memory"])
+        self.minibatch_generator.set_state(torch.from_numpy(np.array(training["minibatch_generator"])))
+        self.reward_moments = _from_arrays(training["reward_moments"], device)
+        self.running_returns = torch.as_tensor(np.array(training["running_returns"]), device=device)
+
+    def _restore_learning_rate(self, learning_rate: float) -> None:
+        """Take a learning rate that is state; one that is a setting stays as it is set now."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return parameters, memory in bytes of a full rollout, gradient steps per update."""
+        row = 4 * (self.inputs.size + 3) + 8 * max(1, int(np.prod(self.head.action_shape))) + 3
+        return {
+            "parameters": self.parameters.values.numel(),
+            "memory_bytes": row * self.cfg.rollout_length * self.num_envs,
+            "gradient_steps_per_update": self._gradient_steps(),
+        }
+
+    def _gradient_steps(self) -> int:
+        return 1
+
+
+def _rows(arrays: Arrays) -> Arrays:
+    return spaces.map_arrays(lambda array: array.flatten(0, 1), arrays)
+
+
+def _weights(rollout: Rollout) -> torch.Tensor | None:
+    return None if rollout.valid is None else rollout.valid.view(-1).float()
+
+
+def _moments(device: torch.device) -> normalizers.Moments:
+    return normalizers.Moments(torch.zeros((), device=device), torch.ones((), device=device), torch.zeros((), device=device))
+
+
+def _to_arrays(moments: normalizers.Moments) -> dict[str, np.ndarray]:
+    return {name: array.cpu().numpy().copy() for name, array in moments._asdict().items()}
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], device: torch.device) -> normalizers.Moments:
+    return normalizers.Moments(**{name: torch.as_tensor(np.array(array), device=device) for name, array in arrays.items()})

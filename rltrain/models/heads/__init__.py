@@ -1,0 +1,1 @@
+"""Policy heads: distributions over actions."""

@@ -1,0 +1,74 @@
+"""From observations to network inputs in PyTorch."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rltrain import spaces
+from rltrain.errors import ConfigError
+from rltrain.ops import normalizers
+from rltrain.structures import Arrays
+
+CLIP = 10.0
+
+
+class Inputs:
+    """Turns observations into network inputs: (B, *O), or a dict of such, -> (B, size) float32.
+
+    Box and MultiBinary as numbers, each Discrete and each part of a MultiDiscrete one-hot; the leaves of Dict and Tuple side by
+    side, in the order of `rltrain.spaces.leaves`. With `normalize`, by running moments that change only in `fold`.
+    """
+
+    def __init__(self, space: Any, device: torch.device, *, normalize: bool, key: str = "env.observation_space") -> None:
+        self.leaves = {path: _Leaf(leaf, device, key, space) for path, leaf in spaces.leaves(space).items()}
+        self.size = sum(leaf.size for leaf in self.leaves.values())
+        self.normalize = normalize
+        self.moments = normalizers.Moments(
+            torch.zeros(self.size, device=device), torch.ones(self.size, device=device), torch.zeros((), device=device)
+        )
+
+    def __call__(self, observations: Arrays) -> torch.Tensor:
+        """Return network inputs (B, size)."""
+        inputs = self.read(observations)
+        return normalizers.normalize(torch, self.moments, inputs, CLIP) if self.normalize else inputs
+
+    def read(self, observations: Arrays) -> torch.Tensor:
+        """Return network inputs (B, size) before they are normalised."""
+        if not isinstance(observations, dict):
+            return self.leaves[""](observations)
+        return torch.cat([leaf(observations[path]) for path, leaf in self.leaves.items()], 1)
+
+    def fold(self, observations: Arrays, weights: torch.Tensor | None) -> None:
+        """Fold rows (B, *O) into the moments; those of weight 0 don't count."""
+        if self.normalize:
+            self.moments = normalizers.fold(torch, self.moments, self.read(observations), weights)
+
+
+class _Leaf:
+    def __init__(self, space: Any, device: torch.device, key: str, whole: Any) -> None:
+        import gymnasium
+
+        counts = spaces.choices(space)
+        self.single = counts is not None and len(counts) == 1
+        if counts is not None:
+            self.size = sum(counts)
+            starts = np.ravel(space.start)
+            self.offsets = torch.as_tensor(np.cumsum([0, *counts[:-1]]) - starts, device=device)
+        elif isinstance(space, gymnasium.spaces.Box | gymnasium.spaces.MultiBinary):
+            self.size = int(np.prod(space.shape))
+        else:
+            raise ConfigError(key, whole, f"{space} can't be read; this agent reads Box, Discrete, MultiDiscrete, "
+                              "MultiBinary, and Dict and Tuple of these")  # fmt: skip
+        self.one_hot = counts is not None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.one_hot:
+            columns = x.reshape(len(x), -1).long() + self.offsets
+            if self.single:
+                return nn.functional.one_hot(columns[:, 0], self.size).float()
+            return torch.zeros(len(x), self.size, device=x.device).scatter_(1, columns, 1.0)
+        if x.dtype != torch.float32:
+            x = x.float()
+        return x if x.ndim == 2 else x.reshape(len(x), self.size)

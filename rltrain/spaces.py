@@ -1,0 +1,75 @@
+"""Spaces by their leaves. A composite observation (Dict, Tuple, nested) travels as a flat dict of arrays by path.
+
+`{"goal": {"x": a}, "image": b}` becomes `{"goal/x": a, "image": b}`, the tuple `(a, b)` becomes `{"0": a, "1": b}`; an array
+stays an array. So everything between environment and network sees an array or one dict of arrays, whatever the nesting.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rltrain.structures import Array, Arrays
+
+
+def leaves(space: Any) -> dict[str, Any]:
+    """Return the leaf spaces by path; {"": space} for a space that isn't composite."""
+    return {path: leaf for path, (leaf, _) in _pairs(space, None, "")}
+
+
+def flatten(space: Any, value: Any) -> Arrays:
+    """Return `value`, of `space`, as an array or as a flat dict of arrays in the order of `leaves`."""
+    found = {path: part for path, (_, part) in _pairs(space, value, "")}
+    return found[""] if "" in found else found
+
+
+def map_arrays(function: Callable[..., Any], arrays: Arrays, *more: Arrays) -> Arrays:
+    """Return `function` of every array, of those at the same path in `more` too."""
+    if isinstance(arrays, dict):
+        return {path: function(array, *(other[path] for other in more)) for path, array in arrays.items()}
+    return function(arrays, *more)
+
+
+def named(arrays: Arrays, name: str) -> dict[str, Array]:
+    """Return the arrays by full name: {"observations": a}, or {"observations/goal": a, ...}."""
+    return {f"{name}/{path}": array for path, array in arrays.items()} if isinstance(arrays, dict) else {name: arrays}
+
+
+def unnamed(arrays: dict[str, Array], name: str) -> Arrays:
+    """Take what `named` gave out of `arrays`; None if nothing of that name is there."""
+    if name in arrays:
+        return arrays.pop(name)
+    found = [key for key in arrays if key.startswith(f"{name}/")]
+    return {key.removeprefix(f"{name}/"): arrays.pop(key) for key in found} or None
+
+
+def choose_rows(rows: np.ndarray, chosen: Arrays, others: Arrays) -> Arrays:
+    """Return NumPy arrays with the values of `chosen` in `rows` (N,) bool and those of `others` elsewhere."""
+    return map_arrays(lambda a, b: np.where(rows.reshape(-1, *[1] * (b.ndim - 1)), a, b), chosen, others)
+
+
+def choices(space: Any) -> list[int] | None:
+    """Return how many values each part of a Discrete or MultiDiscrete space has; None for any other space."""
+    import gymnasium
+
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return [int(space.n)]
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return [int(n) for n in np.ravel(space.nvec)]
+    return None
+
+
+def _pairs(space: Any, value: Any, path: str) -> list[tuple[str, tuple[Any, Any]]]:
+    """Return (path, (leaf space, leaf value)); `value` None: of the spaces only."""
+    import gymnasium
+
+    if isinstance(space, gymnasium.spaces.Dict):
+        parts = [(str(key), part, key) for key, part in space.spaces.items()]
+    elif isinstance(space, gymnasium.spaces.Tuple):
+        parts = [(str(i), part, i) for i, part in enumerate(space.spaces)]
+    else:
+        return [(path, (space, value))]
+    found = []
+    for name, part, key in parts:
+        found += _pairs(part, None if value is None else value[key], f"{path}/{name}" if path else name)
+    return found
