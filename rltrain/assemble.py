@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def make_trainer(config: Config, *, run: Run | None = None, training: bool = Tru
         cfg = config.trainer.cfg
         cfg.timesteps = configuration.timesteps(config)
         return follow(config.trainer.target, config.plugins)(
-            env=env, agents=agents, agents_scope=configuration.scopes(config), cfg=cfg,
+            env=env, agents=agents, agents_scope=config.agents_scope.sizes, cfg=cfg,
             evaluation_env=made[1] if len(made) > 1 else None, run=run, horizon=config.schedule.horizon,
         )  # fmt: skip
     except BaseException:
@@ -90,9 +91,10 @@ def make_trainer(config: Config, *, run: Run | None = None, training: bool = Tru
         raise
 
 
-def find_checkpoint(path: str, *, key: str = "checkpoint") -> Path:
+def find_checkpoint(path: str, *, agent: str | None = None, key: str = "checkpoint") -> Path:
     """Return the directory of a checkpoint named as PATH, RUN, RUN/best, RUN/latest or latest.
 
+    Where each agent has a best of its own, RUN/best is that of `agent`, without one the newest of them.
     Raises ConfigError if nothing of that name is there.
     """
     from rltrain.checkpoints import MANIFEST, CheckpointStore
@@ -102,7 +104,7 @@ def find_checkpoint(path: str, *, key: str = "checkpoint") -> Path:
     if (given / MANIFEST).exists():
         return given
     name = "latest"
-    if given.name in ("best", "latest") and not given.is_dir():
+    if re.fullmatch(r"latest|best(-[\w-]+)?", given.name) and not given.is_dir():
         given, name = given.parent, given.name
         given = given.parent if given.name == "checkpoints" else given
     if not given.is_dir():
@@ -116,8 +118,12 @@ def find_checkpoint(path: str, *, key: str = "checkpoint") -> Path:
         return given  # half a checkpoint: reading it says what is missing
     store = CheckpointStore(given / "checkpoints")
     target = store.pointer(name)
+    if target is None and name == "best":
+        names = [f"best-{agent}"] if agent else store.bests()
+        bests = [best for best in map(store.pointer, names) if best is not None]
+        target = max(bests, key=lambda best: int(best.name), default=None)
     if target is None:
-        if name == "best":
+        if name.startswith("best"):
             raise ConfigError(
                 key, path, "this run has no best checkpoint: set evaluation.interval when training, or use RUN/latest"
             )

@@ -272,7 +272,7 @@ def _sync_directory(path: Path) -> None:
 
 
 class CheckpointStore:
-    """A run's checkpoints by timestep, with `latest` and `best` as small text files that hold such a name."""
+    """A run's checkpoints by timestep; `latest` and `best`, or `best-<agent>` of several, are small files that hold such a name."""
 
     def __init__(self, directory: Path, keep: int = 3) -> None:
         self.directory, self.keep = directory, keep
@@ -285,13 +285,13 @@ class CheckpointStore:
         self.prune()
         return path
 
-    def mark_best(self, timestep: int) -> None:
-        """Point `best` at the checkpoint of `timestep`."""
-        replace_text(self.directory / "best", str(timestep))
+    def mark_best(self, timestep: int, agent: str | None = None) -> None:
+        """Point `best`, or where there are several agents `best-<agent>`, at the checkpoint of `timestep`."""
+        replace_text(self.directory / (f"best-{agent}" if agent else "best"), str(timestep))
         self.prune()
 
     def pointer(self, name: str) -> Path | None:
-        """Return where `latest` or `best` points, or None if it does not exist."""
+        """Return where `latest`, `best` or `best-<agent>` points, or None if it does not exist."""
         try:
             target = (self.directory / name).read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
@@ -299,6 +299,10 @@ class CheckpointStore:
         if not target.isdigit():
             raise CheckpointError(f"{self.directory / name}: holds {target[:40]!r}, not the name of a checkpoint")
         return self.directory / target
+
+    def bests(self) -> list[str]:
+        """Return the names of the pointers to single agents' best checkpoints."""
+        return sorted(path.name for path in self.directory.glob("best-*") if path.is_file())
 
     def all(self) -> list[Path]:
         """Return the checkpoints there are, the newest first; temporaries are not among them."""
@@ -319,9 +323,9 @@ class CheckpointStore:
         return None, skipped
 
     def prune(self) -> None:
-        """Remove all but the newest `keep`, `latest` and `best`."""
+        """Remove all but the newest `keep`, `latest` and every `best`."""
         kept = {path.name for path in self.all()[: self.keep]}
-        for name in ("latest", "best"):
+        for name in ("latest", "best", *self.bests()):
             with suppress(CheckpointError):  # a pointer that holds rubbish keeps nothing
                 kept |= {path.name for path in (self.pointer(name),) if path}
         for path in self.all():

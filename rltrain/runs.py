@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -103,11 +103,12 @@ class Run:
         self.unsaved = None
         return True
 
-    def mark_best(self, timestep: int) -> None:
-        """Point `best` at the checkpoint of `timestep`."""
+    def mark_best(self, timestep: int, agents: Iterable[str]) -> None:
+        """Point these agents' `best` at the checkpoint of `timestep`."""
         if self.store is not None:
             try:
-                self.store.mark_best(timestep)
+                for agent in agents:
+                    self.store.mark_best(timestep, agent if len(self.agents) > 1 else None)
             except OSError as error:
                 self._warn_once(f"warning: `best` can't be written ({error.strerror})")
 

@@ -20,7 +20,7 @@ def leaves(space: Any) -> dict[str, Any]:
 def flatten(space: Any, value: Any) -> Arrays:
     """Return `value`, of `space`, as an array or as a flat dict of arrays in the order of `leaves`."""
     found = {path: part for path, (_, part) in _pairs(space, value, "")}
-    return found[""] if "" in found else found
+    return found.get("", found)
 
 
 def map_arrays(function: Callable[..., Any], arrays: Arrays, *more: Arrays) -> Arrays:
@@ -63,6 +63,7 @@ def _pairs(space: Any, value: Any, path: str) -> list[tuple[str, tuple[Any, Any]
     """Return (path, (leaf space, leaf value)); `value` None: of the spaces only."""
     import gymnasium
 
+    parts: list[tuple[str, Any, Any]]
     if isinstance(space, gymnasium.spaces.Dict):
         parts = [(str(key), part, key) for key, part in space.spaces.items()]
     elif isinstance(space, gymnasium.spaces.Tuple):

@@ -25,6 +25,7 @@ class TrackingConfig:
 
     interval: int = option(128, "timesteps between rows of metrics", low=1)
     tensorboard: bool = option(True, "also write TensorBoard events")
+    infos: list[str] = option([], "keys of `infos` whose numbers are added to the metrics, as info/KEY; a.b is b within a")
 
 
 class EpisodeStatistics:

@@ -39,6 +39,7 @@ LABELS = {
     "median": "median", "iqm": "interquartile mean", "min": "min", "max": "max",
     "length_mean": "mean length", "success_rate": "success rate",
 }  # fmt: skip
+STEPS = ("timestep", "env_steps")
 RESULTS = "outputs/evaluations"
 OPTIONS = ("checkpoint", "episodes", "seed", "json", "render", "fail_under")
 TAKEN = re.compile(r"(\+\+?)?(env|backend|env\..+|backend\..+|trainer\.stochastic_evaluation|run\.dir)")
@@ -69,7 +70,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         _check_outside_runs(Path(wanted))
     cfg = configuration.apply_overrides(cfg, overrides, allowed_groups=("backend", "env"))
     cfg.run.dir, cfg.agents_scope.sizes = None, None
-    config = configuration.check(cfg)
+    config = configuration.check(cfg, training=False)
     if options.seed is not None:
         config.seed = options.seed
     if options.render:
@@ -78,7 +79,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     config.trainer.cfg.headless = options.render is None
     trainer = assemble.make_trainer(config, training=False, run=Run(), **render)
     try:
-        load_policies(trainer.agents, path)
+        paths = {agent.name: assemble.find_checkpoint(options.checkpoint, agent=agent.name) for agent in trainer.agents}
+        load_policies(trainer.agents, paths)
         check_writable(wanted or RESULTS)
         trainer.evaluation_env = trainer.env
         with trainer.run.signals():
@@ -91,7 +93,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     figures = {"agents": {name: summarize(result) for name, result in results.items()}}
     assert config.seed is not None
     directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root=RESULTS)
-    _write(figures, results, config, options, path, manifest, directory, env_info)
+    _write(figures, results, config, options, paths, manifest, directory, env_info)
     low = [
         name for name, agent in figures["agents"].items() if options.fail_under is not None and agent["mean"] < options.fail_under
     ]
@@ -138,11 +140,14 @@ def _check_outside_runs(directory: Path) -> None:
 
 
 def _write(
-    figures: dict[str, Any], results: dict[str, Any], config: Any, options: EvalOptions, path: Path,
+    figures: dict[str, Any], results: dict[str, Any], config: Any, options: EvalOptions, paths: dict[str, Path],
     manifest: dict[str, Any], directory: Path, env_info: dict[str, Any],
 ) -> None:  # fmt: skip
+    steps = {name: {key: checkpoints.read_manifest(path).get(key) for key in STEPS} for name, path in paths.items()}
+    one = len(set(paths.values())) == 1
     about = {
-        "checkpoint": str(path), "timestep": manifest.get("timestep"), "env_steps": manifest.get("env_steps"),
+        "checkpoint": str(next(iter(paths.values()))) if one else {name: str(path) for name, path in paths.items()},
+        **(next(iter(steps.values())) if one else {key: {name: step[key] for name, step in steps.items()} for key in STEPS}),
         "seed": config.seed, "episodes": options.episodes, "copies": config.env.cfg.num_envs,
         "deterministic": not config.trainer.cfg.stochastic_evaluation,
         "environment": {"id": config.env.cfg.id, **env_info}, "trained_with": manifest.get("versions"),
@@ -165,9 +170,10 @@ def _write(
     for key, label in LABELS.items():
         table.add_row(label, *(_shown(agent[key]) for agent in figures["agents"].values()))
     how = "deterministic" if about["deterministic"] else "stochastic"
+    checkpoint = ", ".join(dict.fromkeys(map(str, paths.values())))
     print_out(
-        f"{path} on {config.env.cfg.id}, {config.env.cfg.num_envs} copies, seed {config.seed}, {how}",
-        table, f"saved in {directory}/eval.json",
+        f"{checkpoint} on {config.env.cfg.id}, {config.env.cfg.num_envs} copies, seed {config.seed}, {how}", table,
+        f"saved in {directory}/eval.json",
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What a run tells when it ends: `summary.json`, the closing table, a sweep's objective; and a dry run's plan."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def summarize(trainer: Trainer, reason: str, versions: dict[str, str], started: 
         agents[agent.name] = {
             **agent.statistics.summary(),
             "updates": agent.updates,
+            "best": asdict(trainer.best[agent.name]) if agent.name in trainer.best else None,
             "parameters_sha256": checkpoints.tree_sha256(policy),
         }
     env_steps = sum(agent["env_steps"] for agent in agents.values())
@@ -32,7 +34,6 @@ def summarize(trainer: Trainer, reason: str, versions: dict[str, str], started: 
         "compile_seconds": 0.0,
         "env_steps_per_second": env_steps / seconds if seconds else 0.0,
         "wall_seconds": time.time() - started,
-        "best": {"score": trainer.best.score, "timestep": trainer.best.timestep},
         "environment": trainer.env.info(),
         "versions": versions,
     }
@@ -40,8 +41,8 @@ def summarize(trainer: Trainer, reason: str, versions: dict[str, str], started: 
 
 def objective(trainer: Trainer, summary: dict[str, Any]) -> float | None:
     """Return what a sweep compares: the best evaluation, else the mean return of the last 100 episodes, over agents."""
-    if trainer.best.score is not None:
-        return trainer.best.score
+    if trainer.best:
+        return sum(best.score for best in trainer.best.values()) / len(trainer.best)
     returns = [agent["episode_return_mean"] for agent in summary["agents"].values()]
     return None if None in returns else sum(returns) / len(returns)
 
@@ -50,17 +51,17 @@ def print_summary(trainer: Trainer, summary: dict[str, Any], directory: Path) ->
     """Print the closing table."""
     from rich.table import Table
 
-    table = Table("agent", "env steps", "episodes", "return (last 100)", "length")
+    evaluated = ("best", "at timestep") if trainer.best else ()
+    table = Table("agent", "env steps", "episodes", "return (last 100)", "length", *evaluated)
     for name, agent in summary["agents"].items():
         mean, length = agent["episode_return_mean"], agent["episode_length_mean"]
-        cells = ("-" if mean is None else f"{mean:.1f}", "-" if length is None else f"{length:.1f}")
+        cells = ["-" if mean is None else f"{mean:.1f}", "-" if length is None else f"{length:.1f}"]
+        if trainer.best:
+            cells += [f"{agent['best']['score']:.1f}", f"{agent['best']['timestep']:,}"]
         table.add_row(name, f"{agent['env_steps']:,}", f"{agent['episodes']:,}", *cells)
-    best = summary["best"]
     lines = [
         f"{summary['exit_reason']} after {summary['training_seconds']:.1f} s, {summary['env_steps_per_second']:,.0f} env steps/s"
     ]
-    if best["score"] is not None:
-        lines.append(f"best evaluation: {best['score']:.1f} at timestep {best['timestep']:,}")
     lines += [f"saved in {directory}", f"  rltrain eval {directory}", f"  tensorboard --logdir {directory}"]
     print_out(table, *lines)
 

@@ -3,8 +3,9 @@
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def execute(plan: Plan) -> tuple[int, float | None]:
             print_plan(trainer, config)
             return 0, None
         if config.init_from and plan.checkpoint is None:
-            load_policies(trainer.agents, assemble.find_checkpoint(config.init_from, key="init_from"))
+            find = partial(assemble.find_checkpoint, config.init_from, key="init_from")
+            load_policies(trainer.agents, {agent.name: find(agent=agent.name) for agent in trainer.agents})
         parts = _read_parts(plan.checkpoint, trainer.agents) if plan.checkpoint else None
         assert config.seed is not None
         directory = plan.directory or make_run_directory(config.run.dir, config.env.cfg.id, list(config.agents), config.seed)
@@ -175,14 +177,16 @@ def _read_parts(path: Path, agents: Sequence[Agent]) -> dict[str, Any]:
     return {name: checkpoints.read_part(path, name, manifest) for name in names}
 
 
-def load_policies(agents: Sequence[Agent], path: Path) -> None:
-    """Load the weights of every agent from a checkpoint; nothing else.
+def load_policies(agents: Sequence[Agent], paths: Mapping[str, Path]) -> None:
+    """Load the weights of every agent from the checkpoint under its name; nothing else.
 
-    Raises CheckpointError if the checkpoint is of other agents or other networks.
+    Raises CheckpointError if a checkpoint is of other agents or other networks.
     """
-    manifest = checkpoints.verify(path)
-    _check_agents(path, manifest, agents)
+    manifests = {path: checkpoints.verify(path) for path in set(paths.values())}
     for agent in agents:
+        path = paths[agent.name]
+        manifest = manifests[path]
+        _check_agents(path, manifest, [agent])
         policy = checkpoints.read_part(path, f"agents/{agent.name}/policy", manifest)
         try:
             agent.restore({"policy": policy})

@@ -4,16 +4,32 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rltrain.checks import build, changed_fixed
+from rltrain.checks import build, changed_fixed, option
 from rltrain.config.compose import translating_errors
 from rltrain.config.schema import CHOICES, Config, options
 from rltrain.errors import ConfigError, nearest
 from rltrain.trainers.scopes import check_scopes, even_scopes
 
 
-def check(cfg: Any) -> Config:
+@dataclass
+class Checked:
+    """A choice whose settings were checked: the class to make and what to give it."""
+
+    target: str
+    cfg: Any
+
+
+@dataclass
+class RepeatConfig:
+    """What an agent's settings have besides those of its algorithm."""
+
+    count: int = option(1, "agents with these settings; more than one are called NAME_0, NAME_1 ...", low=1, high=1024)
+
+
+def check(cfg: Any, *, training: bool = True) -> Config:
     """Return the checked configuration of a DictConfig or plain mapping, interpolations resolved.
 
+    Without `training`, what only learning needs isn't checked.
     Raises ConfigError. Nothing is created, no simulator and no backend imported.
     """
     from omegaconf import OmegaConf
@@ -31,9 +47,22 @@ def check(cfg: Any) -> Config:
     for name, node in parts["agents"].items():
         if not re.fullmatch(r"[A-Za-z0-9][\w-]*", str(name)):
             raise ConfigError("agents", name, "an agent's name is letters, digits, - and _")
-        config.agents[name] = _check_choice("agents", node, f"agents.{name}", config)
-    _check_together(config)
+        for one, checked in _repeat(str(name), node, config).items():
+            if one in config.agents or (one != name and one in parts["agents"]):
+                raise ConfigError(f"agents.{name}.count", node["count"], f"makes an agent {one}, which is there already")
+            config.agents[one] = checked
+    _check_together(config, training)
     return config
+
+
+def _repeat(name: str, node: Any, config: Config) -> dict[str, Checked]:
+    """Return the agents that one entry stands for, by name."""
+    count = 1
+    if isinstance(node, dict):
+        count = build(RepeatConfig, {"count": node.get("count", 1)}, f"agents.{name}").count
+        node = {option: value for option, value in node.items() if option != "count"}
+    names = [name] if count == 1 else [f"{name}_{i}" for i in range(count)]
+    return {one: _check_choice("agents", node, f"agents.{name}", config) for one in names}
 
 
 def _leaves(node: Any, path: str = "") -> list[str]:
@@ -41,14 +70,6 @@ def _leaves(node: Any, path: str = "") -> list[str]:
     if not isinstance(node, dict):
         return [f"{path}={node}"]
     return [leaf for name, value in node.items() for leaf in _leaves(value, f"{path}.{name}" if path else str(name))]
-
-
-@dataclass
-class Checked:
-    """A choice whose settings were checked: the class to make and what to give it."""
-
-    target: str
-    cfg: Any
 
 
 def _check_choice(group: str, node: Any, key: str, config: Config) -> Checked:
@@ -65,7 +86,7 @@ def _check_choice(group: str, node: Any, key: str, config: Config) -> Checked:
     )
 
 
-def _check_together(config: Config) -> None:
+def _check_together(config: Config, training: bool) -> None:
     """Check what concerns more than one field."""
     trainer, copies = config.trainer.cfg, config.env.cfg.num_envs
     if trainer.timesteps is not None and config.total_env_steps is not None:
@@ -79,12 +100,15 @@ def _check_together(config: Config) -> None:
         raise ConfigError("env.num_envs", copies, f"{count} agents need a copy each; give at least {count}")
     sizes = scopes(config)
     for (name, agent), size in zip(config.agents.items(), sizes, strict=True):
-        if hasattr(agent.cfg, "check_copies"):
+        if training and hasattr(agent.cfg, "check_copies"):
             agent.cfg.check_copies(size, f"agents.{name}")
 
 
 def check_resumable(old: Config, new: Config) -> None:
     """Raise ConfigError if a setting that belongs to a run from start to end differs."""
+    if list(old.agents) != list(new.agents):
+        names = (", ".join(agents) for agents in (new.agents, old.agents))
+        raise ConfigError("agents", next(names), f"the run was started with {next(names)}, which a resume can't change")
     pairs = [("", replace(old, env=None), replace(new, env=None)), ("env", old.env.cfg, new.env.cfg)]
     pairs += [(f"agents.{name}", old.agents[name].cfg, new.agents[name].cfg) for name in old.agents if name in new.agents]
     for key, before, now in pairs:

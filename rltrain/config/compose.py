@@ -49,7 +49,8 @@ def store_schemas() -> None:
     store.store(group="schema/agents_scope", name="even", node=defaults(ScopeConfig))
     for group, choices in CHOICES.items():
         for name, choice in choices.items():
-            node = {**defaults(choice.cfg)} if group == "backend" else {"_target_": choice.target, **defaults(choice.cfg)}
+            node: dict[str, Any] = {} if group == "backend" else {"_target_": choice.target}
+            node |= {**({"count": 1} if group == "agents" else {}), **defaults(choice.cfg)}
             store.store(group=f"schema/{group}", name=name, node=node)
             if (group, name) in plugin_options:
                 store.store(group=group, name=name, node=node, package=f"agents.{name}" if group == "agents" else None)
@@ -91,8 +92,12 @@ def translate(overrides: Sequence[str]) -> list[str]:
             if repeated and value.startswith("["):
                 name = sorted(repeated)[0]
                 raise ConfigError(
-                    "agents", value, f"{name} stands there twice; give it a second name: +agents@agents.{name}_2={name}"
-                )
+                    "agents", value,
+                    f"{name} stands there twice; give each a name, agents=[one:{name},two:{name}], or agents.{name}.count=2",
+                )  # fmt: skip
+            if re.search(r"\w:\w", value):
+                translated += _named_agents(value)
+                continue
         if key == "experiment" and value == "null":
             continue  # what it is anyway
         if key in GROUPS and re.fullmatch(r"[\d.+-]*|null|true|false", value, re.IGNORECASE):
@@ -115,6 +120,18 @@ def translate(overrides: Sequence[str]) -> list[str]:
     return translated
 
 
+def _named_agents(value: str) -> list[str]:
+    """Return Hydra's way to write agents=[name:choice, ...]: none by the list, then each under its name."""
+    pairs = [part.strip("'\" ").rpartition(":") for part in value.strip("[]").split(",")]
+    named = [(name or choice, choice) for name, _, choice in pairs]
+    names = [name for name, _ in named]
+    if "[" in value.strip("[]") or not all(re.fullmatch(r"[A-Za-z0-9][\w-]*", word) for pair in named for word in pair):
+        raise ConfigError("agents", value, "can't be read; write agents=[name:choice,...], as in agents=[fast:ppo,slow:ppo]")
+    if len(set(names)) < len(names):
+        raise ConfigError("agents", value, "two agents have the same name; give each its own")
+    return ["agents=[]", *(f"+agents@agents.{name}={choice}" for name, choice in named)]
+
+
 def _looks_like_id(value: str) -> bool:
     names = [name.strip("'\" ") for name in value.split(",")]
     return all(name not in options("env") and re.search(r"-v\d+$|[:/]", name) for name in names)
@@ -129,7 +146,8 @@ def is_known_key(key: str, cfg: Any = None) -> bool:
     parts = key.split(".")
     if parts[0] == "agents" and len(parts) > 2:
         parts = parts[2:]
-        node = {name: value for choice in CHOICES["agents"].values() for name, value in defaults(choice.cfg).items()}
+        node = {"count": 1}
+        node |= {name: value for choice in CHOICES["agents"].values() for name, value in defaults(choice.cfg).items()}
     for part in parts:
         if not isinstance(node, dict) or part not in node:
             return False
@@ -140,7 +158,7 @@ def is_known_key(key: str, cfg: Any = None) -> bool:
 def _known_keys() -> list[str]:
     tree = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": defaults(GymnasiumConfig)}
     tree |= {
-        "agents": {name: defaults(choice.cfg) for name, choice in CHOICES["agents"].items()},
+        "agents": {name: {"count": 1, **defaults(choice.cfg)} for name, choice in CHOICES["agents"].items()},
         "agents_scope": defaults(ScopeConfig),
     }
     keys: list[str] = ["experiment"]

@@ -40,7 +40,7 @@ class EnvWrapper(ABC):
         """Start the next episode of the copies whose last one just ended; return the observations to act on next (N, *O)."""
 
     def state(self) -> Arrays:
-        """Return the privileged states (N, *S) that belong to the observations to act on next, or None; only a critic sees them."""
+        """Return the privileged states (N, *S) that go with the observations to act on next, or None; only a critic sees them."""
         return None
 
     def action_masks(self) -> Array | None:

@@ -4,10 +4,9 @@ import atexit
 import copy
 import itertools
 import signal
-import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -20,38 +19,9 @@ from rltrain.evaluation import EpisodeCounter, episode_quota
 from rltrain.runs import Run
 from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, RESUMED_ENVIRONMENTS, seed32, seed64
 from rltrain.structures import Step
+from rltrain.trainers.bookkeeping import Best, Clock, select_infos, write_rows
 from rltrain.trainers.config import Cfg, TrainerConfig
 from rltrain.trainers.scopes import check_scopes, cut, even_scopes
-
-
-@dataclass
-class Best:
-    """The best evaluation so far, by the mean over agents."""
-
-    score: float | None = None
-    timestep: int | None = None
-
-
-@dataclass
-class Clock:
-    """Seconds of training, without evaluations."""
-
-    seconds: float = 0.0
-    _since: float | None = field(default=None)
-
-    def start(self) -> None:
-        """Go on counting."""
-        self._since = time.perf_counter()
-
-    def stop(self) -> float:
-        """Stop counting; return the seconds so far."""
-        self.seconds = self.read()
-        self._since = None
-        return self.seconds
-
-    def read(self) -> float:
-        """Return the seconds so far."""
-        return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
 
 class Trainer:
@@ -78,6 +48,7 @@ class Trainer:
         self.env, self.evaluation_env = env, evaluation_env
         self.agents: list[Agent] = list(agents) if isinstance(agents, Sequence) else [agents]
         self.agents_scope = [] if agents_scope is None else list(getattr(agents_scope, "tolist", lambda: agents_scope)())
+        self._even = not self.agents_scope
         self.run = run or Run()
         self.run.agents = self.run.agents or [agent.name for agent in self.agents]
         self.timesteps: int = self.cfg.timesteps or 0
@@ -87,7 +58,7 @@ class Trainer:
         self._setup_agents()
         self.timestep = 0
         self.observations: Any = None  # to act on next
-        self.best = Best()
+        self.best: dict[str, Best] = {}  # by agent
         self.clock = Clock()
         self.last_evaluation: dict[str, dict[str, Any]] = {}
         self._resumed = False
@@ -99,6 +70,7 @@ class Trainer:
             if evaluation_env is not None:
                 _close_at_exit(evaluation_env)
         self._said: set[str] = set()
+        self._awaited_infos: set[str] = set()  # keys to record that no step has had yet
         self._playing: tuple[EnvWrapper, Any] = (env, None)  # an evaluation's environment and observations
 
     def __str__(self) -> str:
@@ -173,8 +145,7 @@ class Trainer:
                 next_observations=step.next_observations, next_states=step.next_states, terminated=step.terminated,
                 truncated=step.truncated, valid=step.valid, infos=step.infos, timestep=timestep, timesteps=self.horizon,
             )  # fmt: skip
-            if self.cfg.environment_info in step.infos:
-                self._for_each_agent("record_info", step.infos[self.cfg.environment_info])
+            self._record_infos(step.infos)
         else:
             self._for_each_agent("end_evaluation_episodes", step.terminated | step.truncated)
 
@@ -225,6 +196,9 @@ class Trainer:
             if self.timestep == 0 and self._env_steps():
                 self._for_each_agent("start_over")
             self.observations = self.env.reset()
+        if self._even and len(set(self.agents_scope)) > 1:
+            self._say_once(f"agents_scope=even: {self.agents_scope} copies, the remainder to the last agent")
+        self._awaited_infos = set(self.run.tracking.infos)
         self._plan()
         self.clock.start()
         if self._pending:
@@ -239,18 +213,18 @@ class Trainer:
         """Do what is due after a timestep: evaluate, write rows, checkpoint."""
         timestep, last = self.timestep, self.timestep >= self.timesteps
         evaluation = self.run.evaluation.interval and timestep % self.run.evaluation.interval == 0
-        before = self.best
-        improved = self._evaluate_for_best() if evaluation else False
+        before = dict(self.best)
+        improved = self._evaluate_for_best() if evaluation else []
         self._pending = improved is None
-        if self._pending:  # a signal cut the evaluation short: it is made anew at the resume
+        if improved is None:  # a signal cut the evaluation short: it is made anew at the resume
             return
         if evaluation or last or timestep % self.run.tracking.interval == 0:
-            self._write_rows(evaluated=bool(evaluation))
+            write_rows(self.run, self.agents, timestep, self._rate(), self.last_evaluation if evaluation else None)
         interval = self.run.checkpoints.interval
         if improved or last or (interval and timestep % interval == 0):
             written = self.save()
             if improved and written:
-                self.run.mark_best(timestep)
+                self.run.mark_best(timestep, improved)
             elif improved and self.run.store is not None:
                 self.best = before  # there is no checkpoint of it
         self._plan()
@@ -263,32 +237,20 @@ class Trainer:
             self.save_once()
         self.run.check_saved()
 
-    def _write_rows(self, *, evaluated: bool) -> None:
-        seconds = self.clock.read()
-        rate = self._env_steps() / seconds if seconds else 0.0
-        returns = []
-        for agent in self.agents:
-            statistics = agent.statistics.summary()
-            row = {f"rollout/{key}": statistics[key] for key in ("episode_return_mean", "episode_length_mean")}
-            row = {tag: value for tag, value in row.items() if value is not None}
-            row |= agent.statistics.read_info()
-            row |= {"rollout/episodes": agent.statistics.episodes, **agent.read_metrics(), "time/env_steps_per_second": rate}
-            if evaluated:
-                row |= {f"evaluation/{key}": value for key, value in self._evaluation_figures(agent.name).items()}
-            self.run.write_metrics(agent.name, self.timestep, agent.statistics.env_steps, row)
-            if statistics["episode_return_mean"] is not None:
-                returns.append(statistics["episode_return_mean"])
-        if self.run.screen is not None:
-            self.run.screen.update(self.timestep, rate, float(np.mean(returns)) if returns else None)
+    def _record_infos(self, infos: Mapping[str, Any]) -> None:
+        found = select_infos(infos, self.cfg.environment_info, self.run.tracking.infos)
+        if found:
+            self._for_each_agent("record_info", found)
+        if self._awaited_infos:
+            self._awaited_infos -= found.keys()
+            if self._awaited_infos and self.timestep + 1 >= self._next_due:
+                there = ", ".join(sorted(key for key in infos if not key.startswith("_"))) or "nothing"
+                awaited = ", ".join(sorted(self._awaited_infos))
+                self._say_once(f"tracking.infos={awaited}: not in `infos` so far; this timestep's have {there}")
 
-    def _evaluation_figures(self, agent: str) -> dict[str, float]:
-        results = self.last_evaluation[agent]
-        returns = results["returns"]
-        return {
-            "episode_return_mean": float(np.mean(returns)),
-            "episode_return_std": float(np.std(returns)),
-            "episode_length_mean": float(np.mean(results["lengths"])),
-        }
+    def _rate(self) -> float:
+        seconds = self.clock.read()
+        return self._env_steps() / seconds if seconds else 0.0
 
     def _env_steps(self) -> int:
         return sum(agent.statistics.env_steps for agent in self.agents)
@@ -354,18 +316,17 @@ class Trainer:
             "env.num_agents", self.env.num_agents, "no multi-agent algorithm is here yet; use a single-agent environment"
         )
 
-    def _evaluate_for_best(self) -> bool | None:
-        """Evaluate on the evaluation environment; tell whether it is the best so far, or None if a signal cut it short."""
+    def _evaluate_for_best(self) -> list[str] | None:
+        """Evaluate on the evaluation environment; return the agents that were never better, or None if a signal cut it short."""
         self.clock.stop()
         results = self.single_agent_eval(self.run.evaluation.episodes)
         self.clock.start()
         if self.run.stop_signal is not None:
             return None
-        score = float(np.mean([np.mean(result["returns"]) for result in results.values()]))
-        if self.best.score is not None and score <= self.best.score:
-            return False
-        self.best = Best(score, self.timestep)
-        return True
+        scores = {name: float(np.mean(result["returns"])) for name, result in results.items()}
+        improved = [name for name, score in scores.items() if name not in self.best or score > self.best[name].score]
+        self.best |= {name: Best(scores[name], self.timestep) for name in improved}
+        return improved
 
     # -- keeping -------------------------------------------------------------------------------------------------------
 
@@ -398,7 +359,7 @@ class Trainer:
             "env": env,
             "scopes": [scope.stop - scope.start for scope in self._slices],
             "training_seconds": self.clock.read(),
-            "best": {"score": self.best.score, "timestep": self.best.timestep},
+            "best": {name: asdict(best) for name, best in self.best.items()},
             "pending": self._pending,
         }
         parts: dict[str, Any] = {"trainer": trainer}
@@ -424,7 +385,7 @@ class Trainer:
                 raise CheckpointError(f"agents.{agent.name}: the checkpoint does not fit this agent: {error}") from error
         self.timestep = int(trainer["timestep"])
         self.clock.seconds = float(trainer["training_seconds"])
-        self.best = Best(trainer["best"]["score"], trainer["best"]["timestep"])
+        self.best = {name: Best(**best) for name, best in trainer["best"].items()}
         self._pending = bool(trainer["pending"])
         if keep_horizon:
             self.horizon = int(trainer["horizon"])

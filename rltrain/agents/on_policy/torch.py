@@ -241,9 +241,7 @@ class OnPolicy:
         heads = self._masked(heads, batch.action_masks)
         return heads, *self.head.log_prob_and_entropy(heads, batch.actions), values
 
-    def _descend(
-        self, outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor], slopes: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    ) -> torch.Tensor:
+    def _descend(self, outputs: tuple[torch.Tensor, ...], slopes: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Set the gradient of a loss given by its slopes at log-probabilities, values and entropies, clip it; return its norm.
 
         The loss is a mean of terms whose slopes are known, so the graph holds the networks and the distribution only and is

@@ -67,8 +67,12 @@ class PPO(OnPolicy):
         return metrics
 
     def _differentiate(self, minibatch: Batch, ratio_clip: float, entropy_scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Set the gradient of policy loss + value_scale x value loss - entropy_scale x entropy; return diagnostics (6,), heads."""
+        """Set the gradient of policy loss + value_scale x value loss - entropy_scale x entropy.
+
+        Returns diagnostics (6,) in the order of METRICS and the distribution's heads (B, H).
+        """
         cfg = self.cfg
+        assert minibatch.log_probs is not None
         heads, log_probs, entropies, values = self._evaluate(minibatch)
         with torch.no_grad():
             log_ratios = log_probs - minibatch.log_probs
