@@ -272,7 +272,7 @@ def _sync_directory(path: Path) -> None:
 
 
 class CheckpointStore:
-    """A run's checkpoints by timestep; `latest` and `best`, or `best-<agent>` of several, are small files that hold such a name."""
+    """A run's checkpoints by timestep; `latest` and `best` (`best-<agent>` of several) are small files that hold such a name."""
 
     def __init__(self, directory: Path, keep: int = 3) -> None:
         self.directory, self.keep = directory, keep

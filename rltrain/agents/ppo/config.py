@@ -24,8 +24,8 @@ class PPOConfig(OnPolicyConfig):
         None, "end the update before the step of a minibatch whose approximate KL is above this; null: don't", above=0
     )
     adapt_learning_rate: str = option(
-        "never", "by the KL, to 1e-6 ... 1e-2: after each epoch by its mean approximate KL, or before each minibatch's step by its "
-        "exact KL", choices=["never", "epoch", "minibatch"],
+        "never", "by the KL, within 1e-6 ... 1e-2: after each epoch by its mean approximate KL, or before each minibatch's step "
+        "by its exact KL", choices=["never", "epoch", "minibatch"],
     )  # fmt: skip
     kl_target: float | None = option(
         None, "of adapt_learning_rate: above 2 x this the rate is divided by 1.5, below this / 2 multiplied; null: 0.008 per "
