@@ -80,8 +80,9 @@ class Agent:
     """One agent of any algorithm and backend: acts, hands transitions over, learns when due, keeps its statistics."""
 
     def __init__(self, algorithm: Algorithm, *, name: str = "agent") -> None:
-        self.algorithm = algorithm
         self.backend = algorithm.backend
+        self.kind = type(algorithm).__name__
+        self.algorithm = algorithm = self.backend.own(algorithm)
         self.name = name
         self.num_envs = algorithm.num_envs
         self.statistics = EpisodeStatistics(self.num_envs)
@@ -215,7 +216,7 @@ class Agent:
         if path.exists() and not (path / checkpoints.MANIFEST).exists() and (not path.is_dir() or any(path.iterdir())):
             raise StorageError(f"{path}: is there and is not a checkpoint; name another directory")
         parts = {f"agents/{self.name}/{part}": tree for part, tree in self.snapshot().items()}
-        manifest = {"backend": self.backend.name, "agents": {self.name: type(self.algorithm).__name__}}
+        manifest = {"backend": self.backend.name, "agents": {self.name: self.kind}}
         checkpoints.write(path, parts, manifest, {})
 
     def load(self, path: str | Path) -> None:

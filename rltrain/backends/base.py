@@ -13,7 +13,7 @@ from rltrain.structures import Array
 class BackendConfig:
     """Where the numbers are computed."""
 
-    name: str = option("torch", "the backend: it picks the twin of every agent", choices=["torch"])
+    name: str = option("torch", "the backend: it picks the twin of every agent", choices=["torch", "jax"])
     device: str = option("auto", "auto (a GPU if there is one, else the CPU), cpu or cuda:N")
     threads: int = option(1, "intra-op threads; small networks are quickest with one", low=1, high=1024)
 
@@ -29,6 +29,9 @@ class Backend(Protocol):
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Return a NumPy array; shares memory where it can."""
+
+    def own(self, algorithm: Any) -> Any:
+        """Return the algorithm as one that holds its state."""
 
     def versions(self) -> dict[str, str]:
         """Return the versions and the device that the numbers depend on."""

@@ -30,6 +30,10 @@ class TorchBackend:
         """Return a NumPy array; shares memory on the CPU."""
         return array.numpy() if self._on_cpu else array.cpu().numpy()
 
+    def own(self, algorithm: Any) -> Any:
+        """Return the algorithm: PyTorch's hold their state themselves."""
+        return algorithm
+
     def versions(self) -> dict[str, str]:
         """Return torch's version and the device."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"

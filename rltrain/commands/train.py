@@ -197,7 +197,7 @@ def load_policies(agents: Sequence[Agent], paths: Mapping[str, Path]) -> None:
 def _check_agents(path: Path, manifest: dict[str, Any], agents: Sequence[Agent]) -> None:
     there = manifest.get("agents", {})
     for agent in agents:
-        name = type(agent.algorithm).__name__
+        name = agent.kind
         if agent.name not in there:
             raise CheckpointError(f"{path}: has no agent {agent.name!r}; it has {', '.join(there)}")
         if there[agent.name] != name:

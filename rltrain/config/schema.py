@@ -75,7 +75,10 @@ class Choice:
 
 CHOICES: dict[str, dict[str, Choice]] = {
     "trainer": {"sequential": Choice("rltrain.trainers.SequentialTrainer", TrainerConfig)},
-    "backend": {"torch": Choice("rltrain.backends.torch.TorchBackend", BackendConfig)},
+    "backend": {
+        "jax": Choice("rltrain.backends.jax.JaxBackend", BackendConfig),
+        "torch": Choice("rltrain.backends.torch.TorchBackend", BackendConfig),
+    },
     "env": {"gymnasium": Choice("rltrain.envs.gymnasium.GymnasiumEnv", GymnasiumConfig)},
     "agents": {
         "a2c": Choice("rltrain.agents.a2c.${backend.name}.A2C", A2CConfig),

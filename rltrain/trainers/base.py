@@ -77,7 +77,7 @@ class Trainer:
         """Name the trainer, its environments, agents and scopes."""
         lines = [f"{type(self).__name__}: {self.env.num_envs} x {self.env.name}, {self.timesteps:,} timesteps"]
         for agent, scope in zip(self.agents, self._slices, strict=True):
-            lines.append(f"  {agent.name}: {type(agent.algorithm).__name__}, copies {scope.start} to {scope.stop - 1}")
+            lines.append(f"  {agent.name}: {agent.kind}, copies {scope.start} to {scope.stop - 1}")
         return "\n".join(lines)
 
     # -- training ------------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ class Trainer:
         parts, exact = self.snapshot(with_environment=with_environment)
         manifest = {
             "env_steps": self._env_steps(),
-            "agents": {agent.name: type(agent.algorithm).__name__ for agent in self.agents},
+            "agents": {agent.name: agent.kind for agent in self.agents},
             "exact_resume": exact,
         }
         written = self.run.save(self.timestep, parts, manifest)

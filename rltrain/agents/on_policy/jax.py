@@ -1,0 +1,383 @@
+"""What PPO and A2C have in common in JAX: networks, acting, the rollout, advantages and returns. Pure functions over `State`."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from rltrain import spaces
+from rltrain.agents.on_policy.config import OnPolicyConfig
+from rltrain.backends.jax import JaxBackend, key_of
+from rltrain.checks import build
+from rltrain.errors import ConfigError
+from rltrain.memories.jax import Rollout, RolloutMemory
+from rltrain.models.heads.jax import make_head
+from rltrain.models.inputs.jax import Inputs
+from rltrain.models.networks.jax import ActorCritic
+from rltrain.ops import losses, normalizers, schedules
+from rltrain.ops.returns.jax import generalized_advantages, running_returns
+from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
+from rltrain.structures import Array, Arrays, Progress, UpdateSchedule
+
+OPTIMIZER_EPSILON = 1e-5
+
+Metrics = dict[str, Array]
+
+
+class State(NamedTuple):
+    """Everything that learning carries."""
+
+    parameters: dict[str, Array]
+    optimizer: Any  # optax's
+    learning_rate: Array  # ()
+    observation_moments: normalizers.Moments
+    state_moments: normalizers.Moments | None
+    value_moments: normalizers.Moments
+    reward_moments: normalizers.Moments
+    running_returns: Array  # (N,) discounted sums of rewards in the running episodes
+    minibatch_key: Array
+
+
+class Batch(NamedTuple):
+    """One rollout as rows, ready to learn from; B = T x N."""
+
+    inputs: Array  # (B, O) normalised
+    critic_inputs: Array | None  # (B, S) normalised, or None: the same
+    actions: Array  # (B, *A)
+    action_masks: Array | None  # (B, M) bool, or None: all are allowed
+    advantages: Array  # (B,)
+    returns: Array  # (B,) normalised if values are
+    values: Array  # (B,) as predicted when acting, in the same units as returns
+    weights: Array | None  # (B,) 0 where the row did not happen, or None
+    log_probs: Array | None = None  # (B,) when the actions were drawn, where the algorithm compares with them
+    statistics: Array | None = None  # (B, K) of the distribution that they were drawn from, where it compares with that
+
+
+class OnPolicy:
+    """Acts by a stochastic policy and collects a rollout; an algorithm says in `_improve` how to learn from it."""
+
+    config: ClassVar[type[OnPolicyConfig]]
+
+    def __init__(
+        self,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        state_space: Any = None,
+        num_envs: int,
+        cfg: OnPolicyConfig | dict[str, Any] | None = None,
+        seed: int = 0,
+        index: int = 0,
+        backend: JaxBackend | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.key = key or f"agents.{type(self).__name__.lower()}"
+        self.cfg: Any = build(self.config, cfg, self.key)
+        self.backend = backend or JaxBackend()
+        self.num_envs = num_envs
+        self.schedule = UpdateSchedule(every=self.cfg.rollout_length)
+        self.actor_seed = seed64(seed, AGENT_ACTOR, index)
+        self.seeds = [seed64(seed, role, index) for role in (AGENT_PARAMETERS, AGENT_MINIBATCHES)]
+        network = self.cfg.network
+
+        normalize = self.cfg.normalize_observations
+        self.inputs = Inputs(observation_space, normalize=normalize)
+        self.critic_inputs: Inputs | None = None
+        if state_space is not None and self.cfg.use_states:
+            if network.shared:
+                raise ConfigError(
+                    f"{self.key}.network.shared", True,
+                    "the environment has states, which only a critic's own network may read; set shared or use_states to false",
+                )  # fmt: skip
+            self.critic_inputs = Inputs(state_space, normalize=normalize, key="env.state_space")
+        self.head = make_head(action_space, network, f"{self.key}.network")
+        critic_size = (self.critic_inputs or self.inputs).size
+        self.networks = ActorCritic(self.inputs.size, critic_size, self.head.size, network)
+        self.optimizer = self._make_optimizer()
+
+    def _make_optimizer(self) -> optax.GradientTransformation:
+        return optax.scale_by_adam(eps=OPTIMIZER_EPSILON)
+
+    def init(self) -> State:
+        """Return the state to start from."""
+        parameters = self.networks.init(key_of(self.seeds[0]))
+        own = {f"policy.{name}": jnp.asarray(parameter) for name, parameter in self.head.parameters.items()}
+        parameters = {**parameters, **own}
+        return State(
+            parameters=parameters,
+            optimizer=self.optimizer.init(parameters),
+            learning_rate=jnp.float32(self.cfg.learning_rate),
+            observation_moments=self.inputs.init(),
+            state_moments=None if self.critic_inputs is None else self.critic_inputs.init(),
+            value_moments=_moments(),
+            reward_moments=_moments(),
+            running_returns=jnp.zeros(self.num_envs),
+            minibatch_key=key_of(self.seeds[1]),
+        )
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def act(
+        self, state: Any, noise: Any, observations: Arrays, action_masks: Array | None = None, *, explore: bool
+    ) -> tuple[Array, dict[str, Array]]:
+        """Return actions (N, *A) as the environment takes them; exploring, also what `record` wants back.
+
+        `state` needs `parameters` and `observation_moments` only. `noise(kind, shape)` draws numbers: exponential, normal,
+        uniform. With NumPy arrays everything is computed in NumPy.
+        """
+        inputs = self.inputs(state.observation_moments, observations)
+        heads = self._heads(state.parameters, inputs, action_masks)
+        if not explore:
+            return self.head.to_environment(self.head.mode(heads)), {}
+        actions = self.head.sample(heads, noise(self.head.noise, self.head.noise_shape(heads)))
+        outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
+        return self.head.to_environment(actions), outputs
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def make_memory(self) -> RolloutMemory:
+        """Return a memory that stages rows for `learn`."""
+        return RolloutMemory(self.cfg.rollout_length, self.num_envs)
+
+    def interrupt(self, state: State) -> State:
+        """Forget what belongs to the running episodes."""
+        return state._replace(running_returns=jnp.zeros_like(state.running_returns))
+
+    def learn(self, state: State, rollout: Rollout, progress: Progress) -> tuple[State, Metrics, Array]:
+        """Learn from the full rollout; return the usual diagnostics, means over all gradient steps, and whether there were any."""
+        learned = jnp.bool_(True)
+        if self.cfg.normalize_observations:
+            learned = state.observation_moments.count > 0
+            shapes = jax.eval_shape(self._learn, state, rollout, progress)[1]
+            none = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+            state, metrics = jax.lax.cond(learned, lambda: self._learn(state, rollout, progress), lambda: (state, none))
+        else:
+            state, metrics = self._learn(state, rollout, progress)
+        return self._fold_observations(state, rollout), metrics, learned
+
+    def _learn(self, state: State, rollout: Rollout, progress: Progress) -> tuple[State, Metrics]:
+        state, batch = self._prepare(state, rollout)
+        return self._improve(state, batch, progress)
+
+    def _improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
+        """Take gradient steps; return metrics."""
+        raise NotImplementedError
+
+    def _prepare(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
+        """Turn a rollout into rows with advantages and returns.
+
+        Nothing learned has changed since the rollout began, so what the networks said about it then is computed here at once: a
+        batch costs a fraction of its rows one timestep at a time.
+        """
+        cfg, shape = self.cfg, rollout.rewards.shape
+        inputs, critic_inputs = self._read(state, rollout.observations, rollout.states)
+        next_inputs, next_critic_inputs = self._read(state, rollout.next_observations, rollout.next_states)
+        masks = rollout.outputs.get("action_masks")
+        weights = _weights(rollout)
+
+        # ---- successors' values
+        values = self._values(state, inputs if critic_inputs is None else critic_inputs).reshape(shape)
+        next_values = self._values(state, next_inputs if next_critic_inputs is None else next_critic_inputs).reshape(shape)
+
+        # ---- advantages and returns, in the environment's units
+        state, rewards = self._scale_rewards(state, rollout, weights)
+        advantages = generalized_advantages(
+            rewards, values, next_values, rollout.terminated, rollout.truncated, cfg.discount_factor, cfg.gae_lambda,
+        ).reshape(-1)  # fmt: skip
+        values = values.reshape(-1)
+        returns = advantages + values
+
+        # ---- values and returns in the units the network predicts
+        if cfg.normalize_values:
+            state = state._replace(value_moments=normalizers.fold(jnp, state.value_moments, returns, weights))
+            returns = normalizers.normalize(jnp, state.value_moments, returns)
+            values = normalizers.normalize(jnp, state.value_moments, values)
+        return state, Batch(
+            inputs=inputs,
+            critic_inputs=critic_inputs,
+            actions=_flat(rollout.outputs["actions"]),
+            action_masks=None if masks is None else _flat(masks),
+            advantages=losses.standardize(jnp, advantages, weights) if cfg.standardize_advantages else advantages,
+            returns=returns,
+            values=values,
+            weights=weights,
+        )
+
+    def _scale_rewards(self, state: State, rollout: Rollout, weights: Array | None) -> tuple[State, Array]:
+        """Return the rewards to learn from (T, N): normalised, scaled, clipped, as far as the settings say."""
+        cfg, rewards = self.cfg, rollout.rewards
+        if cfg.normalize_rewards:
+            done = rollout.terminated | rollout.truncated
+            sums, after = running_returns(rewards, done, state.running_returns, cfg.discount_factor)
+            moments = normalizers.fold(jnp, state.reward_moments, sums.reshape(-1), weights)
+            state = state._replace(reward_moments=moments, running_returns=after)
+            rewards = rewards / normalizers.scale(jnp, moments)
+        if cfg.reward_scale != 1:
+            rewards = rewards * cfg.reward_scale
+        return state, rewards if cfg.reward_clip is None else jnp.clip(rewards, -cfg.reward_clip, cfg.reward_clip)
+
+    def _evaluate(self, parameters: dict[str, Array], batch: Batch) -> tuple[Array, Array, Array, Array]:
+        """Return distribution heads (B, H), log-probabilities, entropies and values (B,), all differentiable."""
+        critic_inputs = batch.inputs if batch.critic_inputs is None else batch.critic_inputs
+        outputs, values = self.networks.heads_and_values(parameters, batch.inputs, critic_inputs)
+        heads = self._masked(self._complete(outputs, parameters), batch.action_masks)
+        return heads, *self.head.log_prob_and_entropy(heads, batch.actions), values
+
+    def _step(
+        self, state: State, pull_back: Any, slopes: tuple[Array, Array, Array], learning_rate: Array
+    ) -> tuple[State, Array]:
+        """Step down the gradient of a loss given by its slopes at log-probabilities, entropies and values; return its norm."""
+        (gradients,) = pull_back(slopes)
+        norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(gradients)))
+        if self.cfg.grad_norm_clip > 0:
+            scale = jnp.minimum(self.cfg.grad_norm_clip / (norm + 1e-6), 1.0)
+            gradients = jax.tree.map(lambda g: g * scale, gradients)
+        updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.parameters)
+        parameters = jax.tree.map(lambda p, u: p - learning_rate * u, state.parameters, updates)
+        return state._replace(parameters=parameters, optimizer=optimizer), norm
+
+    def _now(self, name: str, progress: Progress) -> Array:
+        """Return the value of setting `name` according to its schedule."""
+        cfg = self.cfg
+        done = schedules.fraction(jnp, progress, cfg.rollout_length)
+        kind, end = getattr(cfg, f"{name}_schedule"), getattr(cfg, f"{name}_end")
+        return jnp.float32(schedules.scheduled(jnp, kind, getattr(cfg, name), end, done))
+
+    def _report(self, state: State, batch: Batch) -> Metrics:
+        """Return the metrics that don't belong to single gradient steps."""
+        explained = losses.explained_variance(jnp, batch.values, batch.returns, batch.weights)
+        return {
+            "value/explained_variance": explained,
+            "policy/learning_rate": state.learning_rate,
+            **{f"policy/{name}": state.parameters[f"policy.{name}"].mean() for name in self.head.parameters},
+        }
+
+    def _fold_observations(self, state: State, rollout: Rollout) -> State:
+        """Fold the raw rollout into the statistics, which were frozen since its first act."""
+        weights = _weights(rollout)
+        state = state._replace(
+            observation_moments=self.inputs.fold(state.observation_moments, _rows(rollout.observations), weights)
+        )
+        if self.critic_inputs is not None:
+            moments = self.critic_inputs.fold(state.state_moments, _rows(rollout.states), weights)  # type: ignore[arg-type]
+            state = state._replace(state_moments=moments)
+        return state
+
+    def _read(self, state: State, observations: Arrays, states: Arrays) -> tuple[Array, Array | None]:
+        """Return the networks' inputs (B, O) and, where the critic has its own, (B, S) for a rollout's rows (T, N, ...)."""
+        inputs = self.inputs(state.observation_moments, _rows(observations))
+        if self.critic_inputs is None:
+            return inputs, None
+        return inputs, self.critic_inputs(state.state_moments, _rows(states))  # type: ignore[arg-type]
+
+    def _heads(self, parameters: dict[str, Array], inputs: Array, masks: Array | None) -> Array:
+        return self._masked(self._complete(self.networks.heads(parameters, inputs), parameters), masks)
+
+    def _complete(self, outputs: Array, parameters: dict[str, Array]) -> Array:
+        return self.head.complete(outputs, {name: parameters[f"policy.{name}"] for name in self.head.parameters})
+
+    def _masked(self, heads: Array, masks: Array | None) -> Array:
+        return heads if masks is None else self.head.mask(heads, masks)  # type: ignore[union-attr]
+
+    def _values(self, state: State, critic_inputs: Array) -> Array:
+        """Return values (B,) in the environment's units."""
+        values = self.networks.values(state.parameters, critic_inputs)
+        return normalizers.denormalize(jnp, state.value_moments, values) if self.cfg.normalize_values else values
+
+    # -- keeping -------------------------------------------------------------------------------------------------------
+
+    def is_finite(self, state: State) -> Array:
+        """Tell whether every parameter is finite; a sum is, unless a term isn't."""
+        return jnp.isfinite(sum(parameter.sum() for parameter in jax.tree.leaves(state.parameters)))
+
+    def snapshot(self, state: State) -> dict[str, Any]:
+        """Return everything as arrays and plain data; "policy" is what acting needs."""
+        policy = {
+            "parameters": _to_numpy(state.parameters),
+            "observation_moments": _to_numpy(state.observation_moments._asdict()),
+            "value_moments": _to_numpy(state.value_moments._asdict()),
+        }
+        if state.state_moments is not None:
+            policy["state_moments"] = _to_numpy(state.state_moments._asdict())
+        training = {
+            "optimizer": [np.array(leaf) for leaf in jax.tree.leaves(state.optimizer)],
+            "learning_rate": float(state.learning_rate),
+            "minibatch_key": np.array(jax.random.key_data(state.minibatch_key)),
+            "reward_moments": _to_numpy(state.reward_moments._asdict()),
+            "running_returns": np.array(state.running_returns),
+        }
+        return {"policy": policy, "training": training}
+
+    def restore(self, state: State, snapshot: dict[str, Any]) -> State:
+        """Return the state with everything put back; a snapshot that holds only "policy" restores only that."""
+        policy = snapshot["policy"]
+        state = state._replace(
+            parameters=_fit(state.parameters, policy["parameters"]),
+            observation_moments=_from_numpy(policy["observation_moments"]),
+            value_moments=_from_numpy(policy["value_moments"]),
+        )
+        if state.state_moments is not None:
+            state = state._replace(state_moments=_from_numpy(policy["state_moments"]))
+        if "training" not in snapshot:
+            return state
+        training = snapshot["training"]
+        leaves, structure = jax.tree.flatten(state.optimizer)
+        if len(leaves) != len(training["optimizer"]):
+            raise ValueError("the optimizer there is of another kind")
+        return state._replace(
+            optimizer=jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in training["optimizer"]]),
+            learning_rate=self._restored_learning_rate(training["learning_rate"]),
+            minibatch_key=jax.random.wrap_key_data(jnp.asarray(training["minibatch_key"])),
+            reward_moments=_from_numpy(training["reward_moments"]),
+            running_returns=jnp.asarray(training["running_returns"]),
+        )
+
+    def _restored_learning_rate(self, learning_rate: float) -> Array:
+        """Return a learning rate that is state as it was; one that is a setting as it is set now."""
+        return jnp.float32(self.cfg.learning_rate)
+
+    def describe(self) -> dict[str, Any]:
+        """Return parameters, memory in bytes of a full rollout, gradient steps per update."""
+        row = 4 * (self.inputs.size + 3) + 8 * max(1, int(np.prod(self.head.action_shape))) + 3
+        parameters = jax.eval_shape(lambda: self.init().parameters)
+        return {
+            "parameters": sum(int(np.prod(parameter.shape)) for parameter in parameters.values()),
+            "memory_bytes": row * self.cfg.rollout_length * self.num_envs,
+            "gradient_steps_per_update": self._gradient_steps(),
+        }
+
+    def _gradient_steps(self) -> int:
+        return 1
+
+
+def _flat(array: Array) -> Array:
+    return array.reshape(-1, *array.shape[2:])
+
+
+def _rows(arrays: Arrays) -> Arrays:
+    return spaces.map_arrays(_flat, arrays)
+
+
+def _weights(rollout: Rollout) -> Array | None:
+    return None if rollout.valid is None else rollout.valid.reshape(-1).astype(jnp.float32)
+
+
+def _moments() -> normalizers.Moments:
+    return normalizers.Moments(jnp.zeros(()), jnp.ones(()), jnp.zeros(()))
+
+
+def _to_numpy(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
+    return {name: np.array(array) for name, array in arrays.items()}
+
+
+def _from_numpy(arrays: dict[str, np.ndarray]) -> normalizers.Moments:
+    return normalizers.Moments(**{name: jnp.asarray(array) for name, array in arrays.items()})
+
+
+def _fit(parameters: dict[str, Array], arrays: dict[str, np.ndarray]) -> dict[str, Array]:
+    for name, parameter in parameters.items():
+        if arrays[name].shape != parameter.shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape} there and {parameter.shape} here")
+    return {name: jnp.asarray(arrays[name]) for name in parameters}

@@ -1,0 +1,154 @@
+"""PPO in JAX (Schulman et al. 2017, "Proximal policy optimization algorithms")."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rltrain.agents.on_policy.jax import Batch, Metrics, OnPolicy, State
+from rltrain.agents.ppo.config import PPOConfig
+from rltrain.memories.jax import Rollout
+from rltrain.ops import losses, schedules
+from rltrain.structures import Array, Progress
+
+METRICS = ("loss/policy", "loss/value", "policy/entropy", "policy/approx_kl", "policy/clip_fraction", "policy/grad_norm")
+KL = METRICS.index("policy/approx_kl")
+DEFAULT_KL_TARGETS = {"epoch": 0.008, "minibatch": 0.01}
+
+
+class Improvement(NamedTuple):
+    """What the gradient steps of one update carry."""
+
+    state: State
+    stopped: Array  # () bool
+    sums: Array  # (6,) of METRICS over the steps taken
+    steps: Array  # () taken
+
+
+class PPO(OnPolicy):
+    """Improves the clipped surrogate over several epochs of each rollout."""
+
+    config = PPOConfig
+
+    def _prepare(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
+        """Add what the policy said about the actions when it drew them."""
+        state, batch = super()._prepare(state, rollout)
+        heads = self._heads(state.parameters, batch.inputs, batch.action_masks)
+        batch = batch._replace(log_probs=self.head.log_prob(heads, batch.actions))
+        if self.cfg.adapt_learning_rate == "minibatch":
+            batch = batch._replace(statistics=self.head.statistics(heads))
+        return state, batch
+
+    def _improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
+        """Take `minibatches` gradient steps in each epoch, as long as the policy stays near the one that acted."""
+        cfg = self.cfg
+        ratio_clip, entropy_scale = self._now("ratio_clip", progress), self._now("entropy_scale", progress)
+        if cfg.adapt_learning_rate == "never":
+            state = state._replace(learning_rate=self._now("learning_rate", progress))
+        rows = len(batch.inputs)
+
+        def learn_minibatch(carry: Improvement, minibatch: Batch) -> tuple[Improvement, tuple[Array, Array]]:
+            before = carry
+            # ---- gradient
+            diagnostics, pull_back, slopes, heads = self._differentiate(carry.state, minibatch, ratio_clip, entropy_scale)
+            # ---- stop
+            stopped = carry.stopped
+            if cfg.kl_stop is not None:
+                stopped = stopped | (diagnostics[KL] > cfg.kl_stop)
+            # ---- step
+            state = carry.state
+            if cfg.adapt_learning_rate == "minibatch":
+                state = self._adapt_learning_rate(state, self._exact_kl(minibatch, heads))
+            state, norm = self._step(state, pull_back, slopes, state.learning_rate)
+            diagnostics = jnp.append(diagnostics, norm)
+            carry = Improvement(state, stopped, carry.sums + diagnostics, carry.steps + 1)
+            if cfg.kl_stop is not None:
+                carry = _choose(stopped, before._replace(stopped=stopped), carry)
+            return carry, (diagnostics[KL], ~before.stopped)
+
+        def learn_epoch(carry: Improvement, key: Array) -> tuple[Improvement, None]:
+            # ---- shuffle
+            shuffled = jax.tree.map(lambda array: array[self._shuffle(key, rows)], batch)
+            stopped_before, kls, looked_at = carry.stopped, [], []
+            for minibatches in _split(shuffled, rows, cfg.minibatches):
+                carry, (kl, looked) = jax.lax.scan(learn_minibatch, carry, minibatches)
+                kls.append(kl)
+                looked_at.append(looked)
+            if cfg.adapt_learning_rate == "epoch":
+                kl = losses.mean(jnp, jnp.concatenate(kls), jnp.concatenate(looked_at))
+                adapted = self._adapt_learning_rate(carry.state, kl)
+                carry = carry._replace(state=_choose(stopped_before, carry.state, adapted))
+            return carry, None
+
+        keys = jax.random.split(state.minibatch_key, 1 + cfg.epochs)
+        state = state._replace(minibatch_key=keys[0])
+        start = Improvement(state, jnp.bool_(False), jnp.zeros(len(METRICS)), jnp.int32(0))
+        end, _ = jax.lax.scan(learn_epoch, start, keys[1:])
+        means = end.sums / jnp.maximum(end.steps, 1)
+        metrics = dict(zip(METRICS, means, strict=True)) | self._report(end.state, batch)
+        if cfg.ratio_clip_schedule != "constant":
+            metrics["policy/ratio_clip"] = ratio_clip
+        if cfg.kl_stop is not None:
+            metrics["policy/gradient_steps"] = end.steps
+        return end.state, metrics
+
+    def _shuffle(self, key: Array, rows: int) -> Array:
+        return jax.random.permutation(key, rows)
+
+    def _differentiate(
+        self, state: State, minibatch: Batch, ratio_clip: Array, entropy_scale: Array
+    ) -> tuple[Array, jax.tree_util.Partial, tuple[Array, Array, Array], Array]:
+        """Return what gives the gradient of policy loss + value_scale x value loss - entropy_scale x entropy.
+
+        That is diagnostics (5,) in the order of METRICS, the outputs' pull-back, their slopes, and the distribution's heads.
+        """
+        cfg = self.cfg
+
+        def evaluate(parameters: dict[str, Array]) -> tuple[tuple[Array, Array, Array], Array]:
+            heads, log_probs, entropies, values = self._evaluate(parameters, minibatch)
+            return (log_probs, values, entropies), heads
+
+        (log_probs, values, entropies), pull_back, heads = jax.vjp(evaluate, state.parameters, has_aux=True)
+        log_ratios = log_probs - minibatch.log_probs
+        ratios = jnp.exp(log_ratios)
+        surrogate, slope = losses.clipped_surrogate(jnp, ratios, minibatch.advantages, ratio_clip)
+        error, value_slope = losses.squared_error(jnp, values, minibatch.values, minibatch.returns, cfg.value_clip)
+        shares = losses.shares(jnp, surrogate, minibatch.weights)
+        kl = losses.approximate_kl(ratios, log_ratios)
+        clipped = jnp.abs(ratios - 1) > ratio_clip
+        diagnostics = jnp.stack((surrogate, error, entropies, kl, clipped.astype(jnp.float32))) @ shares
+        slopes = (slope * shares, value_slope * (cfg.value_scale * shares), -entropy_scale * shares)
+        return diagnostics, pull_back, slopes, heads
+
+    def _exact_kl(self, minibatch: Batch, heads: Array) -> Array:
+        """Return the mean of KL(old, new) over the rows that happened."""
+        kl = self.head.kl(minibatch.statistics, self.head.statistics(heads))
+        return losses.mean(jnp, kl, minibatch.weights)
+
+    def _adapt_learning_rate(self, state: State, kl: Array) -> State:
+        """Keep the KL near its target by the learning rate."""
+        target = self.cfg.kl_target or DEFAULT_KL_TARGETS[self.cfg.adapt_learning_rate]
+        return state._replace(learning_rate=schedules.adapted(jnp, state.learning_rate, kl, target))
+
+    def _restored_learning_rate(self, learning_rate: float) -> Array:
+        """An adapted learning rate is state."""
+        return jnp.float32(self.cfg.learning_rate if self.cfg.adapt_learning_rate == "never" else learning_rate)
+
+    def _gradient_steps(self) -> int:
+        return self.cfg.epochs * self.cfg.minibatches
+
+
+def _split(batch: Batch, rows: int, parts: int) -> list[Batch]:
+    """Return minibatches (P, B, ...) to scan over, remainders spread: the first ones have a row more."""
+    size, longer = divmod(rows, parts)
+    cut = longer * (size + 1)
+    groups = [(slice(0, cut), longer, size + 1), (slice(cut, rows), parts - longer, size)]
+    return [
+        jax.tree.map(lambda array: array[part].reshape(count, length, *array.shape[1:]), batch)  # noqa: B023
+        for part, count, length in groups
+        if count
+    ]
+
+
+def _choose(condition: Array, chosen: Improvement, other: Improvement) -> Improvement:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, other)

@@ -1,0 +1,53 @@
+"""Memories in JAX."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rltrain import spaces
+from rltrain.memories.staged import StagedRollout
+from rltrain.structures import Array, Arrays
+
+
+class Rollout(NamedTuple):
+    """A full rollout; T timesteps of N copies. Composite observations and states are dicts of arrays."""
+
+    observations: Arrays  # (T, N, *O)
+    states: Arrays  # (T, N, *S) or None
+    next_observations: Arrays  # (T, N, *O), the true successors
+    next_states: Arrays  # (T, N, *S) or None
+    rewards: Array  # (T, N)
+    terminated: Array  # (T, N) bool
+    truncated: Array  # (T, N) bool
+    valid: Array | None  # (T, N) bool, or None if every row happened
+    outputs: dict[str, Array]  # each (T, N, ...)
+
+
+class RolloutMemory(StagedRollout):
+    """A staged rollout that is read with every successor in its row: compiled code wants one shape, whatever was truncated."""
+
+    def read(self) -> Rollout:
+        """Return the full rollout and start the next one; the arrays hold until its first row is written.
+
+        Raises RunError if the rollout isn't full.
+        """
+        arrays, last, any_invalid = self.take()
+        rows = last.pop("rows")
+        next_arrays = {}
+        for key, successors in last.items():
+            array = arrays[key]
+            full = np.concatenate((array[1:], array[-1:]))
+            full.reshape(-1, *array.shape[2:])[rows] = successors
+            next_arrays[key] = full
+        valid = arrays.pop("valid")
+        return Rollout(
+            observations=spaces.unnamed(arrays, "observations"),
+            states=spaces.unnamed(arrays, "states"),
+            next_observations=spaces.unnamed(next_arrays, "observations"),
+            next_states=spaces.unnamed(next_arrays, "states"),
+            rewards=arrays.pop("rewards"),
+            terminated=arrays.pop("terminated"),
+            truncated=arrays.pop("truncated"),
+            valid=valid if any_invalid else None,
+            outputs=arrays,
+        )
