@@ -1,0 +1,182 @@
+"""Functional environments in JAX: one copy as two pure functions, many copies as arrays, stepped from the host or fused.
+
+A functional environment is any object with `observation_space`, `action_space` (Gymnasium's) and
+
+    reset(key) -> (state, observation)
+    step(key, state, action) -> (state, observation, reward, terminated, truncated)
+
+where `state` is a pytree and `step` returns the true successor, whether the episode ended or not.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rltrain import spaces
+from rltrain.checks import build, option
+from rltrain.envs.base import EnvWrapper
+from rltrain.errors import ConfigError, NonFiniteError
+from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
+from rltrain.structures import Array, Arrays, Step
+
+
+class Functional(Protocol):
+    """One copy of an environment, without a state of its own."""
+
+    observation_space: Any
+    action_space: Any
+
+    def reset(self, key: Array) -> tuple[Any, Arrays]:
+        """Return the state and the observation that an episode begins with."""
+
+    def step(self, key: Array, state: Any, action: Array) -> tuple[Any, Arrays, Array, Array, Array]:
+        """Return state, observation, reward, terminated, truncated after one step."""
+
+
+class Copies(NamedTuple):
+    """N copies between two steps."""
+
+    env: Any  # the environment's state, every leaf (N, ...)
+    observations: Arrays  # (N, *O) to act on next
+    keys: Array  # (N,) random streams
+    count: Array  # () steps so far: the key of copy i at step t is that of its stream and t
+    done: Array  # (N,) bool: ended with the last step and not yet reset
+
+
+class PureCopies:
+    """N copies of a functional environment as pure functions over `Copies`."""
+
+    def __init__(self, env: Functional) -> None:
+        self.env = env
+
+    def init(self, keys: Array) -> Copies:
+        """Begin an episode in every copy; `keys` (N,) are their random streams."""
+        state, observations = jax.vmap(self.env.reset)(self._draw(keys, jnp.int32(0), 1))
+        return Copies(state, self._cast(observations), keys, jnp.int32(0), jnp.zeros(len(keys), bool))
+
+    def step(self, copies: Copies, actions: Array) -> tuple[Copies, Step]:
+        """Step all copies; their `observations` are the true successors until `reset_done`."""
+        keys = self._draw(copies.keys, copies.count, 0)
+        state, observations, rewards, terminated, truncated = jax.vmap(self.env.step)(keys, copies.env, actions)
+        observations, rewards = self._cast(observations), rewards.astype(jnp.float32)
+        terminated, truncated = terminated.astype(bool), truncated.astype(bool) & ~terminated.astype(bool)
+        step = Step(observations, None, rewards, terminated, truncated, None, {})
+        return Copies(state, observations, copies.keys, copies.count + 1, terminated | truncated), step
+
+    def reset_done(self, copies: Copies) -> Copies:
+        """Begin the next episode where one just ended; nothing is computed if none did."""
+
+        def reset() -> tuple[Any, Arrays]:
+            fresh, observations = jax.vmap(self.env.reset)(self._draw(copies.keys, copies.count, 1))
+            fresh = (fresh, self._cast(observations))
+            return jax.tree.map(lambda new, old: _choose(copies.done, new, old), fresh, (copies.env, copies.observations))
+
+        env, observations = jax.lax.cond(copies.done.any(), reset, lambda: (copies.env, copies.observations))
+        return copies._replace(env=env, observations=observations, done=jnp.zeros_like(copies.done))
+
+    def _draw(self, keys: Array, count: Array, purpose: int) -> Array:
+        return jax.vmap(lambda key: jax.random.fold_in(key, 2 * count + purpose))(keys)
+
+    def _cast(self, observations: Arrays) -> Arrays:
+        leaves = spaces.leaves(self.env.observation_space)
+        arrays = spaces.flatten(self.env.observation_space, observations)
+        if not isinstance(arrays, dict):
+            return arrays.astype(leaves[""].dtype)
+        return {path: array.astype(leaves[path].dtype) for path, array in arrays.items()}
+
+
+def _choose(rows: Array, chosen: Array, others: Array) -> Array:
+    return jnp.where(rows.reshape(-1, *[1] * (others.ndim - 1)), chosen, others)
+
+
+@dataclass
+class FunctionalConfig:
+    """A functional environment by id."""
+
+    id: str = option("CartPole-v1", "environment id", fixed=True)
+    num_envs: int = option(8, "copies that are stepped together", low=1, high=1_048_576, fixed=True)
+    kwargs: dict[str, Any] = option({}, "handed to the environment as they are")
+    on_nonfinite: str = option(
+        "error", "what to do about NaN or infinity in an observation or reward", choices=["error", "ignore"]
+    )
+
+
+class FunctionalEnv(EnvWrapper):
+    """N copies of a functional environment, stepped from the host. Observations are JAX's arrays, the rest NumPy's.
+
+    `make(cfg)` returns the environment. A subclass says in `make` how to find it by id.
+    """
+
+    config: type[FunctionalConfig] = FunctionalConfig
+
+    def __init__(
+        self,
+        cfg: FunctionalConfig | dict[str, Any] | str,
+        *,
+        seed: int | None = None,
+        role: int = TRAINING_ENVIRONMENTS,
+        first_copy: int = 0,
+        make: Callable[[FunctionalConfig], Functional] | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        self.cfg = build(self.config, {"id": cfg} if isinstance(cfg, str) else cfg, "env")
+        if render_mode is not None:
+            raise ConfigError("env.id", self.cfg.id, "can't be rendered; leave trainer.headless and render out")
+        self.num_envs, self.name = self.cfg.num_envs, self.cfg.id
+        env = make(self.cfg) if make else self.make(self.cfg)
+        self.observation_space, self.action_space = env.observation_space, env.action_space
+        self.seeds = None if seed is None else environment_seeds(seed, role, self.num_envs, first_copy)
+        self.pure = PureCopies(env)
+        self.copies: Copies | None = None
+        self._init, self._step = jax.jit(self.pure.init), jax.jit(self.pure.step)
+        self._reset_done = jax.jit(self.pure.reset_done)
+
+    def make(self, cfg: FunctionalConfig) -> Functional:
+        """Return the environment of `cfg.id`."""
+        raise ConfigError("env.id", cfg.id, "no such environment")
+
+    def reset(self, seed: Sequence[int] | None = None) -> Arrays:
+        """Start an episode in every copy."""
+        if seed is None and self.copies is not None:
+            self.copies = self._reset_done(self.copies._replace(done=jnp.ones(self.num_envs, bool)))
+        else:
+            seeds = seed if seed is not None else self.seeds if self.seeds is not None else range(self.num_envs)
+            keys = np.array([(0, int(s)) for s in seeds], np.uint32)
+            self.copies = self._init(jax.random.wrap_key_data(jnp.asarray(keys), impl="threefry2x32"))
+        return self.copies.observations
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Step all copies."""
+        self.copies, step = self._step(self.copies, jnp.asarray(actions))
+        rewards, terminated, truncated = jax.device_get((step.rewards, step.terminated, step.truncated))
+        if self.cfg.on_nonfinite == "error" and not np.isfinite(rewards).all():
+            copy = int(np.argmax(~np.isfinite(rewards)))
+            raise NonFiniteError(f"env.id={self.cfg.id}: copy {copy}: rewards={rewards[copy]} is not finite")
+        return step._replace(rewards=rewards, terminated=terminated, truncated=truncated)
+
+    def reset_done(self) -> Arrays:
+        """Start the next episode of the copies whose last one just ended."""
+        self.copies = self._reset_done(self.copies)
+        return self.copies.observations
+
+    def snapshot(self) -> dict[str, Any] | None:
+        """Return the exact state of all copies."""
+        assert self.copies is not None
+        copies = self.copies._replace(keys=jax.random.key_data(self.copies.keys))
+        return {"leaves": [np.array(leaf) for leaf in jax.tree.leaves(copies)]}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put all copies back."""
+        self.reset(range(self.num_envs))
+        assert self.copies is not None
+        structure = jax.tree.structure(self.copies._replace(keys=jax.random.key_data(self.copies.keys)))
+        copies = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in snapshot["leaves"]])
+        self.copies = copies._replace(keys=jax.random.wrap_key_data(copies.keys, impl="threefry2x32"))
+
+    def info(self) -> dict[str, Any]:
+        """Say which versions are at work."""
+        return {"versions": {"jax": jax.__version__}}
