@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 
 from rltrain.errors import ConfigError, EnvironmentFailure
-from rltrain.spaces import choices, leaves
+from rltrain.spaces import choices, choose_rows, leaves
 
 
 class Infos:
     """States (N, *S) and action masks (N, M) that belong to the observations to act on next; None where there are none."""
 
     def __init__(self, where: str, num_envs: int, state_space: Any, action_space: Any) -> None:
-        if state_space is not None and list(leaves(state_space)) != [""]:
-            raise ConfigError("env.state_space", state_space, "states must be one array, not a Dict or Tuple")
+        if state_space is not None and (list(leaves(state_space)) != [""] or getattr(state_space, "shape", None) is None):
+            raise ConfigError("env.state_space", state_space, "states must be one array: a Box or another space with a shape, "
+                              "not a Dict or Tuple")  # fmt: skip
         self.where, self.num_envs, self.state_space = where, num_envs, state_space
-        self.choices = sum(choices(action_space) or [])
+        counts = choices(action_space) or []
+        self.choices = sum(counts)
+        self._parts = np.cumsum([0, *counts[:-1]])  # where each part's choices begin
         self.states: np.ndarray | None = None
         self.masks: np.ndarray | None = None
 
@@ -47,23 +50,35 @@ class Infos:
         if self.masks is not None:
             self.masks = self._read(infos, "action_mask", self.masks)
 
-    def allowed(self, first_copy: int) -> np.ndarray | None:
-        """Return the masks; raises EnvironmentFailure where a copy has no choice left."""
-        if self.masks is not None and not self.masks.any(axis=1).all():
-            copy = first_copy + int(np.argmin(self.masks.any(axis=1)))
-            raise EnvironmentFailure(f"{self.where}: copy {copy}: action_mask allows no action")
-        return self.masks
+    def allowed(self, first_copy: int, begins: np.ndarray) -> np.ndarray | None:
+        """Return the masks, all choices where the next step only `begins` (N,) an episode.
+
+        Raises EnvironmentFailure where a copy, or a part of its action, has no choice left.
+        """
+        if self.masks is None:
+            return None
+        masks = self.masks | begins[:, None] if begins.any() else self.masks
+        if not masks.all():
+            left = np.logical_or.reduceat(masks, self._parts, axis=1)
+            if not left.all():
+                copy, part = np.argwhere(~left)[0]
+                which = f" in dimension {part}" if len(self._parts) > 1 else ""
+                raise EnvironmentFailure(f"{self.where}: copy {first_copy + copy}: action_mask allows no action{which}")
+        return masks
 
     def _read(self, infos: dict[str, Any], key: str, otherwise: np.ndarray | None) -> np.ndarray:
         """Return the rows of `key`, those of `otherwise` for copies that sent none."""
         masks = key == "action_mask"
-        shape = (self.num_envs, self.choices) if masks else (self.num_envs, *self.state_space.shape)
-        value = infos.get(key)
+        shape, dtype = ((self.choices,), np.dtype(bool)) if masks else (self.state_space.shape, self.state_space.dtype)
+        value: Any = infos.get(key)
         if value is None and otherwise is not None:
             return otherwise
         given = np.asarray(infos.get(f"_{key}", np.ones(self.num_envs, bool)), bool)
-        value = np.array(value, bool if masks else None)
-        if value.shape != shape or value.dtype == object or (otherwise is None and not given.all()):
-            got = f"got {value.dtype} {value.shape}" + ("" if given.all() else f" from {given.sum()} of {self.num_envs} copies")
-            raise EnvironmentFailure(f"{self.where}: infos[{key!r}]: expected an array {shape}, {got}")
-        return value if otherwise is None else np.where(given.reshape(-1, *[1] * (value.ndim - 1)), value, otherwise)
+        array = isinstance(value, np.ndarray) and value.dtype != object
+        fits = array and value.shape == (self.num_envs, *shape) and (masks or np.can_cast(value.dtype, dtype, "same_kind"))
+        if not fits or (otherwise is None and not given.all()):
+            got = f"{value.dtype} {value.shape[1:]}" if array else "nothing" if value is None else "no NumPy arrays"
+            got += "" if given.all() else f" from {given.sum()} of {self.num_envs} copies"
+            raise EnvironmentFailure(f"{self.where}: infos[{key!r}]: expected an array {dtype} {shape} of each copy, got {got}")
+        value = np.array(value, dtype)
+        return value if otherwise is None else choose_rows(given, value, otherwise)
