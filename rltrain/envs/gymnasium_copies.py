@@ -145,7 +145,7 @@ def _why_not_in(space: Any, observation: Any, path: str = "") -> str:
 
     at = f" {path!r}" if path else ""
     if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
-        form: type = dict if isinstance(space, gymnasium.spaces.Dict) else tuple
+        form: Any = dict if isinstance(space, gymnasium.spaces.Dict) else tuple
         keys: list[Any] = list(space.spaces) if form is dict else list(range(len(space.spaces)))
         if not isinstance(observation, form):
             return f"expected observations{at} in a {form.__name__}, got {kind(observation)}"
