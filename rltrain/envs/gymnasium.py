@@ -149,7 +149,7 @@ class GymnasiumEnv(EnvWrapper):
             fresh, infos = self._call("reset", options={"reset_mask": self._done.copy()})
             # rows of other copies are what the simulator stored last, which a restored snapshot does not touch: keep ours
             self._observations = spaces.choose_rows(self._done, self._arrange(fresh), self._observations)
-            self._infos.begin_some(infos)
+            self._infos.begin_some(infos, self._done)
             self._done[:] = False
             self._check_finite()
         return self._observations

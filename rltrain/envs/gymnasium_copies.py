@@ -147,7 +147,7 @@ def _why_not_in(space: Any, observation: Any, path: str = "") -> str:
     if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
         form: Any = dict if isinstance(space, gymnasium.spaces.Dict) else tuple
         keys: list[Any] = list(space.spaces) if form is dict else list(range(len(space.spaces)))
-        if not isinstance(observation, form):
+        if not isinstance(observation, dict if form is dict else tuple | list):
             return f"expected observations{at} in a {form.__name__}, got {kind(observation)}"
         given = list(observation) if form is dict else list(range(len(observation)))
         if set(given) != set(keys):

@@ -30,25 +30,25 @@ class Infos:
         """Take what came with the reset of all copies."""
         self.states = self.masks = None
         if self.state_space is not None:
-            self.states = self._read(infos, "state", None)
+            self.states = self._read_states(infos, None, np.ones(self.num_envs, bool))
         if self.choices and "action_mask" in infos:
-            self.masks = self._read(infos, "action_mask", np.ones((self.num_envs, self.choices), bool))
+            self.masks = self._read_masks(infos, np.ones((self.num_envs, self.choices), bool))
 
     def step(self, infos: dict[str, Any]) -> None:
         """Take what came with a step; a copy that sends no mask has all choices."""
         if self.state_space is not None:
-            self.states = self._read(infos, "state", None)
+            self.states = self._read_states(infos, None, np.ones(self.num_envs, bool))
         if self.masks is not None:
-            self.masks = self._read(infos, "action_mask", np.ones_like(self.masks))
+            self.masks = self._read_masks(infos, np.ones_like(self.masks))
         elif self.choices and "action_mask" in infos:
             raise EnvironmentFailure(f"{self.where}: infos has action_mask after a step but not after reset; give it there too")
 
-    def begin_some(self, infos: dict[str, Any]) -> None:
-        """Take what came with the reset of the copies that `infos` names."""
+    def begin_some(self, infos: dict[str, Any], begun: np.ndarray) -> None:
+        """Take what came with the reset of the copies `begun` (N,) bool; what belongs to the others stays."""
         if self.states is not None:
-            self.states = self._read(infos, "state", self.states)
+            self.states = self._read_states(infos, self.states, begun)
         if self.masks is not None:
-            self.masks = self._read(infos, "action_mask", self.masks)
+            self.masks = self._read_masks(infos, self.masks | begun[:, None])
 
     def allowed(self, first_copy: int, begins: np.ndarray) -> np.ndarray | None:
         """Return the masks, all choices where the next step only `begins` (N,) an episode.
@@ -66,19 +66,29 @@ class Infos:
                 raise EnvironmentFailure(f"{self.where}: copy {first_copy + copy}: action_mask allows no action{which}")
         return masks
 
-    def _read(self, infos: dict[str, Any], key: str, otherwise: np.ndarray | None) -> np.ndarray:
-        """Return the rows of `key`, those of `otherwise` for copies that sent none."""
-        masks = key == "action_mask"
-        shape, dtype = ((self.choices,), np.dtype(bool)) if masks else (self.state_space.shape, self.state_space.dtype)
-        value: Any = infos.get(key)
-        if value is None and otherwise is not None:
-            return otherwise
-        given = np.asarray(infos.get(f"_{key}", np.ones(self.num_envs, bool)), bool)
+    def _read_states(self, infos: dict[str, Any], otherwise: np.ndarray | None, needed: np.ndarray) -> np.ndarray:
+        """Return the states (N, *S), those of `otherwise` for copies that are not `needed` (N,) bool and sent none."""
+        shape, dtype = self.state_space.shape, self.state_space.dtype
+        states, given = self._find(infos, "state", shape, dtype)
+        if not given[needed].all():
+            missing = f"missing from {(needed & ~given).sum()} of {needed.sum()} copies"
+            remedy = "an environment with a state_space gives it at each reset and step"
+            raise EnvironmentFailure(f"{self.where}: infos['state'] is {missing}; {remedy}")
+        return states if otherwise is None else choose_rows(given, states, otherwise)
+
+    def _read_masks(self, infos: dict[str, Any], otherwise: np.ndarray) -> np.ndarray:
+        """Return the masks (N, M), those of `otherwise` for copies that sent none."""
+        masks, given = self._find(infos, "action_mask", (self.choices,), np.dtype(bool))
+        return choose_rows(given, masks, otherwise)
+
+    def _find(self, infos: dict[str, Any], key: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of `key` (N, *shape) as `dtype`, and which copies sent one (N,) bool."""
+        if key not in infos:
+            return np.zeros((self.num_envs, *shape), dtype), np.zeros(self.num_envs, bool)
+        value = infos[key]
         array = isinstance(value, np.ndarray) and value.dtype != object
-        fits = array and value.shape == (self.num_envs, *shape) and (masks or np.can_cast(value.dtype, dtype, "same_kind"))
-        if not fits or (otherwise is None and not given.all()):
-            got = f"{value.dtype} {value.shape[1:]}" if array else "nothing" if value is None else "no NumPy arrays"
-            got += "" if given.all() else f" from {given.sum()} of {self.num_envs} copies"
-            raise EnvironmentFailure(f"{self.where}: infos[{key!r}]: expected an array {dtype} {shape} of each copy, got {got}")
-        value = np.array(value, dtype)
-        return value if otherwise is None else choose_rows(given, value, otherwise)
+        fits = array and value.shape == (self.num_envs, *shape)
+        if not fits or not (dtype == np.bool_ or np.can_cast(value.dtype, dtype, "same_kind")):
+            got = f"{value.dtype} {value.shape[1:]}" if array else "no NumPy array"
+            raise EnvironmentFailure(f"{self.where}: infos[{key!r}]: expected {dtype} {shape} of each copy, got {got}")
+        return np.array(value, dtype), np.asarray(infos.get(f"_{key}", np.ones(self.num_envs, bool)), bool)
