@@ -125,10 +125,11 @@ def translate(overrides: Sequence[str]) -> list[str]:
 
 def _named_agents(value: str) -> list[str]:
     """Return Hydra's way to write agents=[name:choice, ...]: none by the list, then each under its name."""
-    pairs = [part.strip("'\" ").rpartition(":") for part in value.strip("[]").split(",")]
+    value = value.replace("\\:", ":")  # as a sweep writes it
+    pairs = [part.strip("'\" ").rpartition(":") for part in value.removeprefix("[").removesuffix("]").split(",")]
     named = [(name.strip() if colon else choice, choice.strip()) for name, colon, choice in pairs]
     names = [name for name, _ in named]
-    if "[" in value.strip("[]") or not all(re.fullmatch(r"[A-Za-z0-9][\w-]*", word) for pair in named for word in pair):
+    if not all(re.fullmatch(r"[A-Za-z0-9][\w-]*", word) for pair in named for word in pair):
         raise ConfigError("agents", value, "can't be read; write agents=[name:choice,...], as in agents=[fast:ppo,slow:ppo]")
     if len(set(names)) < len(names):
         raise ConfigError("agents", value, "two agents have the same name; give each its own")
