@@ -64,7 +64,7 @@ def make_agents(config: Config, env: EnvWrapper, backend: Any) -> list[Agent]:
     for index, ((name, checked), copies) in enumerate(zip(config.agents.items(), configuration.scopes(config), strict=True)):
         algorithm = follow(checked.target, config.plugins)(
             env.observation_space, env.action_space, state_space=env.state_space, num_envs=copies, cfg=checked.cfg,
-            seed=config.seed, index=index, backend=backend, key=f"agents.{name}",
+            seed=config.seed, index=index, backend=backend, key=checked.key,
         )  # fmt: skip
         agents.append(Agent(algorithm, name=name))
     return agents
@@ -124,8 +124,9 @@ def find_checkpoint(path: str, *, agent: str | None = None, key: str = "checkpoi
         target = max(bests, key=lambda best: int(best.name), default=None)
     if target is None:
         if name.startswith("best"):
-            raise ConfigError(
-                key, path, "this run has no best checkpoint: set evaluation.interval when training, or use RUN/latest"
-            )
+            there = ", ".join(pointer for pointer in ("best", *store.bests()) if store.pointer(pointer) is not None)
+            wanted = f"best checkpoint of an agent {agent!r}" if agent else f"{name} checkpoint"
+            remedy = f"it has {there}" if there else "set evaluation.interval when training, or use RUN/latest"
+            raise ConfigError(key, path, f"this run has no {wanted}: {remedy}")
         raise ConfigError(key, path, "this run has no checkpoint yet")
     return target

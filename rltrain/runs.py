@@ -191,7 +191,10 @@ def make_run_directory(wanted: str | None, env: str, agents: list[str], seed: in
                 )
             path.mkdir(parents=True, exist_ok=True)
             return path
-        parent = Path(root) / _as_name(env) / "+".join(_as_name(agent) for agent in agents)
+        names = "+".join(_as_name(agent) for agent in agents)
+        if len(names) > 100:  # a file name has 255 characters at most
+            names = f"{_as_name(agents[0])}+{len(agents) - 1}_more"
+        parent = Path(root) / _as_name(env) / names
         parent.mkdir(parents=True, exist_ok=True)
         stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_s{seed}"
         for attempt in range(1000):

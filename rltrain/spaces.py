@@ -9,12 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from rltrain.errors import ConfigError
 from rltrain.structures import Array, Arrays
 
 
 def leaves(space: Any) -> dict[str, Any]:
-    """Return the leaf spaces by path; {"": space} for a space that isn't composite."""
-    return {path: leaf for path, (leaf, _) in _pairs(space, None, "")}
+    """Return the leaf spaces by path; {"": space} for a space that isn't composite.
+
+    Raises ConfigError if two leaves have one path, as of {"a/b": x, "a": {"b": y}}, or a Dict or Tuple has no leaf.
+    """
+    pairs = _pairs(space, None, "")
+    found = {path: leaf for path, (leaf, _) in pairs}
+    if len(found) < len(pairs) or found.get("", space) is not space or not found:
+        raise ConfigError("env.observation_space", space, "its parts must have names of their own, joined by / too")
+    return found
 
 
 def flatten(space: Any, value: Any) -> Arrays:

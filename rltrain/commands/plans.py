@@ -118,6 +118,9 @@ def plan_auto(cfg: Any) -> Plan:
         if changed is not None:
             name, wanted, there = changed
             raise ConfigError(name, wanted, f"{run}/config.yaml has {there}; repeat the run's own, or name another run.dir")
+    if list(cfg.agents) != list(saved.agents):  # the same ones, so that each would go on with another's copies
+        wanted, there = (", ".join(map(str, agents)) for agents in (cfg.agents, saved.agents))
+        raise ConfigError("agents", wanted, f"{run}/config.yaml has {there}; their order is that of scopes: repeat the run's own")
     target, skipped = checkpoints.CheckpointStore(run / "checkpoints").newest_good()
     return Plan(cfg, configuration.check(cfg), run, target, tuple(skipped))
 

@@ -17,6 +17,7 @@ class Checked:
 
     target: str
     cfg: Any
+    key: str  # where its settings stand
 
 
 @dataclass
@@ -45,8 +46,10 @@ def check(cfg: Any, *, training: bool = True) -> Config:
     if not isinstance(parts["agents"], dict) or not parts["agents"]:
         raise ConfigError("agents", parts["agents"] or [], f"name at least one agent; {nearest('', options('agents'))}")
     for name, node in parts["agents"].items():
-        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", str(name)):
-            raise ConfigError("agents", name, "an agent's name is letters, digits, - and _")
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", str(name)):
+            raise ConfigError("agents", name, "an agent's name is letters, digits, - and _, at most 64 of them")
+        if re.fullmatch(r"best(-.*)?|latest|checkpoints", str(name)):
+            raise ConfigError("agents", name, "is what a run calls its checkpoints; give the agent another name")
         for one, checked in _repeat(str(name), node, config).items():
             if one in config.agents or (one != name and one in parts["agents"]):
                 raise ConfigError(f"agents.{name}.count", node["count"], f"makes an agent {one}, which is there already")
@@ -80,7 +83,7 @@ def _check_choice(group: str, node: Any, key: str, config: Config) -> Checked:
     target = str(node["_target_"])
     for choice in CHOICES[group].values():
         if choice.target.replace("${backend.name}", config.backend.name) == target:
-            return Checked(target, build(choice.cfg, {k: v for k, v in node.items() if k != "_target_"}, key))
+            return Checked(target, build(choice.cfg, {k: v for k, v in node.items() if k != "_target_"}, key), key)
     raise ConfigError(
         f"{key}._target_", target, "is not a registered class; choose by group, or register it in a package named in plugins"
     )
@@ -99,9 +102,9 @@ def _check_together(config: Config, training: bool) -> None:
     if copies < count:
         raise ConfigError("env.num_envs", copies, f"{count} agents need a copy each; give at least {count}")
     sizes = scopes(config)
-    for (name, agent), size in zip(config.agents.items(), sizes, strict=True):
+    for agent, size in zip(config.agents.values(), sizes, strict=True):
         if training and hasattr(agent.cfg, "check_copies"):
-            agent.cfg.check_copies(size, f"agents.{name}")
+            agent.cfg.check_copies(size, agent.key)
 
 
 def check_resumable(old: Config, new: Config) -> None:
@@ -114,7 +117,8 @@ def check_resumable(old: Config, new: Config) -> None:
     for key, before, now in pairs:
         changed = changed_fixed(before, now, key)
         if changed is not None:
-            raise ConfigError(changed[0], changed[1], f"the run was started with {changed[2]}, which a resume can't change")
+            there = "null" if changed[2] is None else changed[2]
+            raise ConfigError(changed[0], changed[1], f"the run was started with {there}, which a resume can't change")
 
 
 def scopes(config: Config) -> list[int]:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rltrain.checks import defaults
@@ -70,7 +70,10 @@ def translate(overrides: Sequence[str]) -> list[str]:
     """
     translated: list[str] = []
     given = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
-    for override in overrides:
+    chosen = [i for i, override in enumerate(overrides) if override.startswith("agents=")]
+    for i, override in enumerate(overrides):
+        if i in chosen[:-1]:
+            continue  # the last one counts, as of any key; named agents would add up
         key, has_value, value = override.partition("=")
         if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value).is_integer():
             value = str(int(float(value)))  # 1e6 is how people write a million steps
@@ -95,7 +98,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
                     "agents", value,
                     f"{name} stands there twice; give each a name, agents=[one:{name},two:{name}], or agents.{name}.count=2",
                 )  # fmt: skip
-            if re.search(r"\w:\w", value):
+            if ":" in value and "${" not in value:
                 translated += _named_agents(value)
                 continue
         if key == "experiment" and value == "null":
@@ -122,10 +125,11 @@ def translate(overrides: Sequence[str]) -> list[str]:
 
 def _named_agents(value: str) -> list[str]:
     """Return Hydra's way to write agents=[name:choice, ...]: none by the list, then each under its name."""
-    pairs = [part.strip("'\" ").rpartition(":") for part in value.strip("[]").split(",")]
-    named = [(name or choice, choice) for name, _, choice in pairs]
+    value = value.replace("\\:", ":")  # as a sweep writes it
+    pairs = [part.strip("'\" ").rpartition(":") for part in value.removeprefix("[").removesuffix("]").split(",")]
+    named = [(name.strip() if colon else choice, choice.strip()) for name, colon, choice in pairs]
     names = [name for name, _ in named]
-    if "[" in value.strip("[]") or not all(re.fullmatch(r"[A-Za-z0-9][\w-]*", word) for pair in named for word in pair):
+    if not all(re.fullmatch(r"[A-Za-z0-9][\w-]*", word) for pair in named for word in pair):
         raise ConfigError("agents", value, "can't be read; write agents=[name:choice,...], as in agents=[fast:ppo,slow:ppo]")
     if len(set(names)) < len(names):
         raise ConfigError("agents", value, "two agents have the same name; give each its own")
@@ -155,10 +159,12 @@ def is_known_key(key: str, cfg: Any = None) -> bool:
     return True
 
 
-def _known_keys() -> list[str]:
+def _known_keys(named: Mapping[str, str]) -> list[str]:
     tree = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": defaults(GymnasiumConfig)}
+    agents = named or {name: name for name in CHOICES["agents"]}
+    known = {name: CHOICES["agents"][choice].cfg for name, choice in agents.items() if choice in CHOICES["agents"]}
     tree |= {
-        "agents": {name: {"count": 1, **defaults(choice.cfg)} for name, choice in CHOICES["agents"].items()},
+        "agents": {name: {"count": 1, **defaults(cfg)} for name, cfg in known.items()},
         "agents_scope": defaults(ScopeConfig),
     }
     keys: list[str] = ["experiment"]
@@ -173,10 +179,10 @@ def _known_keys() -> list[str]:
     return [key for key in keys if key]
 
 
-def unknown_key(key: str) -> str:
-    """Say that there is no such key, what may have been meant, and what its section has."""
+def unknown_key(key: str, overrides: Sequence[str] = ()) -> str:
+    """Say that there is no such key, what may have been meant, and what its section has; `overrides` may name agents."""
     parent = key.rpartition(".")[0]
-    known = _known_keys()
+    known = _known_keys(dict(re.findall(r"^\+agents@agents\.([\w-]+)=([\w-]+)$", "\n".join(overrides), re.MULTILINE)))
     siblings = [name for name in known if name.rpartition(".")[0] == parent]
     matches = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     hint = f"did you mean {matches[0]!r}? " if matches else ""
@@ -207,8 +213,12 @@ def translating_errors(call: Any, overrides: Sequence[str]) -> Any:
         if found:
             key = found.group(1)
             group = key.split("@")[0]
-            is_group = "No match in the defaults list" in text
-            message = f"no such group; {nearest(group, GROUPS)}" if is_group else unknown_key(key)
+            message = unknown_key(key, overrides)
+            if "No match in the defaults list" in text:
+                message = f"no such group; {nearest(group, GROUPS)}"
+            elif re.search(r"full_key: agents(\.[\w-]+)?$", text, re.MULTILINE) and is_known_key(key):
+                name = key.split(".")[1]
+                message = f"no agent of that name is chosen; choose it, as in agents=[{name}:ppo], or set one that is"
             raise ConfigError(key, values.get(key, "..."), message) from None
         first = text.strip().splitlines()[0]
         named = str(getattr(error, "full_key", None) or "")

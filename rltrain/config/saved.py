@@ -93,7 +93,9 @@ def apply_overrides(cfg: Any, overrides: Sequence[str], *, allowed_groups: Seque
             raise ConfigError(key, override.partition("=")[2], "is several values; give one")
         if key in GROUPS:
             if key not in allowed_groups:
-                raise ConfigError(key, parsed.value(), f"can't be changed here; groups that can: {', '.join(allowed_groups)}")
+                given = [value for name, _, value in (given.partition("=") for given in overrides) if name == key]
+                value = given[-1] if given else parsed.value()
+                raise ConfigError(key, value, f"can't be changed here; groups that can: {', '.join(allowed_groups)}")
             node = compose([override])[key]
             if node.get("_target_") is None or node.get("_target_") != (cfg.get(key) or {}).get("_target_"):
                 set_value(cfg, key, node)  # else it is chosen already, with the settings that it has

@@ -128,7 +128,7 @@ class GymnasiumEnv(EnvWrapper):
         """Step all copies."""
         valid = None if self._resets_copies or not self._done.any() else ~self._done
         before = self._infos.states
-        observations, rewards, terminated, truncated, infos = self._call("step", actions)
+        observations, rewards, terminated, truncated, infos = self._call("step", self._cast(actions))
         observations = self._arrange(observations)
         if self.vectorization == "native":  # which may write its next answer into the same arrays
             terminated, truncated = np.array(terminated), np.array(truncated)
@@ -149,7 +149,7 @@ class GymnasiumEnv(EnvWrapper):
             fresh, infos = self._call("reset", options={"reset_mask": self._done.copy()})
             # rows of other copies are what the simulator stored last, which a restored snapshot does not touch: keep ours
             self._observations = spaces.choose_rows(self._done, self._arrange(fresh), self._observations)
-            self._infos.begin_some(infos)
+            self._infos.begin_some(infos, self._done)
             self._done[:] = False
             self._check_finite()
         return self._observations
@@ -160,7 +160,7 @@ class GymnasiumEnv(EnvWrapper):
 
     def action_masks(self) -> np.ndarray | None:
         """Return the masks that came as `infos["action_mask"]`."""
-        return self._infos.allowed(self._arguments["first_copy"])
+        return self._infos.allowed(self._arguments["first_copy"], self._done)
 
     def render(self) -> Any:
         """Return what the copies draw; with "human", copy 0 draws itself in a window at each step."""
@@ -255,6 +255,10 @@ class GymnasiumEnv(EnvWrapper):
                 versions[package] = str(getattr(sys.modules[package], "__version__", "unknown"))
         return {"vectorization": self.vectorization, "resets_single_copies": self._resets_copies, "versions": versions}
 
+    def _cast(self, actions: Any) -> Any:
+        """Return actions in the dtype that the space says; an agent knows int64, float32 and float64 only."""
+        return actions if self.action_space.dtype is None else np.asarray(actions, self.action_space.dtype)
+
     def _arrange(self, observations: Any) -> Arrays:
         """Return observations as an array or a flat dict; a native environment may write its next ones into the same arrays."""
         arrays = observations if "" in self._leaves else spaces.flatten(self.observation_space, observations)
@@ -308,10 +312,13 @@ class GymnasiumEnv(EnvWrapper):
         if mode == AutoresetMode.DISABLED and self.num_envs == 1:
             return True  # whatever the mask, there is no other copy
         if mode == AutoresetMode.DISABLED:
-            before = np.array(self._call("reset", seed=1)[0])
+            before = self._arrange(self._call("reset", seed=1)[0])
             mask = np.arange(self.num_envs) == 0
-            after = np.array(self._call("reset", options={"reset_mask": mask})[0])
-            if np.array_equal(before[1:], after[1:]) and not np.array_equal(before[:1], after[:1]):
+            after = self._arrange(self._call("reset", options={"reset_mask": mask})[0])
+            same = np.ones(self.num_envs, bool)
+            for path, array in spaces.named(before, "").items():
+                same &= (array == spaces.named(after, "")[path]).reshape(self.num_envs, -1).all(axis=1)
+            if same[1:].all() and not same[0]:
                 return True
         mode = getattr(mode, "value", mode)
         raise ConfigError(

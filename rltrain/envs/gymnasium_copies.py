@@ -139,13 +139,26 @@ def _copy_error(index: int, phase: str, error: Exception) -> CopyError:
     return CopyError((index, phase, f"{type(error).__name__}: {error}", traceback.format_exc()))
 
 
-def _why_not_in(space: Any, observation: Any) -> str:
+def _why_not_in(space: Any, observation: Any, path: str = "") -> str:
     """Say what is wrong with an observation, or nothing: the vector environments cast and broadcast without a word."""
-    if space.shape is None or space.dtype is None or space.shape == ():  # composite, Discrete, or of a kind unknown here
-        return "" if space.contains(observation) else f"expected an observation in {space}, got {observation!r}"
+    import gymnasium
+
+    at = f" {path!r}" if path else ""
+    if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
+        form: Any = dict if isinstance(space, gymnasium.spaces.Dict) else tuple
+        keys: list[Any] = list(space.spaces) if form is dict else list(range(len(space.spaces)))
+        if not isinstance(observation, dict if form is dict else tuple | list):
+            return f"expected observations{at} in a {form.__name__}, got {kind(observation)}"
+        given = list(observation) if form is dict else list(range(len(observation)))
+        if set(given) != set(keys):
+            return f"expected observations{at} in a {form.__name__} with {keys}, got one with {given}"
+        parts = (_why_not_in(space[key], observation[key], f"{path}/{key}" if path else str(key)) for key in keys)
+        return next(filter(None, parts), "")
+    if space.shape is None or space.dtype is None or space.shape == ():  # Discrete, or of a kind unknown here
+        return "" if space.contains(observation) else f"expected observations{at} in {space}, got {observation!r}"
     if isinstance(observation, np.ndarray) and (observation.shape, observation.dtype) == (space.shape, space.dtype):
         return ""
-    return f"expected observations {space.dtype} {space.shape}, got {kind(observation)}"
+    return f"expected observations{at} {space.dtype} {space.shape}, got {kind(observation)}"
 
 
 def kind(observation: Any) -> str:
