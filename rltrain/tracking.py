@@ -56,11 +56,27 @@ class EpisodeStatistics:
         done = terminated | truncated
         if not done.any():
             return None
+        self._end(done)
+        return done
+
+    def record_rollout(self, rewards: np.ndarray, done: np.ndarray) -> None:
+        """Add several steps of all copies, each (T, N), as `record` would one after the other."""
+        self.env_steps += rewards.size
+        start = 0
+        for t in [*np.flatnonzero(done.any(axis=1)).tolist(), len(rewards) - 1]:
+            if start <= t:
+                sums = np.concatenate((self._returns[None], rewards[start : t + 1]))
+                self._returns = np.add.accumulate(sums, axis=0)[-1]  # in order, as one step after the other would
+                self._lengths += t + 1 - start
+                start = t + 1
+                if done[t].any():
+                    self._end(done[t])
+
+    def _end(self, done: np.ndarray) -> None:
         self.returns.extend(self._returns[done].tolist())
         self.lengths.extend(self._lengths[done].tolist())
         self.episodes += int(done.sum())
         self.forget_running(done)
-        return done
 
     def record_info(self, info: Any) -> None:
         """Add the environment's own numbers of one step, each (N,); Gymnasium marks in `_name` which copies gave one."""

@@ -90,7 +90,7 @@ class Agent:
         self.updates = 0
         self._sums: dict[str, float] = {}  # of metrics over the updates since the last row
         self._summed = 0
-        self._actor = algorithm.init_actor(self.num_envs, algorithm.actor_seed)
+        self.actor = algorithm.init_actor(self.num_envs, algorithm.actor_seed)
         self._evaluation_actor: Actor = None
         self._outputs: dict[str, Array] = {}
 
@@ -113,7 +113,7 @@ class Agent:
         Where the environment has them, `states` (N, *S) are what only a critic sees, `action_masks` (N, M) which choices are
         allowed.
         """
-        actor = self._evaluation_actor if evaluation else self._actor
+        actor = self._evaluation_actor if evaluation else self.actor
         actor, actions, outputs = self.algorithm.act(
             actor,
             map_arrays(self.backend.asarray, observations),
@@ -125,7 +125,7 @@ class Agent:
         if evaluation:
             self._evaluation_actor = actor
         else:
-            self._actor = actor
+            self.actor = actor
             self._outputs = {key: self.backend.to_numpy(value) for key, value in outputs.items()}
         return self.backend.to_numpy(actions)
 
@@ -154,7 +154,7 @@ class Agent:
         )  # fmt: skip
         done = self.statistics.record(rewards, terminated, truncated, valid)
         if done is not None:
-            self._actor = self.algorithm.reset_actor(self._actor, done)
+            self.actor = self.algorithm.reset_actor(self.actor, done)
 
     def post_interaction(self, timestep: int, timesteps: int) -> None:
         """Learn, if an update is due after this timestep.
@@ -163,7 +163,14 @@ class Agent:
         """
         if not self.algorithm.schedule.is_due(timestep):
             return
-        self.metrics = self.algorithm.update(Progress(timestep, timesteps))
+        self.note_update(self.algorithm.update(Progress(timestep, timesteps)), timestep)
+
+    def note_update(self, metrics: dict[str, float], timestep: int) -> None:
+        """Keep the metrics of an update that followed this timestep.
+
+        Raises NonFiniteError if a loss or a parameter came out as NaN or infinity.
+        """
+        self.metrics = metrics
         self.updates += 1
         self._summed += 1
         self._sums = {tag: self._sums.get(tag, 0.0) + value for tag, value in self.metrics.items()}
@@ -198,14 +205,14 @@ class Agent:
         everywhere = np.ones(self.num_envs, bool)
         self.algorithm.interrupt(next_observations, next_states)
         self.statistics.forget_running(everywhere)
-        self._actor = self.algorithm.reset_actor(self._actor, everywhere)
+        self.actor = self.algorithm.reset_actor(self.actor, everywhere)
 
     def start_over(self) -> None:
         """Make ready for a loop that counts timesteps from 0 and begins new episodes; what was learned stays."""
         everywhere = np.ones(self.num_envs, bool)
         self.algorithm.discard()
         self.statistics.forget_running(everywhere)
-        self._actor = self.algorithm.reset_actor(self._actor, everywhere)
+        self.actor = self.algorithm.reset_actor(self.actor, everywhere)
 
     def save(self, path: str | Path) -> None:
         """Write the agent to directory `path`, in the form of a checkpoint.
@@ -238,7 +245,7 @@ class Agent:
         algorithm = self.algorithm.snapshot()
         training = {
             "algorithm": algorithm["training"],
-            "actor": self.algorithm.actor_snapshot(self._actor),
+            "actor": self.algorithm.actor_snapshot(self.actor),
             "statistics": self.statistics.snapshot(),
             "metrics": dict(self.metrics),
             "sums": dict(self._sums),
@@ -257,7 +264,7 @@ class Agent:
         if copies != self.num_envs:
             raise ValueError(f"it was trained on {copies} copies, here are {self.num_envs}")
         self.algorithm.restore({"policy": snapshot["policy"], "training": training["algorithm"]})
-        self._actor = self.algorithm.restore_actor(training["actor"])
+        self.actor = self.algorithm.restore_actor(training["actor"])
         self.statistics.restore(training["statistics"])
         self.metrics = dict(training["metrics"])
         self._sums, self._summed = dict(training["sums"]), int(training["summed"])

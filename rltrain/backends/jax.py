@@ -1,16 +1,21 @@
 """The JAX backend."""
 
 import os
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rltrain.backends.base import BackendConfig
 from rltrain.checks import build
 from rltrain.errors import ConfigError
-from rltrain.spaces import map_arrays
 from rltrain.structures import Array, Arrays, Progress, Transition
+
+RANDOM = "threefry2x32"
+DRAW = {
+    "exponential": np.random.Generator.standard_exponential,
+    "normal": np.random.Generator.standard_normal,
+    "uniform": np.random.Generator.random,
+}
 
 
 class JaxBackend:
@@ -75,14 +80,29 @@ def key_of(seed: int) -> Array:
     """Return the random key of a 63-bit seed, every bit of which counts."""
     import jax
 
-    return jax.random.wrap_key_data(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32), impl="threefry2x32")
+    return jax.random.wrap_key_data(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32), impl=RANDOM)
+
+
+def draw(key: Array, timestep: Array, kind: str, shape: tuple[int, ...]) -> Array:
+    """Return the random numbers of one timestep: they depend on the stream and the timestep only, however many are drawn at once."""
+    import jax
+
+    return getattr(jax.random, kind)(jax.random.fold_in(key, timestep), shape)
+
+
+class Actor(NamedTuple):
+    """What acting carries: a random stream for acting in NumPy and one for compiled acting."""
+
+    generator: np.random.Generator
+    key: Array
 
 
 class Stateful:
     """Owns the state of a pure algorithm and makes it look like PyTorch's: for loops over environments on the host.
 
-    Rows are staged in NumPy and the whole rollout goes to one compiled call, which takes the state over and gives it back; acting
-    is NumPy on a copy of the policy, several times as fast as a compiled call for a few rows.
+    Rows are staged in NumPy and the whole rollout goes to one compiled call, which takes the state over and gives it back.
+    Observations that are NumPy arrays are acted on in NumPy with a copy of the policy, several times as fast as a compiled call for
+    a few rows; JAX arrays, which an environment written in JAX hands out, by the very functions of the fused loop.
     """
 
     def __init__(self, pure: Any) -> None:
@@ -95,46 +115,59 @@ class Stateful:
             self.state = jax.jit(pure.init)()
         self.memory = pure.make_memory()
         self._learn = jax.jit(self._learn_and_look, donate_argnums=0)
+        self._act = jax.jit(self._act_compiled, static_argnums=5)
         self._finite = True
         self._policy = self._read_policy()
 
-    def init_actor(self, num_envs: int, seed: int) -> np.random.Generator:
-        """Return what acting carries: a random stream of its own."""
-        return np.random.default_rng(seed)
+    def init_actor(self, num_envs: int, seed: int) -> "Actor":
+        """Return what acting carries: random streams of its own."""
+        return Actor(np.random.default_rng(seed), key_of(seed))
 
     def act(
         self,
-        actor: np.random.Generator,
+        actor: "Actor",
         observations: Arrays,
         states: Arrays = None,
         action_masks: Array | None = None,
         *,
         explore: bool,
         progress: Progress,
-    ) -> tuple[np.random.Generator, Array, dict[str, Array]]:
+    ) -> tuple["Actor", Array, dict[str, Array]]:
         """Return actions (N, *A) as the environment takes them; exploring, also what `record` wants back."""
-
-        def noise(kind: str, shape: tuple[int, ...]) -> np.ndarray:
-            draw = {"exponential": actor.standard_exponential, "normal": actor.standard_normal, "uniform": actor.random}
-            return draw[kind](shape, np.float32)
-
-        masks = None if action_masks is None else np.asarray(action_masks)
-        actions, outputs = self.pure.act(self._policy, noise, map_arrays(np.asarray, observations), masks, explore=explore)
+        first = next(iter(observations.values())) if isinstance(observations, dict) else observations
+        if not isinstance(first, np.ndarray):
+            policy = self.pure.policy(self.state)
+            actions, outputs = self._act(policy, actor.key, progress.timestep, observations, action_masks, explore)
+            return actor, actions, outputs
+        kind, shape = self.pure.noise(len(first))
+        noise = DRAW[kind](actor.generator, shape, np.float32) if explore else None
+        actions, outputs = self.pure.act(self._policy, noise, observations, action_masks)
         return actor, actions, outputs
 
-    def reset_actor(self, actor: np.random.Generator, done: Array) -> np.random.Generator:
+    def _act_compiled(
+        self, policy: Any, key: Array, timestep: Array, observations: Arrays, action_masks: Array | None, explore: bool
+    ) -> Any:
+        first = next(iter(observations.values())) if isinstance(observations, dict) else observations
+        noise = draw(key, timestep, *self.pure.noise(len(first))) if explore else None
+        return self.pure.act(policy, noise, observations, action_masks)
+
+    def reset_actor(self, actor: "Actor", done: Array) -> "Actor":
         """Nothing that the actor carries belongs to an episode."""
         return actor
 
-    def actor_snapshot(self, actor: np.random.Generator) -> dict[str, Any]:
+    def actor_snapshot(self, actor: "Actor") -> dict[str, Any]:
         """Return the actor as plain data."""
-        return {"generator": actor.bit_generator.state}
+        import jax
 
-    def restore_actor(self, snapshot: dict[str, Any]) -> np.random.Generator:
+        return {"generator": actor.generator.bit_generator.state, "key": np.array(jax.random.key_data(actor.key))}
+
+    def restore_actor(self, snapshot: dict[str, Any]) -> "Actor":
         """Return the actor that `snapshot` was taken of."""
-        actor = np.random.default_rng(0)
-        actor.bit_generator.state = snapshot["generator"]
-        return actor
+        import jax
+
+        generator = np.random.default_rng(0)
+        generator.bit_generator.state = snapshot["generator"]
+        return Actor(generator, jax.random.wrap_key_data(snapshot["key"], impl=RANDOM))
 
     def record(self, transition: Transition) -> None:
         """Store one transition of all copies."""
@@ -167,12 +200,20 @@ class Stateful:
         state, metrics, learned = self.pure.learn(state, rollout, progress)
         return state, (metrics, learned, self.pure.is_finite(state))
 
-    def _read_policy(self) -> SimpleNamespace:
+    def _read_policy(self) -> Any:
         """Return what acting needs as NumPy arrays of its own: the next update takes the state's over."""
         import jax
 
-        policy = jax.tree.map(np.array, (self.state.parameters, self.state.observation_moments))
-        return SimpleNamespace(parameters=policy[0], observation_moments=policy[1])
+        return jax.tree.map(np.array, self.pure.policy(self.state))
+
+    def take_over(self, state: Any) -> None:
+        """Go on from a state that a fused loop gives back."""
+        self.state = state
+        self._policy = self._read_policy()
+
+    def note_finite(self, finite: bool) -> None:
+        """Remember whether every parameter is finite after an update of a fused loop."""
+        self._finite = finite
 
     def is_finite(self) -> bool:
         """Tell whether every parameter was finite after the last update."""

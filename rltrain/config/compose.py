@@ -7,7 +7,6 @@ from typing import Any
 
 from rltrain.checks import defaults
 from rltrain.config.schema import CHOICES, GROUPS, Config, ScopeConfig, conf_directory, directories, options, plugin_options
-from rltrain.envs.gymnasium import GymnasiumConfig
 from rltrain.errors import ConfigError, nearest
 from rltrain.trainers.config import TrainerConfig
 
@@ -146,7 +145,7 @@ def is_known_key(key: str, cfg: Any = None) -> bool:
     section = key.split(".")[0]
     if section in ("env", "trainer") and cfg is not None and not str(cfg[section].get("_target_")).startswith("rltrain."):
         return True  # `check` asks its dataclass
-    node: Any = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": defaults(GymnasiumConfig)}
+    node: Any = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": _env_defaults()}
     parts = key.split(".")
     if parts[0] == "agents" and len(parts) > 2:
         parts = parts[2:]
@@ -159,8 +158,13 @@ def is_known_key(key: str, cfg: Any = None) -> bool:
     return True
 
 
+def _env_defaults() -> dict[str, Any]:
+    """Return the settings of every kind of environment together."""
+    return {name: value for choice in CHOICES["env"].values() for name, value in defaults(choice.cfg).items()}
+
+
 def _known_keys(named: Mapping[str, str]) -> list[str]:
-    tree = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": defaults(GymnasiumConfig)}
+    tree = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": _env_defaults()}
     agents = named or {name: name for name in CHOICES["agents"]}
     known = {name: CHOICES["agents"][choice].cfg for name, choice in agents.items() if choice in CHOICES["agents"]}
     tree |= {

@@ -13,6 +13,7 @@ from rltrain.agents.ppo.config import PPOConfig
 from rltrain.backends.base import BackendConfig
 from rltrain.checkpoints import CheckpointsConfig
 from rltrain.checks import option, section
+from rltrain.envs.functional import FunctionalConfig
 from rltrain.envs.gymnasium import GymnasiumConfig
 from rltrain.errors import ConfigError, nearest
 from rltrain.evaluation import EvaluationConfig
@@ -79,7 +80,10 @@ CHOICES: dict[str, dict[str, Choice]] = {
         "jax": Choice("rltrain.backends.jax.JaxBackend", BackendConfig),
         "torch": Choice("rltrain.backends.torch.TorchBackend", BackendConfig),
     },
-    "env": {"gymnasium": Choice("rltrain.envs.gymnasium.GymnasiumEnv", GymnasiumConfig)},
+    "env": {
+        "gymnasium": Choice("rltrain.envs.gymnasium.GymnasiumEnv", GymnasiumConfig),
+        "gymnax": Choice("rltrain.envs.gymnax.GymnaxEnv", FunctionalConfig),
+    },
     "agents": {
         "a2c": Choice("rltrain.agents.a2c.${backend.name}.A2C", A2CConfig),
         "ppo": Choice("rltrain.agents.ppo.${backend.name}.PPO", PPOConfig),

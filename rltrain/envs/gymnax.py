@@ -7,7 +7,8 @@ import gymnasium
 import jax
 import numpy as np
 
-from rltrain.envs.jax_functional import FunctionalConfig, FunctionalEnv
+from rltrain.envs.functional import FunctionalConfig
+from rltrain.envs.jax_functional import FunctionalEnv
 from rltrain.errors import ConfigError, nearest
 from rltrain.structures import Array, Arrays
 
@@ -22,7 +23,8 @@ class GymnaxEnv(FunctionalEnv):
         except ModuleNotFoundError as error:
             raise ConfigError("env", "gymnax", f"{error.name} is not installed; pip install 'rltrain[gymnax]'") from None
         if cfg.id not in gymnax.registered_envs:
-            raise ConfigError("env.id", cfg.id, f"gymnax has no such environment; {nearest(cfg.id, gymnax.registered_envs, limit=30)}")
+            options = nearest(cfg.id, gymnax.registered_envs, limit=30)
+            raise ConfigError("env.id", cfg.id, f"gymnax has no such environment; {options}")
         env, params = gymnax.make(cfg.id)
         known = [field.name for field in dataclasses.fields(params)]
         for name, value in cfg.kwargs.items():

@@ -1,40 +1,19 @@
-"""Functional environments in JAX: one copy as two pure functions, many copies as arrays, stepped from the host or fused.
-
-A functional environment is any object with `observation_space`, `action_space` (Gymnasium's) and
-
-    reset(key) -> (state, observation)
-    step(key, state, action) -> (state, observation, reward, terminated, truncated)
-
-where `state` is a pytree and `step` returns the true successor, whether the episode ended or not.
-"""
+"""Functional environments in JAX: many copies as arrays, stepped from the host or as part of a larger program."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rltrain import spaces
-from rltrain.checks import build, option
+from rltrain.checks import build
 from rltrain.envs.base import EnvWrapper
+from rltrain.envs.functional import Functional, FunctionalConfig
 from rltrain.errors import ConfigError, NonFiniteError
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
 from rltrain.structures import Array, Arrays, Step
-
-
-class Functional(Protocol):
-    """One copy of an environment, without a state of its own."""
-
-    observation_space: Any
-    action_space: Any
-
-    def reset(self, key: Array) -> tuple[Any, Arrays]:
-        """Return the state and the observation that an episode begins with."""
-
-    def step(self, key: Array, state: Any, action: Array) -> tuple[Any, Arrays, Array, Array, Array]:
-        """Return state, observation, reward, terminated, truncated after one step."""
 
 
 class Copies(NamedTuple):
@@ -91,18 +70,6 @@ class PureCopies:
 
 def _choose(rows: Array, chosen: Array, others: Array) -> Array:
     return jnp.where(rows.reshape(-1, *[1] * (others.ndim - 1)), chosen, others)
-
-
-@dataclass
-class FunctionalConfig:
-    """A functional environment by id."""
-
-    id: str = option("CartPole-v1", "environment id", fixed=True)
-    num_envs: int = option(8, "copies that are stepped together", low=1, high=1_048_576, fixed=True)
-    kwargs: dict[str, Any] = option({}, "handed to the environment as they are")
-    on_nonfinite: str = option(
-        "error", "what to do about NaN or infinity in an observation or reward", choices=["error", "ignore"]
-    )
 
 
 class FunctionalEnv(EnvWrapper):

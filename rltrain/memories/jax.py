@@ -51,3 +51,35 @@ class RolloutMemory(StagedRollout):
             valid=valid if any_invalid else None,
             outputs=arrays,
         )
+
+    def lend(self) -> Rollout | None:
+        """Return an unfinished rollout with zeros for the rows to come, or None if there is none."""
+        if not self.position:
+            return None
+        position, self.position = self.position, self.length
+        everything = np.arange(self.length * self.num_envs)[-self.num_envs :]
+        zeros = {key: np.zeros((self.num_envs, *array.shape[2:]), array.dtype) for key, array in self._arrays.items()}
+        self._successors.append({"rows": everything, **{key: zeros[key] for key in self._successor_keys()}})
+        rollout = self.read()
+        self.position = position
+        return rollout
+
+    def take_back(self, rollout: Rollout | None, position: int) -> None:
+        """Stage the first `position` rows of a rollout that a fused loop gives back."""
+        self.clear()
+        self.position = position
+        if rollout is None:
+            return
+        self._arrays = {
+            **spaces.named(rollout.observations, "observations"),
+            "rewards": rollout.rewards, "terminated": rollout.terminated, "truncated": rollout.truncated,
+            "valid": np.ones((self.length, self.num_envs), bool), **rollout.outputs,
+        }  # fmt: skip
+        self._arrays = {key: np.array(array) for key, array in self._arrays.items()}
+        for t in range(position):
+            self._keep_successors(
+                t, rollout.truncated[t], spaces.map_arrays(lambda array: array[t], rollout.next_observations), None  # noqa: B023
+            )
+
+    def _successor_keys(self) -> list[str]:
+        return [key for key in self._arrays if key.split("/")[0] in ("observations", "states")]

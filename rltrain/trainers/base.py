@@ -62,7 +62,7 @@ class Trainer:
         self.clock = Clock()
         self.last_evaluation: dict[str, dict[str, Any]] = {}
         self._resumed = False
-        self._next_due = 0
+        self._next_due = self._planned_at = 0
         self._saved_at: int | None = None
         self._pending = False  # a signal came before what was due at this timestep was done
         if self.cfg.close_environment_at_exit:
@@ -76,7 +76,7 @@ class Trainer:
     def __str__(self) -> str:
         """Name the trainer, its environments, agents and scopes."""
         lines = [f"{type(self).__name__}: {self.env.num_envs} x {self.env.name}, {self.timesteps:,} timesteps"]
-        for agent, scope in zip(self.agents, self._slices, strict=True):
+        for agent, scope in zip(self.agents, self.scopes, strict=True):
             lines.append(f"  {agent.name}: {agent.kind}, copies {scope.start} to {scope.stop - 1}")
         return "\n".join(lines)
 
@@ -100,8 +100,10 @@ class Trainer:
         try:
             with self.run.signals():
                 self._begin()
+                fused = self._find_fused_loop()
                 while self.timestep < self.timesteps and self.run.stop_signal is None:
-                    self._interact(self.timestep, learn=True)
+                    if fused is None or not fused.advance(self._next_due):
+                        self._interact(self.timestep, learn=True)
                     if self.timestep >= self._next_due:
                         self._attend()
                 self._end()
@@ -110,6 +112,25 @@ class Trainer:
             self.run.close()
         if self.run.stop_signal == signal.SIGINT and self.run.directory is None:
             raise KeyboardInterrupt  # a script of one's own wants to know; with a directory the run was saved
+
+    def _find_fused_loop(self) -> Any:
+        """Return the loop as one compiled program where that can be and is wanted, or None.
+
+        Raises ConfigError if it is demanded and can't be.
+        """
+        if self.cfg.fused == "false":
+            return None
+        pure = [hasattr(self.env, "pure"), *(hasattr(agent.algorithm, "pure") for agent in self.agents)]
+        own = any(getattr(type(self), name) is not getattr(Trainer, name) for name in ("_interact", "_for_each_agent"))
+        why = "the environment is not written in JAX" if not pure[0] else "an agent is not written in JAX" if not all(pure) else ""
+        why = why or ("the trainer has a loop of its own" if own else "" if self.headless else "rendering needs every step")
+        if why and self.cfg.fused == "true":
+            raise ConfigError("trainer.fused", True, f"{why}; use auto or false")
+        if why:
+            return None
+        from rltrain.trainers.fused import FusedLoop
+
+        return FusedLoop(self)
 
     def multi_agent_train(self) -> None:
         """Train multi-agent algorithms."""
@@ -168,8 +189,8 @@ class Trainer:
         try:
             if len(self.agents) == 1:
                 return [getattr(self.agents[0], method)(*args, **kwargs)]
-            copies = self._slices[-1].stop
-            for agent, scope in zip(self.agents, self._slices, strict=True):
+            copies = self.scopes[-1].stop
+            for agent, scope in zip(self.agents, self.scopes, strict=True):
                 arguments = (cut(value, scope, copies) for value in args)
                 answers.append(getattr(agent, method)(*arguments, **{k: cut(v, scope, copies) for k, v in kwargs.items()}))
         except RltrainError:
@@ -199,29 +220,34 @@ class Trainer:
         if self._even and len(set(self.agents_scope)) > 1:
             self._say_once(f"agents_scope=even: {self.agents_scope} copies, the remainder to the last agent")
         self._awaited_infos = set(self.run.tracking.infos)
-        self._plan()
         self.clock.start()
         if self._pending:
             self._attend()
+        else:
+            self._plan()
 
     def _plan(self) -> None:
         intervals = [self.run.tracking.interval, self.run.evaluation.interval, self.run.checkpoints.interval]
         due = [(self.timestep // interval + 1) * interval for interval in intervals if interval]
         self._next_due = min([*due, self.timesteps])
+        self._planned_at = self.timestep
+
+    def _is_due(self, interval: int) -> bool:
+        """Tell whether a multiple of `interval` was reached since the last plan; a fused loop may step over it."""
+        return bool(interval) and self.timestep // interval > self._planned_at // interval
 
     def _attend(self) -> None:
         """Do what is due after a timestep: evaluate, write rows, checkpoint."""
         timestep, last = self.timestep, self.timestep >= self.timesteps
-        evaluation = self.run.evaluation.interval and timestep % self.run.evaluation.interval == 0
+        evaluation = self._is_due(self.run.evaluation.interval)
         before = dict(self.best)
         improved = self._evaluate_for_best() if evaluation else []
         self._pending = improved is None
         if improved is None:  # a signal cut the evaluation short: it is made anew at the resume
             return
-        if evaluation or last or timestep % self.run.tracking.interval == 0:
-            write_rows(self.run, self.agents, timestep, self._rate(), self.last_evaluation if evaluation else None)
-        interval = self.run.checkpoints.interval
-        if improved or last or (interval and timestep % interval == 0):
+        if evaluation or last or self._is_due(self.run.tracking.interval):
+            write_rows(self.run, self.agents, timestep, self.rate(), self.last_evaluation if evaluation else None)
+        if improved or last or self._is_due(self.run.checkpoints.interval):
             written = self.save()
             if improved and written:
                 self.run.mark_best(timestep, improved)
@@ -248,7 +274,8 @@ class Trainer:
                 awaited = ", ".join(sorted(self._awaited_infos))
                 self._say_once(f"tracking.infos={awaited}: not in `infos` so far; this timestep's have {there}")
 
-    def _rate(self) -> float:
+    def rate(self) -> float:
+        """Return the env steps per second of training so far."""
         seconds = self.clock.read()
         return self._env_steps() / seconds if seconds else 0.0
 
@@ -292,7 +319,7 @@ class Trainer:
         if env is self.env and self.evaluation_env is None and seeds is not None:
             seeds = [seed32(seed, EVALUATION_ENVIRONMENTS) for seed in seeds]
         counters = []
-        for index, (agent, scope) in enumerate(zip(self.agents, self._slices, strict=True)):
+        for index, (agent, scope) in enumerate(zip(self.agents, self.scopes, strict=True)):
             copies = scope.stop - scope.start
             seed = 0 if env.seeds is None else env.seeds[scope.start]
             agent.begin_evaluation(copies, seed64(seed, EVALUATION_ACTOR, index))
@@ -302,8 +329,8 @@ class Trainer:
         turn = 0
         while turn < self.timesteps if episodes is None else not all(counter.is_full for counter in counters):
             step = self._interact(turn, learn=False)
-            for counter, scope in zip(counters, self._slices, strict=True):
-                counter.record(cut(step, scope, self._slices[-1].stop) if len(counters) > 1 else step)
+            for counter, scope in zip(counters, self.scopes, strict=True):
+                counter.record(cut(step, scope, self.scopes[-1].stop) if len(counters) > 1 else step)
             turn += 1
             if self.run.stop_signal is not None:
                 break
@@ -357,10 +384,11 @@ class Trainer:
             "observations": self.observations,
             "states": self.env.state(),
             "env": env,
-            "scopes": [scope.stop - scope.start for scope in self._slices],
+            "scopes": [scope.stop - scope.start for scope in self.scopes],
             "training_seconds": self.clock.read(),
             "best": {name: asdict(best) for name, best in self.best.items()},
             "pending": self._pending,
+            "planned_at": self._planned_at,
         }
         parts: dict[str, Any] = {"trainer": trainer}
         for agent in self.agents:
@@ -372,7 +400,7 @@ class Trainer:
     def restore(self, parts: Mapping[str, Any], *, keep_horizon: bool = True) -> None:
         """Put everything back from `snapshot`'s parts; an environment without exact state starts new episodes, said once."""
         trainer = parts["trainer"]
-        scopes = [scope.stop - scope.start for scope in self._slices]
+        scopes = [scope.stop - scope.start for scope in self.scopes]
         if list(trainer["scopes"]) != scopes:
             raise CheckpointError(
                 f"agents_scope: the checkpoint was written with {trainer['scopes']} copies per agent, not {scopes}"
@@ -386,7 +414,7 @@ class Trainer:
         self.timestep = int(trainer["timestep"])
         self.clock.seconds = float(trainer["training_seconds"])
         self.best = {name: Best(**best) for name, best in trainer["best"].items()}
-        self._pending = bool(trainer["pending"])
+        self._pending, self._planned_at = bool(trainer["pending"]), int(trainer["planned_at"])
         if keep_horizon:
             self.horizon = int(trainer["horizon"])
         self._resumed = True
@@ -418,7 +446,7 @@ class Trainer:
         check_scopes(sizes, count, copies)
         starts = np.cumsum([0, *sizes]).tolist()
         self.agents_scope = list(sizes)
-        self._slices = [slice(start, stop) for start, stop in itertools.pairwise(starts)]
+        self.scopes = [slice(start, stop) for start, stop in itertools.pairwise(starts)]
         for agent, size in zip(self.agents, sizes, strict=True):
             if agent.num_envs != size:
                 made_for = f"{agent.name} was made for {agent.num_envs} copies"

@@ -17,6 +17,10 @@ class TrainerConfig:
     disable_progressbar: bool | None = option(None, "true: no bar; null: a bar on a terminal, plain lines elsewhere")
     close_environment_at_exit: bool = option(True, "close the environments when the program ends")
     environment_info: str = option("episode", "key of `infos` whose numbers are added to the metrics, if it is there")
+    fused: str = option(
+        "auto", "one compiled program for environment and agents, where both are written in JAX; auto: wherever that can be",
+        choices=["auto", "true", "false"],
+    )  # fmt: skip
     stochastic_evaluation: bool = option(False, "evaluate the policy as it explores, not its likeliest actions")
 
 

@@ -9,7 +9,7 @@ import optax
 
 from rltrain import spaces
 from rltrain.agents.on_policy.config import OnPolicyConfig
-from rltrain.backends.jax import JaxBackend, key_of
+from rltrain.backends.jax import RANDOM, JaxBackend, key_of
 from rltrain.checks import build
 from rltrain.errors import ConfigError
 from rltrain.memories.jax import Rollout, RolloutMemory
@@ -38,6 +38,13 @@ class State(NamedTuple):
     reward_moments: normalizers.Moments
     running_returns: Array  # (N,) discounted sums of rewards in the running episodes
     minibatch_key: Array
+
+
+class Policy(NamedTuple):
+    """The part of it that acting needs."""
+
+    parameters: dict[str, Array]
+    observation_moments: normalizers.Moments
 
 
 class Batch(NamedTuple):
@@ -119,23 +126,35 @@ class OnPolicy:
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
+    def policy(self, state: State) -> Policy:
+        """Return what acting needs."""
+        return Policy(state.parameters, state.observation_moments)
+
+    def noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
+        """Return the kind (exponential, normal, uniform) and shape of the random numbers that one step of acting takes."""
+        return self.head.noise, self.head.noise_shape(num_envs)
+
     def act(
-        self, state: Any, noise: Any, observations: Arrays, action_masks: Array | None = None, *, explore: bool
+        self, policy: Policy, noise: Array | None, observations: Arrays, action_masks: Array | None = None
     ) -> tuple[Array, dict[str, Array]]:
         """Return actions (N, *A) as the environment takes them; exploring, also what `record` wants back.
 
-        `state` needs `parameters` and `observation_moments` only. `noise(kind, shape)` draws numbers: exponential, normal,
-        uniform. With NumPy arrays everything is computed in NumPy.
+        Without `noise` the likeliest ones. With NumPy arrays everything is computed in NumPy.
         """
-        inputs = self.inputs(state.observation_moments, observations)
-        heads = self._heads(state.parameters, inputs, action_masks)
-        if not explore:
+        inputs = self.inputs(policy.observation_moments, observations)
+        heads = self._heads(policy.parameters, inputs, action_masks)
+        if noise is None:
             return self.head.to_environment(self.head.mode(heads)), {}
-        actions = self.head.sample(heads, noise(self.head.noise, self.head.noise_shape(heads)))
+        actions = self.head.sample(heads, noise)
         outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
         return self.head.to_environment(actions), outputs
 
     # -- learning ------------------------------------------------------------------------------------------------------
+
+    def record(self, memory: Rollout, row: Rollout, timestep: Array) -> Rollout:
+        """Return the rollout with the row (N, ...) of a timestep in its place."""
+        position = timestep % self.cfg.rollout_length
+        return jax.tree.map(lambda rows, new: rows.at[position].set(new), memory, row)
 
     def make_memory(self) -> RolloutMemory:
         """Return a memory that stages rows for `learn`."""
@@ -146,7 +165,7 @@ class OnPolicy:
         return state._replace(running_returns=jnp.zeros_like(state.running_returns))
 
     def learn(self, state: State, rollout: Rollout, progress: Progress) -> tuple[State, Metrics, Array]:
-        """Learn from the full rollout; return the usual diagnostics, means over all gradient steps, and whether there were any."""
+        """Learn from the full rollout; return the usual diagnostics, means over all gradient steps, and if there were."""
         learned = jnp.bool_(True)
         if self.cfg.normalize_observations:
             learned = state.observation_moments.count > 0
@@ -329,7 +348,7 @@ class OnPolicy:
         return state._replace(
             optimizer=jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in training["optimizer"]]),
             learning_rate=self._restored_learning_rate(training["learning_rate"]),
-            minibatch_key=jax.random.wrap_key_data(jnp.asarray(training["minibatch_key"])),
+            minibatch_key=jax.random.wrap_key_data(jnp.asarray(training["minibatch_key"]), impl=RANDOM),
             reward_moments=_from_numpy(training["reward_moments"]),
             running_returns=jnp.asarray(training["running_returns"]),
         )

@@ -47,9 +47,9 @@ class Categorical:
         """Return logits of which only those in `masks` (B, n) bool can be chosen."""
         return _xp(heads).where(masks, heads, np.float32(MASKED))
 
-    def noise_shape(self, heads: Array) -> tuple[int, ...]:
+    def noise_shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the noise that `sample` takes, of the kind `noise`."""
-        return tuple(heads.shape)
+        return (rows, self.size)
 
     def sample(self, heads: Array, noise: Array) -> Array:
         """Draw choices (B,) by the Gumbel-max trick: argmax(logits - log E), E exponential."""
@@ -111,9 +111,9 @@ class MultiCategorical:
         """Return logits (B, D, max n)."""
         return _xp(heads).pad(heads, ((0, 0), (0, 1)), constant_values=MASKED)[:, self.index]
 
-    def noise_shape(self, heads: Array) -> tuple[int, ...]:
+    def noise_shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the noise that `sample` takes, of the kind `noise`."""
-        return (len(heads), *self.index.shape)
+        return (rows, *self.index.shape)
 
     def sample(self, heads: Array, noise: Array) -> Array:
         """Draw choices (B, D) by the Gumbel-max trick."""
@@ -159,9 +159,9 @@ class Bernoulli:
         """Return the heads: a network's outputs, and parameters of the distribution's own where it has any."""
         return outputs
 
-    def noise_shape(self, heads: Array) -> tuple[int, ...]:
+    def noise_shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the noise that `sample` takes, of the kind `noise`."""
-        return tuple(heads.shape)
+        return (rows, self.size)
 
     def sample(self, heads: Array, noise: Array) -> Array:
         """Draw bits (B, A), as 0.0 and 1.0."""
@@ -231,9 +231,9 @@ class Gaussian:
         """Return means and logarithms of standard deviations, each (B, A)."""
         return heads[:, : self.actions], heads[:, self.actions :]
 
-    def noise_shape(self, heads: Array) -> tuple[int, ...]:
+    def noise_shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the noise that `sample` takes, of the kind `noise`."""
-        return (len(heads), self.actions)
+        return (rows, self.actions)
 
     def sample(self, heads: Array, noise: Array) -> Array:
         """Draw samples (B, A)."""
