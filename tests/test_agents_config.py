@@ -191,9 +191,11 @@ def refused(*overrides: str) -> str:
         ("agents=[ppo,acc]", "agents=acc: no such choice; did you mean 'a2c'? options: a2c, ppo"),
         ("agents=[fast:ppo,slow:pop]", "agents=pop: no such choice; did you mean 'ppo'? options: ppo, a2c"),
         ("agents=[fast:zzz]", f"agents=zzz: no such choice; options: {CHOICES}"),
+        ("agents=ppo:2", f"agents=2: no such choice; did you mean 'a2c'? options: {CHOICES}"),
+        ("agents=[fast:true]", f"agents=true: no such choice; options: {CHOICES}"),
         *((f"agents={value}", f"agents={value}: {UNREADABLE}") for value in (
             "[:ppo]", "[fast:]", "[fast:ppo,,slow:ppo]", "{fast:ppo}", "[[fast:ppo]]", "[a.b:ppo]", "[a/b:ppo]", "[-a:ppo]",
-            "[é:ppo]", "[a:b:ppo]", "[fast:ppo],[slow:ppo]")),
+            "[é:ppo]", "[a:b:ppo]", "[1e1:ppo]", "[fast:ppo],[slow:ppo]")),
         ("agents=[best:ppo,a2c]", "agents=best: is what a run calls its checkpoints; give the agent another name"),
         ("agents=[best-of:ppo,a2c]", "agents=best-of: is what a run calls its checkpoints"),
         ("agents=[latest:ppo,a2c]", "agents=latest: is what a run calls its checkpoints"),

@@ -129,8 +129,11 @@ def _named_agents(value: str) -> list[str]:
     pairs = [part.strip("'\" ").rpartition(":") for part in value.removeprefix("[").removesuffix("]").split(",")]
     named = [(name.strip() if colon else choice, choice.strip()) for name, colon, choice in pairs]
     names = [name for name, _ in named]
-    if not all(re.fullmatch(r"[A-Za-z0-9][\w-]*", word) for pair in named for word in pair):
+    if not all(re.fullmatch(r"[A-Za-z][\w-]*|\d+", word) for pair in named for word in pair):
         raise ConfigError("agents", value, "can't be read; write agents=[name:choice,...], as in agents=[fast:ppo,slow:ppo]")
+    known = options("agents")
+    for choice in (choice for _, choice in named if choice not in known):
+        raise ConfigError("agents", choice, f"no such choice; {nearest(choice, known)}")
     if len(set(names)) < len(names):
         raise ConfigError("agents", value, "two agents have the same name; give each its own")
     return ["agents=[]", *(f"+agents@agents.{name}={choice}" for name, choice in named)]
