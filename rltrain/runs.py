@@ -112,6 +112,12 @@ class Run:
             except OSError as error:
                 self._warn_once(f"warning: `best` can't be written ({error.strerror})")
 
+    def mend_bests(self, timesteps: Mapping[str, int]) -> None:
+        """Point each agent's `best` where it belongs: a process killed after a checkpoint may not have come to it."""
+        for agent, timestep in timesteps.items():
+            if self.store is not None and (self.store.directory / str(timestep)).is_dir():
+                self.mark_best(timestep, [agent])
+
     def check_saved(self) -> None:
         """Raise StorageError if the final checkpoint could not be written."""
         if self.unsaved is not None:

@@ -120,7 +120,8 @@ def outcome(run: Path) -> tuple[str, list[int], dict]:
     """Return what must be equal to the uninterrupted run."""
     summary = json.loads((run / "summary.json").read_text())
     rows = [json.loads(line)["timestep"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return summary["agents"]["ppo"]["parameters_sha256"], rows, summary["best"]
+    agent = summary["agents"]["ppo"]
+    return agent["parameters_sha256"], rows, agent["best"]
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from sample_envs import CountingVector
 
 FAR = 1e6
 OBSERVATIONS: dict[str, Any] = {
@@ -308,6 +309,21 @@ class Leaves(gymnasium.Env):
             observation |= {"goal": goal} | ({"level": 100} if self.what == "member" else {})
 
 
+class CountingLeaves(CountingVector):
+    """`CountingVector` with its numbers in two leaves, both views of the one buffer that it reuses."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        number = Box(-1, FAR, (1,), np.float32)
+        self.single_observation_space = Dict({"steps": number, "rest": Tuple((number, number))})
+        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, self.num_envs)
+
+    def _observe(self) -> Any:
+        steps, episodes, lengths = np.split(super()._observe(), 3, axis=1)
+        return {"steps": steps, "rest": (episodes, lengths)}
+
+
 for _name in ("Stamped", "Context", "Levels", "Leaves"):
     gymnasium.register(f"{_name}-v0", f"space_envs:{_name}")
 gymnasium.register("Game-v0", "space_envs:Game", vector_entry_point="space_envs:game_vector")
+gymnasium.register("CountingLeaves-v0", vector_entry_point="space_envs:CountingLeaves")

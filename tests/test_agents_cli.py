@@ -277,6 +277,19 @@ def test_resumed_is_uninterrupted(stop, pair, here, monkeypatch):
         assert files[name] == expected[name], name
 
 
+@pytest.mark.parametrize("left", ["", "30"])
+def test_a_best_that_a_kill_left_behind_is_mended(left, pair, here):
+    """The checkpoint says when each agent was best; the pointers are written after it, one by one."""
+    shutil.copytree(pair, "run")
+    for name in NAMES:
+        (here / f"run/checkpoints/best-{name}").unlink()
+        if left:
+            (here / f"run/checkpoints/best-{name}").write_text(left)
+    assert call("train", "resume=run", "trainer.timesteps=62").status == 0
+    for name in NAMES:
+        assert points_at(here / "run", f"best-{name}").name == points_at(pair, f"best-{name}").name
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [

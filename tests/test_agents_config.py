@@ -191,9 +191,12 @@ def refused(*overrides: str) -> str:
         ("agents=[ppo,acc]", "agents=acc: no such choice; did you mean 'a2c'? options: a2c, ppo"),
         ("agents=[fast:ppo,slow:pop]", "agents=pop: no such choice; did you mean 'ppo'? options: ppo, a2c"),
         ("agents=[fast:zzz]", f"agents=zzz: no such choice; options: {CHOICES}"),
+        ("agents=ppo:2", f"agents=2: no such choice; did you mean 'a2c'? options: {CHOICES}"),
+        ("agents=[fast:true]", f"agents=true: no such choice; options: {CHOICES}"),
         *((f"agents={value}", f"agents={value}: {UNREADABLE}") for value in (
             "[:ppo]", "[fast:]", "[fast:ppo,,slow:ppo]", "{fast:ppo}", "[[fast:ppo]]", "[a.b:ppo]", "[a/b:ppo]", "[-a:ppo]",
-            "[é:ppo]", "[a:b:ppo]", "[fast:ppo],[slow:ppo]")),
+            "[é:ppo]", "[a:b:ppo]", "[1e1:ppo]", "[fast:ppo],[slow:ppo]",
+            "fast:ppo,slow:ppo")),
         ("agents=[best:ppo,a2c]", "agents=best: is what a run calls its checkpoints; give the agent another name"),
         ("agents=[best-of:ppo,a2c]", "agents=best-of: is what a run calls its checkpoints"),
         ("agents=[latest:ppo,a2c]", "agents=latest: is what a run calls its checkpoints"),
@@ -275,6 +278,7 @@ TINY = (
     [
         (["agents=ppo,a2c"], [["ppo"], ["a2c"]]),
         (["agents.ppo.count=1,2"], [["ppo"], ["ppo_0", "ppo_1"]]),
+        (["agents.ppo.count=2", "agents_scope=even,[1,3]"], [["ppo_0", "ppo_1"]] * 2),
         (["agents=[fast:ppo,slow:ppo]", "agents.slow.learning_rate=0.1,0.01", "agents_scope=[1,3]"], [["fast", "slow"]] * 2),
     ],
 )
@@ -284,7 +288,9 @@ def test_sweeps(overrides, jobs, here, zygote):
     found = sorted((here / "sweep").glob("*/summary.json"))
     told = [json.loads(path.read_text())["agents"] for path in found]
     assert [list(agents) for agents in told] == jobs
-    if len(overrides) > 1:
+    if "even" in overrides[-1]:
+        assert [[agent["env_steps"] for agent in agents.values()] for agents in told] == [[32, 32], [16, 48]]
+    elif len(overrides) > 1:
         saved = [yaml.safe_load((path.parent / "config.yaml").read_text())["agents"] for path in found]
         assert [[agents[name]["learning_rate"] for name in agents] for agents in saved] == [[2.5e-4, 0.1], [2.5e-4, 0.01]]
         assert [[agent["env_steps"] for agent in agents.values()] for agents in told] == [[16, 48]] * 2
@@ -296,6 +302,8 @@ def test_sweeps(overrides, jobs, here, zygote):
         (["agents=ppo,acc"], "agents=acc: no such choice; did you mean 'a2c'?"),
         (["agents.ppo.count=2,0"], "agents.ppo.count=0: must be"),
         (["agents.ppo.count=2,9"], "env.num_envs=8: 9 agents need a copy each"),
+        (["agents=fast:ppo,slow:ppo"], f"agents=fast:ppo,slow:ppo: {UNREADABLE}"),
+        (["agents=[fast:ppo],[slow:ppo]"], UNREADABLE),
         (["agents=[fast:ppo,slow:ppo]", "agents.ppo.epochs=1,2"], "agents.ppo.epochs=1: no agent of that name is chosen"),
         (["agents=[fast:ppo,slow:ppo]", "agents_scope=[1,7],[1,8]"], "agents_scope.sizes=[1, 8]: add up to 9"),
     ],

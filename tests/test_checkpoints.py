@@ -510,7 +510,7 @@ def test_what_a_killed_process_left_is_cleared(tmp_path):
 def test_checkpoints_of_a_run(trained):
     store = CheckpointStore(trained / "checkpoints")
     assert store.pointer("latest").name == "200"
-    assert store.pointer("best").name == str(summary(trained)["best"]["timestep"])
+    assert store.pointer("best").name == str(summary(trained)["agents"]["ppo"]["best"]["timestep"])
     assert {100, 200} & set(names(store))
     for path in store.all():
         verify(path)

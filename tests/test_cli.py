@@ -450,7 +450,7 @@ def test_a_parameter_that_is_not_finite(here, monkeypatch):
 
     def update(self, progress):
         metrics = real(self, progress)
-        next(iter(self.policy.parameters())).data.view(-1)[0] = float("nan")
+        next(iter(self.parameters.named.values())).data.view(-1)[0] = float("nan")
         return metrics
 
     monkeypatch.setattr(PPO, "update", update)
@@ -663,7 +663,7 @@ def test_the_objective_of_a_job(here):
     """The best evaluation, else the mean return of the last episodes."""
     evaluation = ("evaluation.interval=20", "evaluation.episodes=2")
     status, objective = execute(make_plan([*SMALL, "trainer.timesteps=60", "run.dir=a", *evaluation]))
-    assert (status, objective) == (0, summary(here / "a")["best"]["score"])
+    assert (status, objective) == (0, summary(here / "a")["agents"]["ppo"]["best"]["score"])
     lines = [json.loads(line) for line in (here / "a/metrics.jsonl").read_text().splitlines()]
     assert objective == max(line["evaluation/episode_return_mean"] for line in lines)
     status, objective = execute(make_plan([*SMALL, "trainer.timesteps=60", "run.dir=b"]))

@@ -7,10 +7,13 @@ import shutil
 import types
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import gymnasium
+import numpy as np
 import pytest
 import yaml
 from command_line import SMALL, assert_one_error, call, train
 from forgery import edit_config
+from gymnasium.spaces import Box, Discrete, Sequence, Text, Tuple
 from omegaconf import OmegaConf
 
 from rltrain import assemble, config
@@ -194,7 +197,7 @@ def test_a_bad_value_on_the_command_line_exits_2_and_creates_nothing(override, h
         ("agents=null", "agents=null: name a choice; options: "),
         ("agents_scope=8", "agents_scope=8: name a choice; options: even"),
         ("trainer=null", "trainer=null: name a choice"),
-        ("agents=[ppo,ppo]", "ppo stands there twice; give it a second name: +agents@agents.ppo_2=ppo"),
+        ("agents=[ppo,ppo]", "ppo stands there twice; give each a name, agents=[one:ppo,two:ppo], or agents.ppo.count=2"),
         ("~agents.ppo", "~agents.ppo=: delete nothing"),
         ("~env.kwargs", "~env.kwargs=: delete nothing"),
         ("+agents.foo.x=1", "+agents.foo.x=1: no such key"),
@@ -334,13 +337,29 @@ def test_env_kwargs_that_the_environment_does_not_take(here):
         ("env.id=Pendulm-v1", "did you mean 'Pendulum-v1'?"),
         ("env=no_module:Own-v0", "env.id=no_module:Own-v0: module 'no_module' can't be imported"),
         ("env=sample_envs:Countin-v0", "did you mean 'Counting-v0'?"),
-        ("env=Blackjack-v1", "env.observation_space=Tuple("),
         ("backend.device=cuda:99", "backend.device=cuda:99: not found on this machine; found: cpu"),
         ("backend.device=gpu", "backend.device=gpu: not found on this machine; found: cpu"),
     ],
 )
 def test_ids_and_devices_that_are_not_there(override, sentence, here):
     assert_one_error(call("train", override), 2, sentence)
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "sentence"),
+    [
+        ("observation_space", Text(5), "env.observation_space=Text(1, 5, charset="),
+        ("observation_space", Tuple((Discrete(2), Sequence(Discrete(2)))), "Sequence(Discrete(2), stack=False) can't be read"),
+        ("action_space", Box(0, 5, (2,), np.int64), "env.action_space=Box(0, 5, (2,), int64): this agent acts in Discrete, "),
+        ("action_space", Tuple((Discrete(2), Discrete(3))), "env.action_space=Tuple(Discrete(2), Discrete(3)): this agent acts"),
+    ],
+)
+def test_spaces_that_the_agent_has_no_use_for(space, value, sentence, here, monkeypatch):
+    spaces = {"observation_space": Discrete(2), "action_space": Discrete(2), space: value}
+    spec = gymnasium.envs.registration.EnvSpec("Odd-v0", entry_point=lambda **_: type("Odd", (gymnasium.Env,), spaces)())
+    monkeypatch.setitem(gymnasium.registry, "Odd-v0", spec)
+    assert_one_error(call("train", "env=Odd-v0"), 2, sentence)
     assert not list(here.iterdir())
 
 
@@ -446,7 +465,7 @@ def test_its_settings_are_checked_like_any(overrides, sentence, own_package, zyg
 
 
 def test_its_choices_are_listed(own_package, zygote):
-    assert zygote.run("list", "agents", "plugins=[own_package]").out.split() == ["own", "ppo"]
+    assert zygote.run("list", "agents", "plugins=[own_package]").out.split() == ["a2c", "own", "ppo"]
     assert {"own_preset", "stub", "ppo_cartpole"} <= set(zygote.run("list", "experiments", "plugins=[own_package]").out.split())
 
 

@@ -40,7 +40,7 @@ def values(agent: Agent) -> np.ndarray:
     """Return the value of every observation there is."""
     observations = torch.tensor([[-1.0], [1.0]])
     with torch.no_grad():
-        return agent.algorithm._values(agent.algorithm._inputs(observations)).numpy()
+        return agent.algorithm._values(agent.algorithm.inputs(observations)).numpy()
 
 
 @pytest.mark.parametrize(("vectorization", "num_envs"), MODES)

@@ -2,10 +2,12 @@
 
 import functools
 import itertools
+import json
 
 import numpy as np
 import pytest
 import torch
+from command_line import call, rows, summary, train
 from resumed import resumed
 from space_envs import ACTIONS, OBSERVATIONS, Stamped, stamp
 
@@ -130,3 +132,20 @@ def test_a2c(observations, actions):
 def test_squashed_needs_bounds(name):
     with pytest.raises(ValueError, match=r"agents.ppo.network.squashed=true: the actions Box.* are not bounded on all sides"):
         PPO(OBSERVATIONS["box"], ACTIONS[name], num_envs=1, cfg={"network": {"squashed": True}})
+
+
+def test_composite_spaces_by_the_command_line(here):
+    """Trained, stopped half way, resumed to the same parameters and rows, evaluated."""
+    run = ("env=space_envs:Stamped-v0", "env.kwargs={observations: nested, actions: multi discrete}", "schedule.horizon=100",
+           "agents.ppo.normalize_observations=true")  # fmt: skip
+    train(*run, "run.dir=whole", "trainer.timesteps=100")
+    train(*run, "run.dir=run", "trainer.timesteps=50")
+    assert call("train", "resume=run", "trainer.timesteps=100").status == 0
+    hashes = [summary(here / name)["agents"]["ppo"]["parameters_sha256"] for name in ("whole", "run")]
+    assert hashes[0] == hashes[1]
+    last = [rows(here / name)[-1] for name in ("whole", "run")]
+    assert last[0] == last[1] and last[0]["timestep"] == 100
+    result = call("eval", "checkpoint=run", "episodes=6", "json=true")
+    assert result.status == 0, result.err
+    figures = json.loads(result.out)["agents"]["ppo"]
+    assert figures["episodes"] == 6 and 3 <= figures["length_mean"] <= 5

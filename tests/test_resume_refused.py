@@ -14,7 +14,8 @@ from rltrain.checkpoints import CheckpointStore, verify
 from rltrain.cli import main
 from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import Run
-from rltrain.trainers.base import Best, Trainer
+from rltrain.trainers.base import Trainer
+from rltrain.trainers.bookkeeping import Best, Clock
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -62,21 +63,24 @@ def test_a_signal_that_the_shell_ignores_stays_ignored(here):
     assert '"exit_reason": "finished"' in Path("run/summary.json").read_text()
 
 
-def test_best_is_not_moved_to_a_checkpoint_that_was_not_written(tmp_path, monkeypatch):
-    run = Run(directory=tmp_path, evaluation=EvaluationConfig(interval=10, episodes=1))
+@pytest.mark.parametrize("names", [["ppo"], ["fast", "slow"]])
+def test_best_is_not_moved_to_a_checkpoint_that_was_not_written(tmp_path, monkeypatch, names):
+    run = Run(directory=tmp_path, agents=names, evaluation=EvaluationConfig(interval=10, episodes=1))
     trainer = object.__new__(Trainer)  # only what `_attend` touches
-    trainer.run, trainer.timestep, trainer.timesteps, trainer.best = run, 20, 100, Best(1.0, 10)
+    trainer.run, trainer.timestep, trainer.timesteps = run, 20, 100
+    trainer.agents, trainer.clock, trainer.last_evaluation = [], Clock(), {}
+    trainer.best = {name: Best(1.0, 10) for name in names}
 
-    def better() -> bool:
-        trainer.best = Best(2.0, 20)
-        return True
+    def better() -> list[str]:
+        trainer.best |= {names[0]: Best(2.0, 20)}
+        return names[:1]
 
     monkeypatch.setattr(trainer, "_evaluate_for_best", better)
-    monkeypatch.setattr(trainer, "_write_rows", lambda evaluated: None)
     monkeypatch.setattr(trainer, "save", lambda: False)
     trainer._attend()
-    assert trainer.best == Best(1.0, 10)
-    assert CheckpointStore(tmp_path / "checkpoints").pointer("best") is None
+    assert trainer.best == {name: Best(1.0, 10) for name in names}
+    store = CheckpointStore(tmp_path / "checkpoints")
+    assert store.pointer("best") is None and store.bests() == []
 
 
 def test_names_that_hydra_would_stumble_over(here):

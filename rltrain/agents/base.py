@@ -89,7 +89,7 @@ class Agent:
         self.metrics: dict[str, float] = {}  # of the last update
         self.updates = 0
         self._sums: dict[str, float] = {}  # of metrics over the updates since the last row
-        self._summed = 0
+        self._counts: dict[str, int] = {}  # of the updates that had one
         self.actor = algorithm.init_actor(self.num_envs, algorithm.actor_seed)
         self._evaluation_actor: Actor = None
         self._outputs: dict[str, Array] = {}
@@ -172,8 +172,9 @@ class Agent:
         """
         self.metrics = metrics
         self.updates += 1
-        self._summed += 1
-        self._sums = {tag: self._sums.get(tag, 0.0) + value for tag, value in self.metrics.items()}
+        for tag, value in self.metrics.items():
+            self._sums[tag] = self._sums.get(tag, 0.0) + value
+            self._counts[tag] = self._counts.get(tag, 0) + 1
         bad = [tag for tag, value in self.metrics.items() if not math.isfinite(value)]
         if bad or not self.algorithm.is_finite():
             what = ", ".join(f"{tag}={self.metrics[tag]}" for tag in bad) or "a parameter"
@@ -192,8 +193,8 @@ class Agent:
 
     def read_metrics(self) -> dict[str, float]:
         """Return the means of metrics over the updates since the last call; nothing if there was none."""
-        means = {tag: total / self._summed for tag, total in self._sums.items()}
-        self._sums, self._summed = {}, 0
+        means = {tag: total / self._counts[tag] for tag, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
         return means
 
     def record_info(self, info: dict[str, Array]) -> None:
@@ -249,7 +250,7 @@ class Agent:
             "statistics": self.statistics.snapshot(),
             "metrics": dict(self.metrics),
             "sums": dict(self._sums),
-            "summed": self._summed,
+            "counts": dict(self._counts),
             "updates": self.updates,
         }
         return {"policy": algorithm["policy"], "training": training}
@@ -267,5 +268,5 @@ class Agent:
         self.actor = self.algorithm.restore_actor(training["actor"])
         self.statistics.restore(training["statistics"])
         self.metrics = dict(training["metrics"])
-        self._sums, self._summed = dict(training["sums"]), int(training["summed"])
+        self._sums, self._counts = dict(training["sums"]), dict(training["counts"])
         self.updates = int(training["updates"])

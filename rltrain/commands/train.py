@@ -123,6 +123,7 @@ def _open_run(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, An
         checkpoints.replace_text(directory / "config.yaml", text)
         if run.store is not None:
             run.store.clear_temporaries()
+            run.mend_bests({name: best.timestep for name, best in trainer.best.items()})
     except OSError as error:
         raise checkpoints.storage_error(f"run.dir={directory}", error) from None
     link_latest(directory)

@@ -104,8 +104,9 @@ def translate(overrides: Sequence[str]) -> list[str]:
             continue  # what it is anyway
         if key in GROUPS and re.fullmatch(r"[\d.+-]*|null|true|false", value, re.IGNORECASE):
             raise ConfigError(key, value, f"name a choice; {nearest(value, options(key))}")
-        if key == "agents_scope" and value.startswith("["):
-            translated.append(f"agents_scope.sizes={value}")
+        if key == "agents_scope" and "[" in value:
+            sizes = re.sub(r"\beven\b", "null", value)  # a sweep may have both
+            translated.append(f"agents_scope.sizes={sizes}")
         elif key == "env" and _looks_like_id(value):
             translated += ["env=gymnasium", f"env.id={value}"]
         elif key.startswith("env.kwargs.") or (key == "env.kwargs" and value.startswith("{")):
@@ -128,8 +129,12 @@ def _named_agents(value: str) -> list[str]:
     pairs = [part.strip("'\" ").rpartition(":") for part in value.removeprefix("[").removesuffix("]").split(",")]
     named = [(name.strip() if colon else choice, choice.strip()) for name, colon, choice in pairs]
     names = [name for name, _ in named]
-    if not all(re.fullmatch(r"[A-Za-z0-9][\w-]*", word) for pair in named for word in pair):
+    bare = "," in value and not value.startswith("[")  # which would be a sweep
+    if bare or not all(re.fullmatch(r"[A-Za-z][\w-]*|\d+", word) for pair in named for word in pair):
         raise ConfigError("agents", value, "can't be read; write agents=[name:choice,...], as in agents=[fast:ppo,slow:ppo]")
+    known = options("agents")
+    for choice in (choice for _, choice in named if choice not in known):
+        raise ConfigError("agents", choice, f"no such choice; {nearest(choice, known)}")
     if len(set(names)) < len(names):
         raise ConfigError("agents", value, "two agents have the same name; give each its own")
     return ["agents=[]", *(f"+agents@agents.{name}={choice}" for name, choice in named)]

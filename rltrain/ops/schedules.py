@@ -31,9 +31,9 @@ def scheduled(xp: Any, kind: str, initial: float, end: float, done: Array) -> Ar
 
 
 def adapted(xp: Any, learning_rate: Array, kl: Array, target: float) -> Array:
-    """Return the learning rate for the next steps: divided by 1.5 if kl > 2 target, multiplied if 0 < kl < target / 2.
+    """Return the learning rate for the next steps: divided by 1.5 if kl > 2 target, multiplied if kl < target / 2.
 
     What changes stays within 1e-6 ... 1e-2 (Rudin et al. 2022, "Learning to walk in minutes", the rule and the factor).
     """
-    factor = xp.where(kl > 2 * target, 1 / 1.5, xp.where((kl > 0) & (kl < target / 2), 1.5, 1.0))
+    factor = xp.where(kl > 2 * target, 1 / 1.5, xp.where(kl < target / 2, 1.5, 1.0))
     return xp.where(factor == 1, learning_rate, xp.clip(learning_rate * factor, 1e-6, 1e-2))

@@ -18,6 +18,7 @@ from rltrain.errors import CheckpointError, ConfigError, RltrainError
 from rltrain.evaluation import EpisodeCounter, episode_quota
 from rltrain.runs import Run
 from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, RESUMED_ENVIRONMENTS, seed32, seed64
+from rltrain.spaces import map_arrays
 from rltrain.structures import Step
 from rltrain.trainers.bookkeeping import Best, Clock, select_infos, write_rows
 from rltrain.trainers.config import Cfg, TrainerConfig
@@ -381,7 +382,7 @@ class Trainer:
         trainer = {
             "timestep": self.timestep,
             "horizon": self.horizon,
-            "observations": self.observations,
+            "observations": None if self.observations is None else map_arrays(np.asarray, self.observations),
             "states": self.env.state(),
             "env": env,
             "scopes": [scope.stop - scope.start for scope in self.scopes],
@@ -420,7 +421,7 @@ class Trainer:
         self._resumed = True
         if trainer["env"] is not None:
             self.env.restore(trainer["env"])
-            self.observations = trainer["observations"]
+            self.observations = None if trainer["observations"] is None else self.env.reset_done()
         else:
             seeds = self.env.seeds or [0] * self.env.num_envs
             self.observations = self.env.reset([seed32(seed, RESUMED_ENVIRONMENTS, self.timestep) for seed in seeds])

@@ -126,6 +126,7 @@ class FusedLoop:
         trainer.observations = carry.env.observations
         for agent, after in zip(trainer.agents, carry.agents, strict=True):
             algorithm = agent.algorithm
+            agent.actor = agent.actor._replace(key=after.key)
             algorithm.take_over(after.state)
             position = int(carry.timestep) % algorithm.memory.length
             algorithm.memory.take_back(jax.device_get(after.memory) if position else None, position)

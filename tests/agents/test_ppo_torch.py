@@ -291,12 +291,12 @@ def test_ratio_is_one_before_the_first_step_of_every_update(space, normalize):
     algorithm.head.sample = remember
     ratios, improve = [], algorithm._improve
 
-    def compare(batch: Any) -> dict[str, float]:
+    def compare(batch: Any, progress: Progress) -> dict[str, float]:
         with torch.no_grad():
-            now = algorithm.head.log_prob(algorithm.policy.forward(batch.inputs), batch.actions)
+            now = algorithm.head.log_prob(algorithm.networks.heads(batch.inputs), batch.actions)
         ratios.append(float((now - torch.cat(drawn)).abs().max()))
         assert torch.allclose(batch.log_probs, torch.cat(drawn), atol=1e-5)
-        return improve(batch)
+        return improve(batch, progress)
 
     algorithm._improve = compare
     for _ in range(5):
@@ -315,9 +315,9 @@ def test_observation_statistics_are_frozen_from_the_first_act_to_the_last_epoch(
         during = []
         differentiate = algorithm._differentiate
 
-        def spy(minibatch: Any, during: list = during, differentiate: Any = differentiate) -> Any:
+        def spy(*args: Any, during: list = during, differentiate: Any = differentiate) -> Any:
             during.append(algorithm.snapshot()["policy"]["observation_moments"])
-            return differentiate(minibatch)
+            return differentiate(*args)
 
         algorithm._differentiate = spy
         for _ in range(7):
@@ -375,7 +375,7 @@ def test_values_are_normalised_in_the_statistics_that_hold_the_rollouts_own_retu
         rows = world.rollout(algorithm, actor)
         with torch.no_grad():
             raw, following = (
-                [mean + scale * algorithm.value.forward(torch.from_numpy(getattr(row, name)))[:, 0].numpy() for row in rows]
+                [mean + scale * algorithm.networks.values(torch.from_numpy(getattr(row, name))).numpy() for row in rows]
                 for name in ("observations", "next_observations")
             )
         update(algorithm)
@@ -456,7 +456,7 @@ def test_not_exploring_is_deterministic_and_draws_nothing(space):
     assert torch.equal(first, second) and outputs == {}
     assert_equal(algorithm.actor_snapshot(actor), before)
     with torch.no_grad():
-        heads = algorithm.policy.forward(observations)
+        heads = algorithm.networks.heads(observations)
     expected = heads.argmax(-1) + 2 if space == "discrete" else (2 * heads).clamp(-2, 2)
     assert torch.allclose(first, expected)
 
@@ -570,8 +570,10 @@ def test_evaluation_changes_nothing():
 def test_minibatches_that_would_be_empty_are_refused():
     from rltrain.errors import ConfigError
 
+    algorithm, world = make(minibatches=22), World()
+    row = world.turn(algorithm, actor_of(algorithm))  # acting is no fault: a policy may be evaluated on fewer copies
     with pytest.raises(ConfigError, match=r"agents.ppo.minibatches=22: more than rollout_length=7 x 3 copies = 21 rows"):
-        make(minibatches=22)
+        algorithm.record(row)
 
 
 def test_reads_discrete_observations_and_matrices():

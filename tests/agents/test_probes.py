@@ -27,7 +27,7 @@ def solve(name: str, updates: int, **cfg) -> PPO:
 
 def values(algorithm: PPO, *observations: float) -> list[float]:
     with torch.no_grad():
-        return algorithm._values(algorithm._inputs(torch.tensor(observations)[:, None])).tolist()
+        return algorithm._values(algorithm.inputs(torch.tensor(observations)[:, None])).tolist()
 
 
 def acts(algorithm: PPO, *observations: float) -> list:
@@ -37,7 +37,7 @@ def acts(algorithm: PPO, *observations: float) -> list:
 
 def probability(algorithm: PPO, observation: float, action: int) -> float:
     with torch.no_grad():
-        heads = algorithm.policy.forward(algorithm._inputs(torch.tensor([[observation]])))
+        heads = algorithm.networks.heads(algorithm.inputs(torch.tensor([[observation]])))
         return float(algorithm.head.log_prob(heads, torch.tensor([action])).exp())
 
 

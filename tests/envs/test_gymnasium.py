@@ -162,6 +162,28 @@ def test_native_environment_that_obeys_the_mask_is_reset_by_it(make):
     assert env.step(np.zeros(2, np.int64)).valid is None
 
 
+def test_native_leaves_of_a_reused_buffer(make):
+    env = make("space_envs:CountingLeaves-v0", 2, "native", {"lengths": (5, 5)})
+    first = env.reset()
+    assert list(first) == ["rest/0", "rest/1", "steps"]
+    step = env.step(np.zeros(2, np.int64))
+    env.step(np.zeros(2, np.int64))
+    assert first["steps"].tolist() == [[0], [0]] and step.next_observations["steps"].tolist() == [[1], [1]]
+
+
+def test_native_leaves_are_probed_for_the_reset_mask(make):
+    kwargs = {"mode": "Disabled", "lengths": (2, 3)}
+    with pytest.raises(ConfigError, match=r"env.vectorization=native: .*hides true successors; use sync or async"):
+        make("space_envs:CountingLeaves-v0", 2, "native", {**kwargs, "obeys_mask": False})
+    env = make("space_envs:CountingLeaves-v0", 2, "native", kwargs)
+    env.reset()
+    for _ in range(2):
+        step = env.step(np.zeros(2, np.int64))
+        observations = env.reset_done()
+    assert step.next_observations["steps"].tolist() == [[2], [2]] and step.valid is None
+    assert observations["steps"].tolist() == [[0], [2]] and observations["rest/1"].tolist() == [[2], [3]]
+
+
 def test_native_needs_a_vector_entry_point(make):
     with pytest.raises(ConfigError, match="MountainCar-v0 has no vector entry point; use sync or async"):
         make("MountainCar-v0", 2, "native")
@@ -231,6 +253,15 @@ def test_sync_equals_async(make, env_id):
     steps = play(sync, 70)
     assert_equal_steps(steps, play(other, 70))
     assert any((step.terminated | step.truncated).any() for step in steps)
+
+
+@pytest.mark.parametrize("observations", ["nested", "multi discrete"])
+def test_sync_equals_async_in_every_leaf(make, observations):
+    kwargs = {"observations": observations, "actions": "double"}
+    sync, other = (make("space_envs:Stamped-v0", 2, vectorization, kwargs, seed=9) for vectorization in ("sync", "async"))
+    np.testing.assert_equal(sync.reset(), other.reset())
+    for one, two in zip(play(sync, 12), play(other, 12), strict=True):
+        np.testing.assert_equal(one._replace(infos=one.infos["observations"]), two._replace(infos=two.infos["observations"]))
 
 
 # -- faults ----------------------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
-"""Parameters as one vector, and Adam on it, against torch's own."""
+"""Parameters as one vector, and Adam and RMSProp on it, against torch's own."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from rltrain.models.torch import MLP
-from rltrain.optimizers.torch import Adam, FlatParameters
+from rltrain.models.config import NetworkConfig
+from rltrain.models.networks.torch import MLP
+from rltrain.optimizers.torch import Adam, FlatParameters, RMSProp
 
 CPU = torch.device("cpu")
 
@@ -16,7 +17,7 @@ def stream(seed: int = 0) -> torch.Generator:
 
 
 def mlp() -> MLP:
-    return MLP(4, [8, 6], 3, activation="tanh", output_gain=0.01, generator=stream())
+    return MLP(4, [8, 6], ((3, 0.01),), NetworkConfig(), stream())
 
 
 def copy_of(network: MLP) -> nn.Sequential:
@@ -87,6 +88,28 @@ def test_an_optimizer_step_moves_the_modules_as_torchs_own():
     assert torch.allclose(network.forward(rows), reference(rows), atol=1e-5)
 
 
+@pytest.mark.parametrize("theirs", [torch.optim.Adam, torch.optim.RMSprop])
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-5])
+def test_many_steps_equal_torchs_own(theirs, epsilon):
+    """Gradients of every size, of either sign and 0, over 300 steps; the learning rate changes on the way."""
+    sizes = torch.logspace(-6, 4, 50)
+    parameter = nn.Parameter(torch.linspace(-1, 1, 50))
+    expected = nn.Parameter(parameter.detach().clone())
+    parameters = FlatParameters({"p": parameter}, CPU)
+    made = {torch.optim.Adam: Adam, torch.optim.RMSprop: RMSProp}[theirs]
+    ours, reference = made(parameters, 0.01, epsilon=epsilon), theirs([expected], lr=0.01, eps=epsilon)
+    generator = stream()
+    for i in range(300):
+        gradient = sizes * torch.randn(50, generator=generator) * (torch.rand(50, generator=generator) < 0.8)
+        parameters.gradients.copy_(gradient)
+        expected.grad = gradient.clone()
+        ours.learning_rate = reference.param_groups[0]["lr"] = 0.01 / (1 + i // 100)
+        ours.step()
+        reference.step()
+        assert torch.allclose(parameter, expected, rtol=1e-5, atol=1e-5), i
+    assert float((parameter - torch.linspace(-1, 1, 50)).abs().detach().mean()) > 0.03  # they have moved meanwhile
+
+
 def test_gradients_are_clipped_by_their_common_norm():
     _, parameters = flat()
     parameters.gradients.zero_()
@@ -135,14 +158,32 @@ def test_one_step_by_hand():
     assert float(network.detach()) == pytest.approx(0.8, abs=1e-6)
 
 
-def test_adam_goes_on_from_a_snapshot():
+def test_one_step_of_rmsprop_by_hand():
+    # g = 2: v = 0.25 x 4 = 1; p - lr 2 / (1 + 1) = 1 - 0.3 = 0.7; then g = 0: v = 0.75, p stays
+    network = torch.nn.Parameter(torch.tensor([1.0]))
+    parameters = FlatParameters({"p": network}, CPU)
+    optimizer = RMSProp(parameters, 0.3, epsilon=1.0, decay=0.75)
+    parameters.gradients[:] = 2.0
+    optimizer.step()
+    assert float(network.detach()) == pytest.approx(0.7, abs=1e-6)
+    parameters.gradients[:] = 0.0
+    optimizer.step()
+    assert float(network.detach()) == pytest.approx(0.7, abs=1e-6)
+    assert optimizer.snapshot()["second_moments"].tolist() == [0.75]
+
+
+@pytest.mark.parametrize("optimizer_class", [Adam, RMSProp])
+def test_an_optimizer_goes_on_from_a_snapshot(optimizer_class):
     (_, one), (_, other) = flat(), flat()
-    a, b = Adam(one, 0.1), Adam(other, 0.1)
+    a, b = optimizer_class(one, 0.1), optimizer_class(other, 0.1)
     for parameters, optimizer in ((one, a), (other, b)):
         parameters.gradients[:] = torch.linspace(-1, 1, parameters.gradients.numel())
         optimizer.step()
-    c = Adam(other, 0.1)
-    c.restore(b.snapshot())
+    snapshot = b.snapshot()
+    b.step()  # does not write into what was taken
+    other.restore(one.snapshot())
+    c = optimizer_class(other, 0.1)
+    c.restore(snapshot)
     a.step()
     c.step()
     assert torch.equal(one.values, other.values)

@@ -54,8 +54,8 @@ def make(
 
 
 def order(log: list[dict]) -> list[str]:
-    """Return the calls as "who.method"; `state` and snapshots aside, which touch nothing."""
-    return [f"{call['who']}.{call['method']}" for call in log if call["method"] not in ("state", "snapshot")]
+    """Return the calls as "who.method"; those aside that only look something up."""
+    return [f"{call['who']}.{call['method']}" for call in log if call["method"] not in ("state", "action_masks", "snapshot")]
 
 
 def calls(log: list[dict], who: str, method: str) -> list[dict]:
@@ -87,6 +87,28 @@ def test_evaluation_acts_steps_renders_and_resets(scopes):
     assert order(log) == [*(f"{who}.begin_evaluation" for who in names), "evaluation.reset", *turn * 3]
     for call in calls(log, "A", "act"):
         assert call["kwargs"] | {"timestep": 0} == {"timestep": 0, "timesteps": 3, "explore": False, "evaluation": True}
+
+
+@pytest.mark.parametrize("learn", [True, False])
+def test_states_and_masks_are_those_of_the_observations_acted_on(learn):
+    """Looked up between the last reset and the step; each agent gets its copies' rows, and the states again at `record`."""
+    log: list[dict] = []
+    trainer = make([3, 5], log=log, timesteps=4, evaluation=True)
+    env = trainer.env if learn else trainer.evaluation_env
+    steps = lambda: sum(call["method"] == "step" for call in log)  # noqa: E731
+    env._wrapped.state = lambda: 100.0 * steps() + np.arange(8.0)[:, None]
+    env._wrapped.action_masks = lambda: (np.arange(8)[:, None] + steps() + np.arange(2)) % 3 > 0
+    trainer.train() if learn else trainer.eval()
+    for name, scope in (("A", slice(0, 3)), ("B", slice(3, 8))):
+        acts, records = calls(log, name, "act"), calls(log, name, "record_transition")
+        assert len(acts) == 4 and len(records) == (4 if learn else 0)
+        for t, act in enumerate(acts):
+            _, states, masks = act["args"]
+            assert states[:, 0].tolist() == [100.0 * t + i for i in range(8)[scope]]
+            assert masks.tolist() == [[(i + t) % 3 > 0, (i + t + 1) % 3 > 0] for i in range(8)[scope]]
+            assert masks[np.arange(len(masks)), act["result"]].all()  # and the agent keeps to them
+        for t, record in enumerate(records):
+            assert record["kwargs"]["states"][:, 0].tolist() == [100.0 * t + i for i in range(8)[scope]]
 
 
 def test_stochastic_evaluation_explores():

@@ -229,7 +229,8 @@ class OnPolicy:
         cfg, rewards = self.cfg, rollout.rewards
         if cfg.normalize_rewards:
             done = rollout.terminated | rollout.truncated
-            sums, after = running_returns(rewards, done, state.running_returns, cfg.discount_factor)
+            happened = rewards if rollout.valid is None else rewards * rollout.valid
+            sums, after = running_returns(happened, done, state.running_returns, cfg.discount_factor)
             moments = normalizers.fold(jnp, state.reward_moments, sums.reshape(-1), weights)
             state = state._replace(reward_moments=moments, running_returns=after)
             rewards = rewards / normalizers.scale(jnp, moments)

@@ -227,7 +227,8 @@ class OnPolicy:
         cfg, rewards = self.cfg, rollout.rewards
         if cfg.normalize_rewards:
             done = rollout.terminated | rollout.truncated
-            sums, self.running_returns = running_returns(rewards, done, self.running_returns, cfg.discount_factor)
+            happened = rewards if rollout.valid is None else rewards * rollout.valid
+            sums, self.running_returns = running_returns(happened, done, self.running_returns, cfg.discount_factor)
             self.reward_moments = normalizers.fold(torch, self.reward_moments, sums.view(-1), weights)
             rewards = rewards / normalizers.scale(torch, self.reward_moments)
         if cfg.reward_scale != 1:
