@@ -63,7 +63,7 @@ class Trainer:
         self.clock = Clock()
         self.last_evaluation: dict[str, dict[str, Any]] = {}
         self._resumed = False
-        self._next_due = self._planned_at = 0
+        self._next_due = self._next_stop = self._planned_at = 0
         self._saved_at: int | None = None
         self._pending = False  # a signal came before what was due at this timestep was done
         if self.cfg.close_environment_at_exit:
@@ -103,7 +103,7 @@ class Trainer:
                 self._begin()
                 fused = self._find_fused_loop()
                 while self.timestep < self.timesteps and self.run.stop_signal is None:
-                    if fused is None or not fused.advance(self._next_due):
+                    if fused is None or not fused.advance(self._next_stop):
                         self._interact(self.timestep, learn=True)
                     if self.timestep >= self._next_due:
                         self._attend()
@@ -228,10 +228,12 @@ class Trainer:
             self._plan()
 
     def _plan(self) -> None:
-        intervals = [self.run.tracking.interval, self.run.evaluation.interval, self.run.checkpoints.interval]
-        due = [(self.timestep // interval + 1) * interval for interval in intervals if interval]
-        self._next_due = min([*due, self.timesteps])
+        self._next_stop = min(self._next(self.run.evaluation.interval), self._next(self.run.checkpoints.interval), self.timesteps)
+        self._next_due = min(self._next(self.run.tracking.interval), self._next_stop)
         self._planned_at = self.timestep
+
+    def _next(self, interval: int) -> int:
+        return (self.timestep // interval + 1) * interval if interval else self.timesteps
 
     def _is_due(self, interval: int) -> bool:
         """Tell whether a multiple of `interval` was reached since the last plan; a fused loop may step over it."""
