@@ -292,7 +292,17 @@ def test_masks_row_by_row():
     assert infos.masks.tolist() == [[False, True, False, False, True], [True] * 5]
     infos.step({})
     assert infos.masks.all()
+    infos.begin({"action_mask": TWO, "_action_mask": np.array([True, False])})
+    assert infos.masks.tolist() == [[True, False, False, True, False], [True] * 5]
+    infos.begin({})  # masks were recorded so far, so there must be some
+    assert infos.masks.all() and infos.masks.shape == (2, 5)
+
+
+def test_no_masks():
+    infos = infos_of()
     infos.begin({})
+    infos.step({"more": ONES})
+    infos.begin_some({}, ONES)
     assert infos.masks is None and infos.allowed(0, ~ONES) is None
 
 
