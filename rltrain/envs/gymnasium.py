@@ -84,13 +84,18 @@ class GymnasiumEnv(EnvWrapper):
         if make is None:
             find_spec(self.cfg.id)
         try:
-            self._venv = self._make(make, render_mode)
+            self._set_up(make, render_mode)
         except RltrainError:
+            self.close()
             raise
         except Exception as error:
             failure = self._failure("make", error)
             self.close()
             raise failure from error
+
+    def _set_up(self, make: Callable[[], Any] | None, render_mode: str | None) -> None:
+        """Make the copies and find out what they are like."""
+        self._venv = self._make(make, render_mode)
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
         self._leaves = spaces.leaves(self.observation_space)

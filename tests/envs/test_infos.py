@@ -1,6 +1,7 @@
 """Action masks and states that come in `infos`: those of the observation acted on, whatever was reset, and what is refused."""
 
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -269,6 +270,19 @@ def test_a_state_space_that_is_not_one_array_is_refused(space):
 
     with pytest.raises(ConfigError, match=r"^env.state_space=.*: states must be one array: a Box or another space with a shape"):
         GymnasiumEnv({"num_envs": 2}, make=make)
+
+
+class OddStates(Game):
+    """Its states are no array."""
+
+    state_space = Dict({"x": Box(0, 1, (1,))})
+
+
+def test_an_environment_that_is_refused_leaves_no_process():
+    others = set(multiprocessing.active_children())
+    with pytest.raises(ConfigError, match=r"^env.state_space=Dict") as refused:
+        GymnasiumEnv({"num_envs": 2, "vectorization": "async"}, make=OddStates)
+    assert set(multiprocessing.active_children()) <= others and refused.value.key == "env.state_space"
 
 
 # -- rows by hand ---------------------------------------------------------------------------------------------------------
