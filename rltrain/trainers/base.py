@@ -56,6 +56,11 @@ class Trainer:
         self.headless = self.cfg.headless
         self.stochastic_evaluation = self.cfg.stochastic_evaluation
         self._setup_agents()
+        if evaluation_env is not None and evaluation_env.num_envs != env.num_envs:
+            raise ConfigError(
+                "evaluation_env.num_envs", evaluation_env.num_envs,
+                f"the agents' scopes cut {env.num_envs} copies; give an evaluation environment of {env.num_envs}",
+            )  # fmt: skip
         self.timestep = 0
         self.observations: Any = None  # to act on next
         self.best: dict[str, Best] = {}  # by agent
