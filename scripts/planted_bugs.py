@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PPO, LOSSES, RETURNS = "agents/ppo/torch.py", "ops/losses.py", "ops/returns/torch.py"
+PPO, A2C, ON_POLICY = "agents/ppo/torch.py", "agents/a2c/torch.py", "agents/on_policy/torch.py"
+LOSSES, RETURNS, OPTIMIZERS = "ops/losses.py", "ops/returns/torch.py", "optimizers/torch.py"
+HEADS, NETWORKS, INPUTS = "models/heads/torch.py", "models/networks/torch.py", "models/inputs/torch.py"
 MEMORY, GYMNASIUM, TRAINER = "memories/torch.py", "envs/gymnasium.py", "trainers/base.py"
 
 
@@ -39,7 +41,7 @@ BUGS = [
     ),
     Bug(
         "sign of the entropy bonus",
-        ((PPO, "(-cfg.entropy_scale * shares)", "(cfg.entropy_scale * shares)"),),
+        ((PPO, "-entropy_scale * shares)", "entropy_scale * shares)"),),
         ("agents/test_probes.py",),
     ),
     Bug(
@@ -68,8 +70,8 @@ BUGS = [
     Bug(
         "truncation taken for termination",
         (
-            (PPO, "rollout.rewards, values, next_values, rollout.terminated, rollout.truncated,",
-             "rollout.rewards, values, next_values, rollout.terminated | rollout.truncated, rollout.truncated,"),
+            (ON_POLICY, "rewards, values, next_values, rollout.terminated, rollout.truncated,",
+             "rewards, values, next_values, rollout.terminated | rollout.truncated, rollout.truncated,"),
         ),
         ("test_constant_reward.py",),
     ),
@@ -85,7 +87,7 @@ BUGS = [
     ),
     Bug(
         "returns made of standardised advantages",
-        ((PPO, "returns = advantages + values", "returns = losses.standardize(torch, advantages) + values"),),
+        ((ON_POLICY, "returns = advantages + values", "returns = losses.standardize(torch, advantages) + values"),),
         ("agents/test_probes.py",),
     ),
     Bug(
@@ -93,27 +95,28 @@ BUGS = [
         (
             (PPO, "            # ---- shuffle\n",
              "            with torch.no_grad():\n"
-             "                batch.log_probs = self.head.log_prob(self.policy.forward(batch.inputs), batch.actions)\n"),
+             "                heads = self._masked(self.networks.heads(batch.inputs), batch.action_masks)\n"
+             "                batch.log_probs = self.head.log_prob(heads, batch.actions)\n"),
         ),
         ("agents/test_ppo_torch.py",),
     ),
     Bug(
         "observation statistics folded before the epochs",
         (
-            (PPO, "        rollout = self.memory.read()\n",
+            (ON_POLICY, "        rollout = self.memory.read()\n",
              "        rollout = self.memory.read()\n        self._fold_observations(rollout)\n"),
-            (PPO, "        self._fold_observations(rollout)\n        return metrics", "        return metrics"),
+            (ON_POLICY, "        self._fold_observations(rollout)\n        return metrics", "        return metrics"),
         ),
         ("agents/test_ppo_torch.py",),
     ),
     Bug(
         "old values not re-expressed in the new statistics",
-        ((PPO, "            values = normalizers.normalize(torch, self.value_moments, values)\n", ""),),
+        ((ON_POLICY, "            values = normalizers.normalize(torch, self.value_moments, values)\n", ""),),
         ("agents/test_ppo_torch.py",),
     ),
     Bug(
         "rows that did not happen are learned from",
-        ((PPO, "            weights=weights,\n", "            weights=None,\n"),),
+        ((ON_POLICY, "            weights=weights,\n", "            weights=None,\n"),),
         ("test_constant_reward.py",),
     ),
     Bug(
@@ -124,7 +127,7 @@ BUGS = [
     Bug(
         "all copies are reset when one ends",
         ((GYMNASIUM, 'options={"reset_mask": self._done.copy()}', 'options={"reset_mask": np.ones_like(self._done)}'),
-         (GYMNASIUM, "np.where(self._done.reshape(-1, *[1] * (fresh.ndim - 1)), fresh, self._observations)", "fresh")),
+         (GYMNASIUM, "spaces.choose_rows(self._done, self._arrange(fresh), self._observations)", "self._arrange(fresh)")),
         ("envs/test_gymnasium.py",),
     ),
     Bug(
@@ -164,10 +167,131 @@ BUGS = [
     Bug(
         "density of the clipped action",
         (
-            ("models/torch.py", "return torch.addcmul(heads, noise, self.log_std.exp())",
-             "return torch.addcmul(heads, noise, self.log_std.exp()).clamp(-1, 1)"),
+            (HEADS, "return torch.addcmul(means, noise, log_std.exp())",
+             "return torch.addcmul(means, noise, log_std.exp()).clamp(-1, 1)"),
         ),
-        ("models/test_models_torch.py",),
+        ("models/test_heads_torch.py",),
+    ),
+    Bug(
+        "KL of Gaussians from the new to the old",
+        ((HEADS, "= old.chunk(2, -1), new.chunk(2, -1)", "= new.chunk(2, -1), old.chunk(2, -1)"),),
+        ("models/test_heads_torch.py",),
+    ),
+    Bug(
+        "KL of bits from the new to the old",
+        ((HEADS, "(torch.sigmoid(old) * (old - new) - softplus(old) + softplus(new))",
+          "(torch.sigmoid(new) * (new - old) - softplus(new) + softplus(old))"),),
+        ("models/test_heads_torch.py",),
+    ),
+    Bug(
+        "learning rate adapted by the KL from the new to the old",
+        ((PPO, "self.head.kl(minibatch.statistics, self.head.statistics(heads))",
+          "self.head.kl(self.head.statistics(heads), minibatch.statistics)"),),
+        ("agents/test_ppo_options_torch.py",),
+    ),
+    Bug(
+        "sign of the squashed density's slope",
+        ((HEADS, "(heads, actions) - _log_slope(actions)", "(heads, actions) + _log_slope(actions)"),),
+        ("models/test_heads_torch.py",),
+    ),
+    Bug(
+        "squashed entropy is the Gaussian's",
+        ((HEADS, "(0.5 + LOG_SQRT_2PI) + slopes", "(0.5 + LOG_SQRT_2PI) + 0 * slopes"),),
+        ("models/test_heads_torch.py",),
+    ),
+    Bug(
+        "sign of the entropy of bits",
+        ((HEADS, "(softplus(heads) - heads * torch.sigmoid(heads))", "(heads * torch.sigmoid(heads) - softplus(heads))"),),
+        ("models/test_heads_torch.py",),
+    ),
+    Bug(
+        "choices of another dimension's logits",
+        ((HEADS, "index[row, :n] = np.arange(first, first + n)", "index[row, :n] = np.arange(n)"),),
+        ("models/test_heads_torch.py",),
+    ),
+    Bug(
+        "deviation of the state without its start",
+        ((HEADS, "torch.clamp(self.initial_log_std + log_stds,", "torch.clamp(log_stds,"),),
+        ("models/test_heads_torch.py",),
+    ),
+    Bug(
+        "masks ignored when acting",
+        ((ON_POLICY, "self._masked(self.networks.heads(self.inputs(observations)), action_masks)",
+          "self.networks.heads(self.inputs(observations))"),),
+        ("trainers/test_call_order.py",),
+    ),
+    Bug(
+        "masks ignored when learning",
+        ((ON_POLICY, "        heads = self._masked(heads, batch.action_masks)\n", ""),),
+        ("agents/test_ppo_options_torch.py",),
+    ),
+    Bug(
+        "masks upside down",
+        ((HEADS, "(B, n) bool can be chosen.\"\"\"\n        return heads.masked_fill(~masks,",
+          "(B, n) bool can be chosen.\"\"\"\n        return heads.masked_fill(masks,"),),
+        ("models/test_heads_torch.py",),
+    ),
+    Bug(
+        "states recorded are those after the step",
+        ((TRAINER, "observations=observations, states=states,", "observations=observations, states=env.state(),"),),
+        ("trainers/test_call_order.py",),
+    ),
+    Bug(
+        "running return not reset at an episode's end",
+        ((RETURNS, "(discount_factor * ~starts)", "(discount_factor * torch.ones_like(starts))"),),
+        ("ops/test_running_returns.py",),
+    ),
+    Bug(
+        "running return not reset between rollouts",
+        ((RETURNS, "return sums, sums[-1] * ~done[-1]", "return sums, sums[-1]"),),
+        ("ops/test_running_returns.py",),
+    ),
+    Bug(
+        "a dummy row's reward in the running return",
+        ((ON_POLICY, "rewards if rollout.valid is None else rewards * rollout.valid", "rewards"),),
+        ("agents/test_ppo_torch.py",),
+    ),
+    Bug(
+        "rewards normalised by their own deviation",
+        ((ON_POLICY, "self.reward_moments, sums.view(-1), weights", "self.reward_moments, rewards.view(-1), weights"),),
+        ("agents/test_ppo_options_torch.py",),
+    ),
+    Bug(
+        "mean taken off normalised rewards",
+        ((ON_POLICY, "rewards = rewards / normalizers.scale(torch, self.reward_moments)",
+          "rewards = normalizers.normalize(torch, self.reward_moments, rewards)"),),
+        ("agents/test_ppo_options_torch.py",),
+    ),
+    Bug(
+        "sign of A2C's policy gradient",
+        ((A2C, "slopes = (-batch.advantages * shares,", "slopes = (batch.advantages * shares,"),),
+        ("agents/test_a2c_torch.py",),
+    ),
+    Bug(
+        "value's gain for the policy's outputs",
+        ((NETWORKS, "(policy, value), cfg", "((outputs, VALUE_GAIN), value), cfg"),),
+        ("models/test_networks_torch.py",),
+    ),
+    Bug(
+        "layer norm after the activation",
+        ((NETWORKS, "activate(nn.functional.layer_norm(z, z.shape[1:], scale, shift))",
+          "nn.functional.layer_norm(activate(z), z.shape[1:], scale, shift)"),),
+        ("models/test_networks_torch.py",),
+    ),
+    Bug(
+        "gradient of elu taken at its output",
+        ((NETWORKS, "aten.elu_backward(g, 1.0, 1.0, 1.0, False, z)", "aten.elu_backward(g, 1.0, 1.0, 1.0, False, h)"),),
+        ("models/test_networks_torch.py",),
+    ),
+    Bug(
+        "RMSProp's epsilon under the root",
+        ((OPTIMIZERS, "self.second_moments.sqrt().add_(self.epsilon)", "(self.second_moments + self.epsilon).sqrt()"),),
+        ("optimizers/test_optimizers_torch.py",),
+    ),
+    Bug(
+        "one-hot columns counted from 0, not from start",
+        ((INPUTS, "np.cumsum([0, *counts[:-1]]) - starts", "np.cumsum([0, *counts[:-1]])"),),
+        ("models/test_inputs_torch.py",),
     ),
 ]  # fmt: skip
 

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
-from rltrain.spaces import named
-from rltrain.structures import Arrays
+from rltrain.errors import NonFiniteError
+from rltrain.spaces import choose_rows, named
+from rltrain.structures import Arrays, Step
 
 
 def is_finite(arrays: Arrays) -> bool:
@@ -32,3 +33,53 @@ def first_bad(arrays: Arrays, name: str) -> tuple[str, int, np.ndarray] | None:
             row = int(np.argmax(bad))
             return key, row, array[row]
     return None
+
+
+class FiniteWatch:
+    """Does what `env.on_nonfinite` says: `error`, `reset` or `ignore`; `where` names the environment in messages."""
+
+    def __init__(self, where: str, first_copy: int, obey: str) -> None:
+        self.where, self.first_copy, self.obey = where, first_copy, obey
+
+    def check_reset(self, observations: Arrays, states: Arrays, timestep: int) -> None:
+        """Raise NonFiniteError if what a reset gave isn't finite; `reset` is no remedy there."""
+        if self.obey != "ignore":
+            self._raise({"observations": observations, "states": states}, timestep)
+
+    def guard(self, step: Step, observations: Arrays, states: Arrays, timestep: int) -> Step:
+        """Return the step to go on with; `observations` (N, *O) and `states` (N, *S) or None are those that were acted on.
+
+        `reset` truncates a bad copy's episode with reward 0 and repeats what was acted on. Raises NonFiniteError.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # a sum that overflows is looked at more closely
+            finite = (
+                is_finite(step.rewards) and is_finite(step.next_observations) and (states is None or is_finite(step.next_states))
+            )
+        if finite or self.obey == "ignore":
+            return step
+        copies = len(step.rewards)
+        bad = bad_rows(step.rewards, copies) | bad_rows(step.next_observations, copies)
+        if states is not None:
+            bad |= bad_rows(step.next_states, copies)
+        if not bad.any():  # only the sum overflowed
+            return step
+        if self.obey == "error":
+            named = {"rewards": step.rewards, "observations": step.next_observations, "states": step.next_states}
+            self._raise(named, timestep)
+        return step._replace(
+            next_observations=choose_rows(bad, observations, step.next_observations),
+            next_states=None if states is None else choose_rows(bad, states, step.next_states),
+            rewards=np.where(bad, np.float32(0), step.rewards),
+            terminated=step.terminated & ~bad,
+            truncated=step.truncated | bad,
+        )
+
+    def _raise(self, named_arrays: dict[str, Arrays], timestep: int) -> None:
+        for name, arrays in named_arrays.items():
+            found = None if arrays is None else first_bad(arrays, name)
+            if found is not None:
+                key, row, values = found
+                where = f"{self.where}: copy {self.first_copy + row}: step {timestep}"
+                raise NonFiniteError(
+                    f"{where}: {key}={values} is not finite; mend the environment, or set env.on_nonfinite=reset"
+                )

@@ -20,11 +20,11 @@ import numpy as np
 from rltrain import spaces
 from rltrain.checks import build, option
 from rltrain.envs.base import EnvWrapper
-from rltrain.envs.finite import bad_rows, first_bad, is_finite
+from rltrain.envs.finite import FiniteWatch
 from rltrain.envs.gymnasium_copies import CopyError, dump_stacks, end_processes, find_spec, kind, make_by_id, make_copy, work
 from rltrain.envs.gymnasium_infos import Infos
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
-from rltrain.errors import ConfigError, EnvironmentFailure, NonFiniteError, RltrainError
+from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
 from rltrain.structures import Arrays, Step
 
@@ -84,18 +84,25 @@ class GymnasiumEnv(EnvWrapper):
         if make is None:
             find_spec(self.cfg.id)
         try:
-            self._venv = self._make(make, render_mode)
+            self._set_up(make, render_mode)
         except RltrainError:
+            self.close()
             raise
         except Exception as error:
             failure = self._failure("make", error)
             self.close()
             raise failure from error
+
+    def _set_up(self, make: Callable[[], Any] | None, render_mode: str | None) -> None:
+        """Make the copies and find out what they are like."""
+        self._venv = self._make(make, render_mode)
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
         self._leaves = spaces.leaves(self.observation_space)
         self.state_space = self._find_state_space()
-        self._infos = Infos(f"env.id={self.cfg.id}", self.num_envs, self.state_space, self.action_space)
+        where = f"env.id={self.cfg.id}"
+        self._infos = Infos(where, self.num_envs, self.state_space, self.action_space)
+        self._watch = FiniteWatch(where, self._arguments["first_copy"], self.cfg.on_nonfinite)
         self._observations: Arrays = np.zeros(0)
         self._done = np.zeros(self.num_envs, bool)
         self._resets_copies = self._probe_reset_mask()
@@ -134,11 +141,8 @@ class GymnasiumEnv(EnvWrapper):
             terminated, truncated = np.array(terminated), np.array(truncated)
         self._infos.step(infos)
         step = Step(observations, self._infos.states, np.array(rewards, np.float32), terminated, truncated, valid, infos)
-        with np.errstate(over="ignore", invalid="ignore"):  # a sum that overflows is looked at more closely
-            finite = is_finite(step.rewards) and is_finite(observations) and (before is None or is_finite(step.next_states))
-        if not finite:
-            step = self._on_nonfinite(step, before)
-            self._infos.states = step.next_states
+        step = self._watch.guard(step, self._observations, before, self._timestep)
+        self._infos.states = step.next_states
         self._observations, self._done = step.next_observations, step.terminated | step.truncated
         self._timestep += 1
         return step
@@ -151,7 +155,7 @@ class GymnasiumEnv(EnvWrapper):
             self._observations = spaces.choose_rows(self._done, self._arrange(fresh), self._observations)
             self._infos.begin_some(infos, self._done)
             self._done[:] = False
-            self._check_finite()
+            self._watch.check_reset(self._observations, self._infos.states, self._timestep)
         return self._observations
 
     def state(self) -> Arrays:
@@ -371,36 +375,4 @@ class GymnasiumEnv(EnvWrapper):
                 raise EnvironmentFailure(
                     f"env.id={self.cfg.id}: reset: expected observations{at} {space.dtype} {expected}, got {kind(array)}"
                 )
-        self._check_finite()
-
-    def _check_finite(self) -> None:
-        """Raise NonFiniteError if the observations that a reset gave, or their states, aren't finite."""
-        if self.cfg.on_nonfinite != "ignore":  # `reset` is no remedy
-            self._raise_nonfinite({"observations": self._observations, "states": self._infos.states})
-
-    def _on_nonfinite(self, step: Step, states: np.ndarray | None) -> Step:
-        """Obey `on_nonfinite`; `reset` truncates the copy's episode with reward 0 and repeats what was acted on last."""
-        bad = bad_rows(step.rewards, self.num_envs) | bad_rows(step.next_observations, self.num_envs)
-        if states is not None:
-            bad |= bad_rows(step.next_states, self.num_envs)
-        if self.cfg.on_nonfinite == "ignore" or not bad.any():  # without a bad row only the sum overflowed
-            return step
-        if self.cfg.on_nonfinite == "error":
-            found = {"rewards": step.rewards, "observations": step.next_observations, "states": step.next_states}
-            self._raise_nonfinite(found)
-        return step._replace(
-            next_observations=spaces.choose_rows(bad, self._observations, step.next_observations),
-            next_states=None if states is None else spaces.choose_rows(bad, states, step.next_states),
-            rewards=np.where(bad, np.float32(0), step.rewards),
-            terminated=step.terminated & ~bad,
-            truncated=step.truncated | bad,
-        )
-
-    def _raise_nonfinite(self, named: dict[str, Arrays]) -> None:
-        for name, arrays in named.items():
-            found = None if arrays is None else first_bad(arrays, name)
-            if found is not None:
-                key, row, values = found
-                where = f"env.id={self.cfg.id}: copy {self._arguments['first_copy'] + row}: step {self._timestep}"
-                remedy = "mend the environment, or set env.on_nonfinite=reset"
-                raise NonFiniteError(f"{where}: {key}={values} is not finite; {remedy}")
+        self._watch.check_reset(observations, self._infos.states, self._timestep)

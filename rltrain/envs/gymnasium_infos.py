@@ -27,11 +27,10 @@ class Infos:
         self.masks: np.ndarray | None = None
 
     def begin(self, infos: dict[str, Any]) -> None:
-        """Take what came with the reset of all copies."""
-        self.states = self.masks = None
+        """Take what came with the reset of all copies; an environment that ever sent masks then goes on to have them."""
         if self.state_space is not None:
             self.states = self._read_states(infos, None, np.ones(self.num_envs, bool))
-        if self.choices and "action_mask" in infos:
+        if self.choices and (self.masks is not None or "action_mask" in infos):
             self.masks = self._read_masks(infos, np.ones((self.num_envs, self.choices), bool))
 
     def step(self, infos: dict[str, Any]) -> None:

@@ -57,6 +57,11 @@ class Trainer:
         self.headless = self.cfg.headless
         self.stochastic_evaluation = self.cfg.stochastic_evaluation
         self._setup_agents()
+        if evaluation_env is not None and evaluation_env.num_envs != env.num_envs:
+            raise ConfigError(
+                "evaluation_env.num_envs", evaluation_env.num_envs,
+                f"the agents' scopes cut {env.num_envs} copies; give an evaluation environment of {env.num_envs}",
+            )  # fmt: skip
         self.timestep = 0
         self.observations: Any = None  # to act on next
         self.best: dict[str, Best] = {}  # by agent
@@ -275,7 +280,8 @@ class Trainer:
             if self._awaited_infos and self.timestep + 1 >= self._next_due:
                 there = ", ".join(sorted(key for key in infos if not key.startswith("_"))) or "nothing"
                 awaited = ", ".join(sorted(self._awaited_infos))
-                self._say_once(f"tracking.infos={awaited}: not in `infos` so far; this timestep's have {there}")
+                self._say_once(f"tracking.infos={awaited}: no such numbers in `infos` so far; this timestep's have {there}")
+                self._awaited_infos = set()  # said once
 
     def rate(self) -> float:
         """Return the env steps per second of training so far."""
@@ -408,6 +414,10 @@ class Trainer:
             raise CheckpointError(
                 f"agents_scope: the checkpoint was written with {trainer['scopes']} copies per agent, not {scopes}"
             )
+        there = list(dict.fromkeys(part.split("/")[1] for part in parts if part.startswith("agents/")))
+        if there != [agent.name for agent in self.agents]:
+            names = ", ".join(agent.name for agent in self.agents)
+            raise CheckpointError(f"agents: the checkpoint is of {', '.join(there)}, in this order; here are {names}")
         for agent in self.agents:
             snapshot = {key: parts[f"agents/{agent.name}/{key}"] for key in ("policy", "training")}
             try:

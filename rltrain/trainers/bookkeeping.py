@@ -75,7 +75,7 @@ def select_infos(infos: Mapping[str, Any], group: str, keys: Sequence[str]) -> d
         *path, name = key.split(".")
         for part in path:
             inside = inside.get(part) if isinstance(inside, Mapping) else None
-        if isinstance(inside, Mapping) and name in inside:
+        if isinstance(inside, Mapping) and name in inside and np.asarray(inside[name]).dtype.kind in "biuf":
             found[key] = inside[name]
             if f"_{name}" in inside:
                 found[f"_{key}"] = inside[f"_{name}"]

@@ -846,3 +846,31 @@ def test_reward_statistics_are_restored_to_the_bit():
         update(one)
     assert_equal(other, algorithm)
     assert float(algorithm.reward_moments.count) == 63 and algorithm.running_returns.any()
+
+
+def test_what_stands_in_a_dummy_row_does_not_reach_the_running_returns():
+    algorithm = for_rewards(normalize_rewards=True, rollout_length=4)
+    record(algorithm, 2, 4, 37, 6, ends=(1,), dummies=(2,))
+    advantages(algorithm)
+    # gamma 0.5: 2, 4 + 0.5 x 2 = 5, the dummy row, 6
+    assert float(algorithm.reward_moments.mean) == pytest.approx((2 + 5 + 6) / 3)
+
+
+def test_metrics_are_means_over_the_updates_that_had_them():
+    """The first rollout only feeds the statistics: its update has no metrics."""
+    cfg = {"rollout_length": 2, "minibatches": 2, "epochs": 1, "normalize_observations": True}
+    agent = Agent(PPO(Box(-1, 1, (3,)), Discrete(2), num_envs=2, cfg=cfg))
+    nowhere = np.zeros(2, bool)
+    for t in range(4):
+        observations = np.random.default_rng(t).normal(size=(2, 3)).astype(np.float32)
+        actions = agent.act(observations, timestep=t, timesteps=100)
+        agent.record_transition(
+            observations=observations, states=None, actions=actions, rewards=np.ones(2, np.float32),
+            next_observations=observations, next_states=None, terminated=nowhere, truncated=nowhere, infos={},
+            timestep=t, timesteps=100,
+        )  # fmt: skip
+        agent.post_interaction(t, 100)
+    assert agent.updates == 2
+    row = agent.read_metrics()
+    assert row["policy/learning_rate"] == 2.5e-4
+    assert row["loss/value"] == agent.metrics["loss/value"]

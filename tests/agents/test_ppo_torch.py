@@ -434,13 +434,15 @@ def test_as_many_minibatches_as_rows():
 def test_what_stands_in_a_row_that_did_not_happen_changes_nothing():
     results = []
     for garbage in (0.0, 37.0):
-        algorithm = make(normalize_observations=True, normalize_values=True)
+        algorithm = make(normalize_observations=True, normalize_values=True, normalize_rewards=True)
         train(algorithm, World(dummy_rows=True, garbage=garbage), 4)
         results.append(algorithm.snapshot())
     results[1]["training"]["memory"] = results[0]["training"]["memory"]  # there the garbage lies still
     for one, other in zip(*(result["policy"]["parameters"].values() for result in results), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     assert_equal(results[0]["policy"]["observation_moments"], results[1]["policy"]["observation_moments"])
+    for name in ("reward_moments", "running_returns"):
+        assert_equal(results[0]["training"][name], results[1]["training"][name])
 
 
 # -- acting --------------------------------------------------------------------------------------------------------------------
@@ -509,7 +511,7 @@ def test_initial_parameters_depend_on_seed_and_index_only():
 
 @pytest.mark.parametrize("space", list(SPACES))
 def test_restored_goes_on_to_the_bit(space):
-    cfg = {"normalize_observations": True, "normalize_values": True}
+    cfg = {"normalize_observations": True, "normalize_values": True, "normalize_rewards": True}
     algorithm, world = make(space, **cfg), World(3)
     actor = actor_of(algorithm)
     for _ in range(3):

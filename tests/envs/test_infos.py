@@ -1,6 +1,7 @@
 """Action masks and states that come in `infos`: those of the observation acted on, whatever was reset, and what is refused."""
 
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -271,6 +272,19 @@ def test_a_state_space_that_is_not_one_array_is_refused(space):
         GymnasiumEnv({"num_envs": 2}, make=make)
 
 
+class OddStates(Game):
+    """Its states are no array."""
+
+    state_space = Dict({"x": Box(0, 1, (1,))})
+
+
+def test_an_environment_that_is_refused_leaves_no_process():
+    others = set(multiprocessing.active_children())
+    with pytest.raises(ConfigError, match=r"^env.state_space=Dict") as refused:
+        GymnasiumEnv({"num_envs": 2, "vectorization": "async"}, make=OddStates)
+    assert set(multiprocessing.active_children()) <= others and refused.value.key == "env.state_space"
+
+
 # -- rows by hand ---------------------------------------------------------------------------------------------------------
 
 ONES, TWO = np.ones(2, bool), np.array([[1, 0, 0, 1, 0], [0, 1, 0, 0, 1]])
@@ -292,7 +306,17 @@ def test_masks_row_by_row():
     assert infos.masks.tolist() == [[False, True, False, False, True], [True] * 5]
     infos.step({})
     assert infos.masks.all()
+    infos.begin({"action_mask": TWO, "_action_mask": np.array([True, False])})
+    assert infos.masks.tolist() == [[True, False, False, True, False], [True] * 5]
+    infos.begin({})  # masks were recorded so far, so there must be some
+    assert infos.masks.all() and infos.masks.shape == (2, 5)
+
+
+def test_no_masks():
+    infos = infos_of()
     infos.begin({})
+    infos.step({"more": ONES})
+    infos.begin_some({}, ONES)
     assert infos.masks is None and infos.allowed(0, ~ONES) is None
 
 

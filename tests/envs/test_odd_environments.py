@@ -114,6 +114,7 @@ def test_bounds_that_are_left_a_little_are_no_error_in_a_leaf_either():
     assert loose(spaces.Dict({"x": UNIT}), {"x": far}).reset()["x"].tolist() == [far.tolist()] * 2
 
 
+@pytest.mark.filterwarnings("ignore:.*Casting input")
 def test_a_tuple_may_come_as_a_list_and_a_number_as_python_has_it():
     space = spaces.Tuple((UNIT, spaces.Discrete(3), spaces.Box(0, 9, (), np.float32)))
     observations = loose(space, [np.ones(2, np.float32), 2, np.float32(7)]).reset()

@@ -167,3 +167,83 @@ def test_interruption_before_the_first_row_is_nothing():
     for t in range(LENGTH):
         stored.record(transition(t))
     assert equal(stored.read(), memory(LENGTH).read())
+
+
+# -- composite observations, states, masks -------------------------------------------------------------------------------------
+
+
+def composite(t: int, **flags) -> Transition:
+    """Row t with observations {"goal/x": (10 t + n,), "image": uint8 t + n} and states (1000 t + n, t)."""
+    n = np.arange(COPIES)
+
+    def observations(half: float) -> dict[str, np.ndarray]:
+        goal = (10 * t + n + half).astype(np.float64)[:, None]
+        return {"goal/x": goal, "image": np.broadcast_to((t + n + int(2 * half)).astype(np.uint8)[:, None, None], (COPIES, 2, 3))}
+
+    def states(half: float) -> np.ndarray:
+        return np.stack([1000 * t + n + half, np.full(COPIES, t + half)], 1).astype(np.float32)
+
+    row = transition(t, **flags)
+    return row._replace(
+        observations=observations(0), next_observations=observations(0.5), states=states(0), next_states=states(0.5),
+        outputs={**row.outputs, "action_masks": np.array([[True, t % 2 == 0], [t % 3 == 0, True]])},
+    )  # fmt: skip
+
+
+def filled(rows: int = LENGTH, stored: RolloutMemory | None = None, first: int = 0, **flags) -> RolloutMemory:
+    stored = stored or RolloutMemory(LENGTH, COPIES, torch.device("cpu"))
+    for t in range(first, rows):
+        stored.record(composite(t, **{key: given[t] for key, given in flags.items() if t in given}))
+    return stored
+
+
+def test_composite_observations_and_states_come_back_by_path():
+    rollout = filled().read()
+    assert list(rollout.observations) == ["goal/x", "image"]
+    assert rollout.observations["goal/x"][:, :, 0].tolist() == [[10 * t, 10 * t + 1] for t in range(5)]
+    assert rollout.observations["image"].shape == (5, 2, 2, 3)
+    assert {path: array.dtype for path, array in rollout.observations.items()} == {"goal/x": torch.float64, "image": torch.uint8}
+    assert rollout.states[3].tolist() == [[3000, 3], [3001, 3]]
+    assert sorted(rollout.outputs) == ["action_masks", "actions", "log_probs"]
+    assert rollout.outputs["action_masks"].dtype == torch.bool
+    assert rollout.outputs["action_masks"][1].tolist() == [[True, False], [False, True]]
+
+
+def test_composite_successors_and_states_belong_to_the_same_rows():
+    rollout = filled(truncated={1: (False, True)}).read()
+    assert rollout.last_rows.tolist() == [3, 8, 9]
+    assert rollout.last_observations["goal/x"][:, 0].tolist() == [11.5, 40.5, 41.5]
+    assert rollout.last_observations["image"][:, 0, 0].tolist() == [3, 5, 6]
+    assert rollout.last_states.tolist() == [[1001.5, 1.5], [4000.5, 4.5], [4001.5, 4.5]]
+
+
+@pytest.mark.parametrize("written", [0, 1, 3, 5])
+def test_composite_snapshot_and_restore(written):
+    flags = {"truncated": {0: (True, False)}, "valid": {1: (False, True)}}
+    whole = filled(**flags).read()
+    snapshot = filled(written, **flags).snapshot()
+    restored = RolloutMemory(LENGTH, COPIES, torch.device("cpu"))
+    restored.restore(snapshot)
+    rollout = filled(LENGTH, restored, written, **flags).read()
+    for name in ("observations", "last_observations", "outputs"):
+        one, other = getattr(rollout, name), getattr(whole, name)
+        assert list(one) == list(other) and all(torch.equal(one[key], other[key]) for key in one), name
+    for name in ("states", "last_states", "rewards", "truncated", "valid", "last_rows"):
+        assert torch.equal(getattr(rollout, name), getattr(whole, name)), name
+
+
+def test_interruption_keeps_composite_successors_and_states():
+    stored = filled(3, terminated={2: (True, False)})
+    observations = {"goal/x": np.array([[7.0], [8.0]]), "image": np.full((2, 2, 3), 9, np.uint8)}
+    stored.truncate(observations, np.array([[5, 6], [7, 8]], np.float32))
+    for array in observations.values():
+        array[:] = 0  # the environment may write into its arrays afterwards
+    rollout = filled(LENGTH, stored, 3).read()
+    assert rollout.last_rows.tolist() == [5, 8, 9]
+    assert rollout.last_observations["goal/x"][0].tolist() == [8.0] and (rollout.last_observations["image"][0] == 9).all()
+    assert rollout.last_states[0].tolist() == [7, 8]
+
+
+def test_without_states_there_are_none():
+    rollout = memory(LENGTH).read()
+    assert rollout.states is rollout.last_states is None

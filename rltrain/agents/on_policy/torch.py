@@ -339,7 +339,8 @@ class OnPolicy:
 
     def describe(self) -> dict[str, Any]:
         """Return parameters, memory in bytes of a full rollout, gradient steps per update."""
-        row = 4 * (self.inputs.size + 3) + 8 * max(1, int(np.prod(self.head.action_shape))) + 3
+        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.head.action_shape))) + 7
+        row += 0 if self.critic_inputs is None else self.critic_inputs.row_bytes
         return {
             "parameters": self.parameters.values.numel(),
             "memory_bytes": row * self.cfg.rollout_length * self.num_envs,
