@@ -15,6 +15,9 @@ class BackendConfig:
 
     name: str = option("torch", "the backend: it picks the twin of every agent", choices=["torch", "jax"])
     device: str = option("auto", "auto (a GPU if there is one, else the CPU), cpu or cuda:N")
+    compilation_cache: str = option(
+        "auto", "where JAX keeps compiled programs between runs: auto is the user's cache directory; none, or a directory"
+    )
     threads: int = option(1, "intra-op threads; small networks are quickest with one", low=1, high=1024)
 
 
@@ -23,6 +26,7 @@ class Backend(Protocol):
 
     name: str
     device: Any
+    compile_seconds: float  # spent on compiling by this process so far
 
     def asarray(self, array: Any) -> Array:
         """Return a backend array on the device; shares memory where it can."""

@@ -1,6 +1,7 @@
 """The JAX backend."""
 
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +12,7 @@ from rltrain.errors import ConfigError
 from rltrain.structures import Array, Arrays, Progress, Transition
 
 RANDOM = "threefry2x32"
-DRAW = {
-    "exponential": np.random.Generator.standard_exponential,
-    "normal": np.random.Generator.standard_normal,
-    "uniform": np.random.Generator.random,
-}
+DRAW = {"exponential": "standard_exponential", "normal": "standard_normal", "uniform": "random"}  # in NumPy
 
 
 class JaxBackend:
@@ -27,6 +24,8 @@ class JaxBackend:
         self.cfg = build(BackendConfig, cfg, "backend")
         _set_threads(self.cfg.threads)
         self.device = _device(self.cfg.device)
+        _keep_programs(self.cfg.compilation_cache)
+        _watch_compiling()
 
     def asarray(self, array: Any) -> Array:
         """Return the array as it is: a jitted function takes NumPy's and moves them itself."""
@@ -35,6 +34,11 @@ class JaxBackend:
     def to_numpy(self, array: Array) -> np.ndarray:
         """Return a NumPy array; shares memory on the CPU."""
         return np.asarray(array)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds that this process has spent on compiling."""
+        return _compiling["seconds"]
 
     def own(self, pure: Any) -> "Stateful":
         """Return an algorithm that holds the state of a pure one."""
@@ -49,6 +53,40 @@ class JaxBackend:
         device = "cpu" if self.device.platform == "cpu" else self.device.device_kind
         versions = {"jax": jax.__version__, "flax": flax.__version__, "optax": optax.__version__}
         return {**versions, "device": device, "threads": str(self.cfg.threads)}
+
+
+_compiling = {"seconds": 0.0, "programs": 0}
+
+
+def _watch_compiling() -> None:
+    """Count what is compiled in this process."""
+    import jax
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            _compiling["seconds"] += duration_secs
+        _compiling["programs"] += event == "/jax/core/compile/backend_compile_duration"
+
+    if "listener" not in _compiling:
+        _compiling["listener"] = 1
+        jax.monitoring.register_event_duration_secs_listener(listen)
+
+
+def compilations() -> int:
+    """Return how many programs this process has compiled since its first backend was made."""
+    return int(_compiling["programs"])
+
+
+def _keep_programs(where: str) -> None:
+    """Keep compiled programs between runs, in the user's cache directory unless told otherwise."""
+    import jax
+
+    if where == "none":
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rltrain" / "jax"
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:  # set by JAX_COMPILATION_CACHE_DIR, it stays
+        jax.config.update("jax_compilation_cache_dir", str(cache if where == "auto" else Path(where).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _set_threads(threads: int) -> None:
@@ -80,11 +118,11 @@ def key_of(seed: int) -> Array:
     """Return the random key of a 63-bit seed, every bit of which counts."""
     import jax
 
-    return jax.random.wrap_key_data(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32), impl=RANDOM)
+    return jax.random.wrap_key_data(jax.numpy.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32), impl=RANDOM)
 
 
 def draw(key: Array, timestep: Array, kind: str, shape: tuple[int, ...]) -> Array:
-    """Return the random numbers of one timestep: they depend on the stream and the timestep only, however many are drawn at once."""
+    """Return the random numbers of one timestep: those of the stream and the timestep, however many are drawn at once."""
     import jax
 
     return getattr(jax.random, kind)(jax.random.fold_in(key, timestep), shape)
@@ -101,8 +139,8 @@ class Stateful:
     """Owns the state of a pure algorithm and makes it look like PyTorch's: for loops over environments on the host.
 
     Rows are staged in NumPy and the whole rollout goes to one compiled call, which takes the state over and gives it back.
-    Observations that are NumPy arrays are acted on in NumPy with a copy of the policy, several times as fast as a compiled call for
-    a few rows; JAX arrays, which an environment written in JAX hands out, by the very functions of the fused loop.
+    Observations that are NumPy arrays are acted on in NumPy with a copy of the policy, several times as fast as a compiled call
+    for a few rows; JAX arrays, which an environment written in JAX hands out, by the very functions of the fused loop.
     """
 
     def __init__(self, pure: Any) -> None:
@@ -140,7 +178,7 @@ class Stateful:
             actions, outputs = self._act(policy, actor.key, progress.timestep, observations, action_masks, explore)
             return actor, actions, outputs
         kind, shape = self.pure.noise(len(first))
-        noise = DRAW[kind](actor.generator, shape, np.float32) if explore else None
+        noise = getattr(actor.generator, DRAW[kind])(shape, np.float32) if explore else None
         actions, outputs = self.pure.act(self._policy, noise, observations, action_masks)
         return actor, actions, outputs
 

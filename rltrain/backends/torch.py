@@ -14,6 +14,7 @@ class TorchBackend:
     """Arrays on one PyTorch device."""
 
     name = "torch"
+    compile_seconds = 0.0
 
     def __init__(self, cfg: BackendConfig | dict | None = None) -> None:
         self.cfg = build(BackendConfig, cfg, "backend")

@@ -31,7 +31,7 @@ def summarize(trainer: Trainer, reason: str, versions: dict[str, str], started: 
         "timesteps": trainer.timesteps,
         "env_steps": env_steps,
         "training_seconds": seconds,
-        "compile_seconds": 0.0,
+        "compile_seconds": trainer.clock.compile_seconds,
         "env_steps_per_second": env_steps / seconds if seconds else 0.0,
         "wall_seconds": time.time() - started,
         "environment": trainer.env.info(),

@@ -29,4 +29,7 @@ class Functional(Protocol):
         """Return the state, any pytree, and the observation that an episode begins with."""
 
     def step(self, key: Array, state: Any, action: Array) -> tuple[Any, Arrays, Array, Array, Array]:
-        """Return state, observation, reward, terminated, truncated after one step: the true successor, even if the episode ended."""
+        """Return state, observation, reward, terminated, truncated after one step.
+
+        State and observation are the true successor's, even if the episode ended.
+        """

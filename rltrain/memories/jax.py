@@ -77,9 +77,11 @@ class RolloutMemory(StagedRollout):
         }  # fmt: skip
         self._arrays = {key: np.array(array) for key, array in self._arrays.items()}
         for t in range(position):
-            self._keep_successors(
-                t, rollout.truncated[t], spaces.map_arrays(lambda array: array[t], rollout.next_observations), None  # noqa: B023
-            )
+            self._keep_successors(t, rollout.truncated[t], _row(rollout.next_observations, t), None)
 
     def _successor_keys(self) -> list[str]:
         return [key for key in self._arrays if key.split("/")[0] in ("observations", "states")]
+
+
+def _row(arrays: Arrays, t: int) -> Arrays:
+    return spaces.map_arrays(lambda array: array[t], arrays)

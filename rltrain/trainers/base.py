@@ -65,7 +65,7 @@ class Trainer:
         self.timestep = 0
         self.observations: Any = None  # to act on next
         self.best: dict[str, Best] = {}  # by agent
-        self.clock = Clock()
+        self.clock = Clock(lambda: self.agents[0].backend.compile_seconds)
         self.last_evaluation: dict[str, dict[str, Any]] = {}
         self._resumed = False
         self._next_due = self._next_stop = self._planned_at = 0
@@ -128,7 +128,9 @@ class Trainer:
             return None
         pure = [hasattr(self.env, "pure"), *(hasattr(agent.algorithm, "pure") for agent in self.agents)]
         own = any(getattr(type(self), name) is not getattr(Trainer, name) for name in ("_interact", "_for_each_agent"))
-        why = "the environment is not written in JAX" if not pure[0] else "an agent is not written in JAX" if not all(pure) else ""
+        why = (
+            "the environment is not written in JAX" if not pure[0] else "an agent is not written in JAX" if not all(pure) else ""
+        )
         why = why or ("the trainer has a loop of its own" if own else "" if self.headless else "rendering needs every step")
         if why and self.cfg.fused == "true":
             raise ConfigError("trainer.fused", True, f"{why}; use auto or false")

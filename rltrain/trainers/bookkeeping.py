@@ -1,7 +1,7 @@
 """What a trainer keeps beside the loop: the clock, the best evaluations, rows of metrics."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,24 +21,30 @@ class Best:
 
 @dataclass
 class Clock:
-    """Seconds of training, without evaluations."""
+    """Seconds of training, without evaluations and without compiling, which is counted apart."""
 
+    compiling: Callable[[], float] = lambda: 0.0  # seconds of it so far
     seconds: float = 0.0
+    compile_seconds: float = 0.0
     _since: float | None = field(default=None)
+    _compiled: float = 0.0
 
     def start(self) -> None:
         """Go on counting."""
-        self._since = time.perf_counter()
+        self._since, self._compiled = time.perf_counter(), self.compiling()
 
     def stop(self) -> float:
         """Stop counting; return the seconds so far."""
         self.seconds = self.read()
-        self._since = None
+        self.compile_seconds += self.compiling() - self._compiled
+        self._since, self._compiled = None, self.compiling()
         return self.seconds
 
     def read(self) -> float:
         """Return the seconds so far."""
-        return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+        if self._since is None:
+            return self.seconds
+        return self.seconds + max(0.0, time.perf_counter() - self._since - (self.compiling() - self._compiled))
 
 
 def write_rows(

@@ -20,7 +20,9 @@ from rltrain.trainers.bookkeeping import write_rows
 if TYPE_CHECKING:
     from rltrain.trainers.base import Trainer
 
-CHUNK_ENV_STEPS = 65_536  # a chunk is as many iterations as make about this: long enough to hide the host's work, short for signals
+CHUNK_ENV_STEPS = (
+    65_536  # a chunk is as many iterations as make about this: long enough to hide the host's work, short for signals
+)
 
 
 class AgentCarry(NamedTuple):
@@ -53,7 +55,7 @@ class FusedLoop:
 
     def __init__(self, trainer: "Trainer") -> None:
         self.trainer, self.env = trainer, trainer.env.pure  # type: ignore[attr-defined]
-        self.pures = [agent.algorithm.pure for agent in trainer.agents]  # type: ignore[attr-defined]
+        self.pures: list[Any] = [agent.algorithm.pure for agent in trainer.agents]
         self.scopes = trainer.scopes
         self.length = math.gcd(*(pure.schedule.every for pure in self.pures))
         self.most = max(1, CHUNK_ENV_STEPS // (self.length * trainer.env.num_envs))
@@ -69,7 +71,7 @@ class FusedLoop:
         trainer, at = self.trainer, self.trainer.timestep
         if at % self.length or trainer.timesteps - at < self.length:
             return False
-        carry = self._take()
+        carry, before = self._take(), 0
         under_way: Looks | None = None
         try:
             while at < until and trainer.timesteps - at >= self.length and trainer.run.stop_signal is None:
@@ -215,7 +217,7 @@ class FusedLoop:
 def _row(observations: Any, step: Step, outputs: Any, scope: slice) -> Any:
     from rltrain.memories.jax import Rollout
 
-    own_observations, own = jax.tree.map(lambda array: array[scope], (observations, step._replace(infos=None)))
+    own_observations, own = jax.tree.map(lambda array: array[scope], (observations, step._replace(infos={})))
     return Rollout(
         observations=own_observations, states=None, next_observations=own.next_observations, next_states=None,
         rewards=own.rewards, terminated=own.terminated, truncated=own.truncated, valid=None, outputs=outputs,

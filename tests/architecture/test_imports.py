@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "rltrain"
 LAYERS = [
     r"errors|checks|structures|spaces|seeding",
     r"ops(\..*)?",
-    r"checkpoints|tracking|evaluation|backends\.base|models\.config",
+    r"checkpoints|tracking|evaluation|backends\.base|models\.config|envs\.functional",
     r"(backends|models|memories|optimizers)(\..*)?",
     r"runs|agents\.base|agents\.\w+\.config|envs\.base",
     r"(agents|envs)(\..*)?",

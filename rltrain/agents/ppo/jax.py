@@ -1,6 +1,6 @@
 """PPO in JAX (Schulman et al. 2017, "Proximal policy optimization algorithms")."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ class PPO(OnPolicy):
 
     def _differentiate(
         self, state: State, minibatch: Batch, ratio_clip: Array, entropy_scale: Array
-    ) -> tuple[Array, jax.tree_util.Partial, tuple[Array, Array, Array], Array]:
+    ) -> tuple[Array, Any, tuple[Array, Array, Array], Array]:
         """Return what gives the gradient of policy loss + value_scale x value loss - entropy_scale x entropy.
 
         That is diagnostics (5,) in the order of METRICS, the outputs' pull-back, their slopes, and the distribution's heads.
@@ -150,5 +150,5 @@ def _split(batch: Batch, rows: int, parts: int) -> list[Batch]:
     ]
 
 
-def _choose(condition: Array, chosen: Improvement, other: Improvement) -> Improvement:
+def _choose(condition: Array, chosen: Any, other: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, other)
