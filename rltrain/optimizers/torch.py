@@ -90,11 +90,15 @@ class Adam:
 
 
 class RMSProp:
-    """RMSProp (Tieleman and Hinton 2012) on one vector: v <- decay v + (1 - decay) g^2; p <- p - lr g / (sqrt(v) + epsilon)."""
+    """RMSProp (Tieleman and Hinton 2012) on one vector: v <- decay v + (1 - decay) g^2; p <- p - lr g / (sqrt(v) + epsilon).
+
+    v begins at 1, as in TensorFlow: from 0, the first steps are as large as the learning rate allows, whatever the gradient, and
+    saturate small networks for good.
+    """
 
     def __init__(self, parameters: FlatParameters, learning_rate: float, *, epsilon: float = 1e-8, decay: float = 0.99) -> None:
         self.parameters, self.learning_rate, self.epsilon, self.decay = parameters, learning_rate, epsilon, decay
-        self.second_moments = torch.zeros_like(parameters.values)
+        self.second_moments = torch.ones_like(parameters.values)
 
     @torch.no_grad()
     def step(self) -> None:

@@ -176,7 +176,7 @@ class Gaussian:
         with np.errstate(invalid="ignore", over="ignore"):
             middle, half = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
         dtype = self.environment_dtype
-        self.middle, self.half = (torch.as_tensor(array, dtype=torch.float32, device=device) for array in (middle, half))
+        self.middle, self.half = (torch.as_tensor(array, dtype=dtype, device=device) for array in (middle, half))
         self.low, self.high = (torch.as_tensor(array, dtype=dtype, device=device) for array in (low, high))
         self.initial_log_std = cfg.initial_log_std
         self.state_dependent_std = cfg.state_dependent_std
@@ -227,7 +227,7 @@ class Gaussian:
 
     def to_environment(self, actions: torch.Tensor) -> torch.Tensor:
         """Return actions (B, *A) in the environment's units, inside its bounds."""
-        scaled = torch.addcmul(self.middle, self.half, actions).to(self.environment_dtype)
+        scaled = torch.addcmul(self.middle, self.half, actions.to(self.environment_dtype))
         return torch.clamp(scaled, self.low, self.high).reshape(-1, *self.action_shape)
 
 
@@ -251,7 +251,7 @@ class SquashedGaussian(Gaussian):
         """Return log p(tanh u) and the entropy, the Gaussian's + E log(1 - tanh^2 u), each (B,).
 
         The expectation has no closed form; Gauss-Hermite quadrature with 32 nodes per dimension needs no random numbers;
-        up to a standard deviation of 2.7 it is within 0.002.
+        up to a standard deviation of 2.7 it is within 0.002, its gradient within 0.01.
         """
         means, log_std = self.distribution(heads)
         at = means.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * self.nodes
