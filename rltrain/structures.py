@@ -55,4 +55,4 @@ class UpdateSchedule:
 
     def is_due(self, timestep: int) -> bool:
         """Tell whether an update follows timestep t (counted from 0): t >= learning_starts and (t + 1) % every == 0."""
-        return timestep >= self.learning_starts and (timestep + 1) % self.every == 0
+        return (timestep >= self.learning_starts) & ((timestep + 1) % self.every == 0)  # also of a traced timestep

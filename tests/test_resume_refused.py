@@ -68,7 +68,7 @@ def test_best_is_not_moved_to_a_checkpoint_that_was_not_written(tmp_path, monkey
     run = Run(directory=tmp_path, agents=names, evaluation=EvaluationConfig(interval=10, episodes=1))
     trainer = object.__new__(Trainer)  # only what `_attend` touches
     trainer.run, trainer.timestep, trainer.timesteps = run, 20, 100
-    trainer.agents, trainer.clock, trainer.last_evaluation = [], Clock(), {}
+    trainer.agents, trainer.clock, trainer.last_evaluation, trainer._planned_at = [], Clock(), {}, 10
     trainer.best = {name: Best(1.0, 10) for name in names}
 
     def better() -> list[str]:

@@ -153,7 +153,7 @@ class Stateful:
             self.state = jax.jit(pure.init)()
         self.memory = pure.make_memory()
         self._learn = jax.jit(self._learn_and_look, donate_argnums=0)
-        self._act = jax.jit(self._act_compiled, static_argnums=5)
+        self._act, self._draw = jax.jit(pure.act), jax.jit(draw, static_argnums=(2, 3))
         self._finite = True
         self._policy = self._read_policy()
 
@@ -174,20 +174,14 @@ class Stateful:
         """Return actions (N, *A) as the environment takes them; exploring, also what `record` wants back."""
         first = next(iter(observations.values())) if isinstance(observations, dict) else observations
         if not isinstance(first, np.ndarray):
-            policy = self.pure.policy(self.state)
-            actions, outputs = self._act(policy, actor.key, progress.timestep, observations, action_masks, explore)
+            # drawn apart: compiled together with acting, the same sums would be rounded otherwise than in the fused loop
+            noise = self._draw(actor.key, progress.timestep, *self.pure.noise(len(first))) if explore else None
+            actions, outputs = self._act(self.pure.policy(self.state), noise, observations, action_masks)
             return actor, actions, outputs
         kind, shape = self.pure.noise(len(first))
         noise = getattr(actor.generator, DRAW[kind])(shape, np.float32) if explore else None
         actions, outputs = self.pure.act(self._policy, noise, observations, action_masks)
         return actor, actions, outputs
-
-    def _act_compiled(
-        self, policy: Any, key: Array, timestep: Array, observations: Arrays, action_masks: Array | None, explore: bool
-    ) -> Any:
-        first = next(iter(observations.values())) if isinstance(observations, dict) else observations
-        noise = draw(key, timestep, *self.pure.noise(len(first))) if explore else None
-        return self.pure.act(policy, noise, observations, action_masks)
 
     def reset_actor(self, actor: "Actor", done: Array) -> "Actor":
         """Nothing that the actor carries belongs to an episode."""

@@ -50,6 +50,7 @@ def store_schemas() -> None:
         for name, choice in choices.items():
             node: dict[str, Any] = {} if group == "backend" else {"_target_": choice.target}
             node |= {**({"count": 1} if group == "agents" else {}), **defaults(choice.cfg)}
+            node |= {"name": name} if group == "backend" else {}
             store.store(group=f"schema/{group}", name=name, node=node)
             if (group, name) in plugin_options:
                 store.store(group=group, name=name, node=node, package=f"agents.{name}" if group == "agents" else None)

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import gymnasium
 import jax
 import numpy as np
 
@@ -58,6 +57,8 @@ class _Gymnax:
 
 def _space(space: Any) -> Any:
     """Return Gymnasium's space for gymnax's."""
+    import gymnasium
+
     kind = type(space).__name__
     if kind == "Discrete":
         return gymnasium.spaces.Discrete(int(space.n))

@@ -63,9 +63,10 @@ class PureCopies:
     def _cast(self, observations: Arrays) -> Arrays:
         leaves = spaces.leaves(self.env.observation_space)
         arrays = spaces.flatten(self.env.observation_space, observations)
+        dtypes = {path: jax.dtypes.canonicalize_dtype(leaf.dtype) for path, leaf in leaves.items()}
         if not isinstance(arrays, dict):
-            return arrays.astype(leaves[""].dtype)
-        return {path: array.astype(leaves[path].dtype) for path, array in arrays.items()}
+            return arrays.astype(dtypes[""])
+        return {path: array.astype(dtypes[path]) for path, array in arrays.items()}
 
 
 def _choose(rows: Array, chosen: Array, others: Array) -> Array:

@@ -20,7 +20,7 @@ class A2C(OnPolicy):
     def _make_optimizer(self) -> optax.GradientTransformation:
         if self.cfg.optimizer == "adam":
             return optax.scale_by_adam(eps=OPTIMIZER_EPSILON)
-        return optax.scale_by_rms(decay=0.99, eps=OPTIMIZER_EPSILON, eps_in_sqrt=False)
+        return optax.scale_by_rms(decay=0.99, eps=OPTIMIZER_EPSILON, initial_scale=1.0, eps_in_sqrt=False)
 
     def _improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
         """Step down the gradient of -log p(a) A + value_scale x value loss - entropy_scale x entropy, on all rows at once."""

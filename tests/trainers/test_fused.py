@@ -1,0 +1,119 @@
+"""The fused loop against the stepped one: the same bits, rows, statistics; nothing compiled twice."""
+
+import copy
+import signal
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jax")
+
+from functional_envs import Nested, Walk, make_trainer
+
+from rltrain.agents.a2c.jax import A2C
+from rltrain.agents.ppo.jax import PPO
+from rltrain.backends import jax as backend
+from rltrain.errors import ConfigError, NonFiniteError
+from rltrain.evaluation import EvaluationConfig
+from rltrain.runs import Run
+from rltrain.tracking import TrackingConfig
+from rltrain.trainers import fused
+
+ONE = [(PPO, 4, {"rollout_length": 16, "epochs": 2, "minibatches": 3})]
+NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "normalize_values": True, "kl_stop": 0.05}
+TWO = [(PPO, 3, {"rollout_length": 16, "epochs": 2, **NORMALISED}), (A2C, 2, {"rollout_length": 24})]
+
+
+def numbers(trainer):
+    """Return everything that a checkpoint holds, but for the clock."""
+    parts, exact = trainer.snapshot()
+    assert exact
+    parts["trainer"].pop("training_seconds")
+    return parts
+
+
+@pytest.mark.parametrize("agents", [ONE, TWO], ids=["one", "two"])
+@pytest.mark.parametrize("env", [Walk, Nested, lambda: Walk(continuous=True)], ids=["discrete", "dict", "continuous"])
+def test_fused_equals_stepped(agents, env):
+    trainers = [make_trainer(agents, env(), timesteps=105, fused=how) for how in ("true", "false")]
+    for trainer in trainers:
+        trainer.train()
+    one, other = map(numbers, trainers)
+    np.testing.assert_equal(one, other)
+    assert all(agent.updates >= 4 and agent.statistics.episodes > 5 for agent in trainers[0].agents)
+
+
+def test_resumed_in_mid_rollout_equals_fused():
+    whole = make_trainer(TWO, timesteps=104)
+    whole.train()
+    first = make_trainer(TWO, timesteps=40, horizon=104)  # in the middle of the first agent's rollout, 16 of the second's 24
+    first.train()
+    rest = make_trainer(TWO, timesteps=104)
+    rest.restore(copy.deepcopy(first.snapshot()[0]))
+    rest.train()
+    np.testing.assert_equal(numbers(rest), numbers(whole))
+
+
+def test_rows_are_those_of_the_stepped_loop(tmp_path):
+    written = {}
+    for how in ("true", "false"):
+        run = Run(directory=tmp_path / how, tracking=TrackingConfig(interval=32, tensorboard=False))
+        trainer = make_trainer(TWO, timesteps=96, fused=how, run=run)
+        rows = []
+        run.write_metrics = lambda agent, t, steps, row, rows=rows: rows.append(
+            (agent, t, steps, {k: row[k] for k in row if "time" not in k})
+        )
+        trainer.train()
+        written[how] = rows
+    np.testing.assert_equal(written["true"], written["false"])
+    assert [row[1] for row in written["true"] if row[0] == "a0"] == [32, 64, 96]
+
+
+def test_nothing_is_compiled_after_the_first_chunk(monkeypatch):
+    monkeypatch.setattr(fused, "CHUNK_ENV_STEPS", 16 * 4 * 2)  # two iterations a chunk
+    trainer = make_trainer(ONE, timesteps=16 * 11)
+    counts = []
+    real = fused.FusedLoop._tell
+    monkeypatch.setattr(fused.FusedLoop, "_tell", lambda *a: (counts.append(backend.compilations()), real(*a)))
+    trainer.train()
+    assert len(counts) == 6 and counts[1:] == counts[:1] * 5
+
+
+def test_a_signal_ends_it_at_a_chunk(monkeypatch):
+    monkeypatch.setattr(fused, "CHUNK_ENV_STEPS", 16 * 4 * 2)
+    trainer = make_trainer(ONE, timesteps=16 * 100)
+    real = fused.FusedLoop._tell
+
+    def tell(*arguments):
+        real(*arguments)
+        trainer.run.stop_signal = signal.SIGTERM
+
+    monkeypatch.setattr(fused.FusedLoop, "_tell", tell)
+    trainer.train()
+    assert trainer.timestep == 64 and trainer.agents[0].updates == 4  # the second chunk was under way
+    whole = make_trainer(ONE, timesteps=64, horizon=1600)
+    whole.train()
+    np.testing.assert_equal(trainer.agents[0].snapshot()["policy"], whole.agents[0].snapshot()["policy"])
+
+
+def test_evaluations_wait_for_whole_iterations():
+    run = Run(evaluation=EvaluationConfig(interval=20, episodes=2))
+    evaluation_env = make_trainer(ONE, timesteps=1).env
+    trainer = make_trainer(ONE, timesteps=80, run=run, evaluation_env=evaluation_env)
+    at = []
+    real = trainer._evaluate_for_best
+    trainer._evaluate_for_best = lambda: (at.append(trainer.timestep), real())[1]
+    trainer.train()
+    assert at == [32, 48, 64, 80]  # 20, 40, 60 and 80, rounded up to multiples of 16
+
+
+def test_numbers_that_are_not_finite_end_it():
+    with pytest.raises(NonFiniteError, match=r"walk: timestep 4: a reward or an observation is not finite"):
+        make_trainer(ONE, Walk(breaks_at=5), timesteps=64).train()
+
+
+def test_what_cannot_be_fused_says_why():
+    trainer = make_trainer(ONE, timesteps=64)
+    trainer.headless = False
+    with pytest.raises(ConfigError, match=r"trainer.fused=true: rendering needs every step; use auto or false"):
+        trainer.train()
