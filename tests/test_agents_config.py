@@ -129,7 +129,7 @@ def test_a_preset_names_agents(here, zygote):
     saved = yaml.safe_load(zygote.run("train", "--cfg", "resolved", *preset, *own).out)["agents"]
     assert list(saved) == ["slow", "fast", "crowd"]
     assert [saved[name]["learning_rate"] for name in saved] == [0.1, 1e-3, 2.5e-4]
-    assert [saved[name]["rollout_length"] for name in saved] == [5, 4, 4]
+    assert [saved[name]["rollout_length"] for name in saved] == [8, 4, 4]
     assert [saved[name].get("epochs") for name in saved] == [None, 2, 4]
     result = zygote.run("train", *preset, *own, "run.dir=run")
     assert result.status == 0, result.err

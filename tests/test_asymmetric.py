@@ -20,7 +20,7 @@ SILENT = {"disable_progressbar": True, "close_environment_at_exit": False}
 NETWORK = {"policy_sizes": [16], "value_sizes": [16]}
 LEARNING = {
     PPO: {"rollout_length": 16, "minibatches": 2, "learning_rate": 0.01, "entropy_scale": 0.0, "network": NETWORK},
-    A2C: {"rollout_length": 8, "learning_rate": 0.01, "entropy_scale": 0.0, "network": NETWORK},
+    A2C: {"rollout_length": 8, "optimizer": "adam", "learning_rate": 0.01, "entropy_scale": 0.0, "network": NETWORK},
 }
 
 

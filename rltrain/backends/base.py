@@ -13,7 +13,7 @@ from rltrain.structures import Array
 class BackendConfig:
     """Where the numbers are computed."""
 
-    name: str = option("torch", "the backend: it picks the twin of every agent", choices=["torch", "jax"])
+    name: str = option("torch", "the backend: it picks the twin of every agent", choices=["torch", "jax"], fixed=True)
     device: str = option("auto", "auto (a GPU if there is one, else the CPU), cpu or cuda:N")
     compilation_cache: str = option(
         "auto", "where JAX keeps compiled programs between runs: auto is the user's cache directory; none, or a directory"

@@ -399,7 +399,7 @@ class Trainer:
             "training_seconds": self.clock.read(),
             "best": {name: asdict(best) for name, best in self.best.items()},
             "pending": self._pending,
-            "planned_at": self._planned_at,
+            "planned_at": self._planned_at if self._pending else None,
         }
         parts: dict[str, Any] = {"trainer": trainer}
         for agent in self.agents:
@@ -429,7 +429,7 @@ class Trainer:
         self.timestep = int(trainer["timestep"])
         self.clock.seconds = float(trainer["training_seconds"])
         self.best = {name: Best(**best) for name, best in trainer["best"].items()}
-        self._pending, self._planned_at = bool(trainer["pending"]), int(trainer["planned_at"])
+        self._pending, self._planned_at = bool(trainer["pending"]), trainer["planned_at"] or 0
         if keep_horizon:
             self.horizon = int(trainer["horizon"])
         self._resumed = True
