@@ -9,6 +9,7 @@ from typing import Any
 
 from rltrain import config as configuration
 from rltrain.agents.base import Agent
+from rltrain.backends.base import prepare
 from rltrain.config import Checked, Config
 from rltrain.envs.base import EnvWrapper
 from rltrain.errors import ConfigError
@@ -72,6 +73,7 @@ def make_agents(config: Config, env: EnvWrapper, backend: Any) -> list[Agent]:
 
 def make_trainer(config: Config, *, run: Run | None = None, training: bool = True, **env_arguments: Any) -> Trainer:
     """Return the trainer with environments and agents; closes what it made if a part fails."""
+    prepare(config.backend)
     env = make_env(config, **env_arguments)  # first: an error in its settings is told without importing torch or jax
     made = [env]
     try:

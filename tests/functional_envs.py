@@ -48,8 +48,9 @@ class Nested(Walk):
 
 
 def make_trainer(
-    agents: list[tuple[type, int, dict[str, Any]]], env: Walk | None = None, *, timesteps: int, fused: str = "true", **how: Any
-) -> SequentialTrainer:
+    agents: list[tuple[type, int, dict[str, Any]]], env: Walk | None = None, *, timesteps: int, fused: str = "true",
+    headless: bool = True, agent_class: type[Agent] = Agent, **how: Any,
+) -> SequentialTrainer:  # fmt: skip
     """Return a trainer; `agents` are (class, copies, settings)."""
     copies = sum(size for _, size, _ in agents)
     made = env or Walk()
@@ -58,7 +59,9 @@ def make_trainer(
     made_agents = []
     for index, (cls, size, cfg) in enumerate(agents):
         arguments = {"num_envs": size, "cfg": {**small, **cfg}, "seed": 1, "index": index}
-        made_agents.append(Agent(cls(environment.observation_space, environment.action_space, **arguments), name=f"a{index}"))
+        made_agents.append(
+            agent_class(cls(environment.observation_space, environment.action_space, **arguments), name=f"a{index}")
+        )
     sizes = [size for _, size, _ in agents]
-    cfg = {"timesteps": timesteps, "fused": fused, "disable_progressbar": True}
+    cfg = {"timesteps": timesteps, "fused": fused, "headless": headless, "disable_progressbar": True}
     return SequentialTrainer(env=environment, agents=made_agents, agents_scope=sizes, cfg=cfg, **how)

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from rltrain.tracking import WINDOW, EpisodeStatistics, MetricsWriter, replace_text
 
@@ -127,7 +128,9 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
     assert [row["loss"] for row in rows(tmp_path)] == [None, None]  # valid JSON
 
 
-def test_a_run_that_goes_on_has_no_double_curve(tmp_path):
+def test_a_run_that_goes_on_has_no_double_curve(tmp_path, monkeypatch):
+    # the files' names end in a counter of this process, and TensorBoard reads "10" before "9"
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     # killed after timestep 50, half a row written; the last checkpoint is of timestep 30
     killed = write(tmp_path, [10, 20, 30, 40, 50], close=False)
     for events in killed._events.values():

@@ -45,6 +45,9 @@ class Algorithm(Protocol):
     def reset_actor(self, actor: Actor, done: Array) -> Actor:
         """Forget what belongs to episodes that ended; `done` is (N,) bool."""
 
+    def renew_actor(self, actor: Actor) -> Actor:
+        """Return the actor for a loop that counts timesteps from 0 again: it must not draw the same numbers again."""
+
     def actor_snapshot(self, actor: Actor) -> dict[str, Any]:
         """Return the actor as arrays and plain data."""
 
@@ -213,7 +216,7 @@ class Agent:
         everywhere = np.ones(self.num_envs, bool)
         self.algorithm.discard()
         self.statistics.forget_running(everywhere)
-        self.actor = self.algorithm.reset_actor(self.actor, everywhere)
+        self.actor = self.algorithm.renew_actor(self.algorithm.reset_actor(self.actor, everywhere))
 
     def save(self, path: str | Path) -> None:
         """Write the agent to directory `path`, in the form of a checkpoint.

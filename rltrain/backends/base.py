@@ -1,5 +1,6 @@
 """What a backend must offer so that everything neutral can stay neutral."""
 
+import os
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +20,14 @@ class BackendConfig:
         "auto", "where JAX keeps compiled programs between runs: auto is the user's cache directory; none, or a directory"
     )
     threads: int = option(1, "intra-op threads; small networks are quickest with one", low=1, high=1024)
+
+
+def prepare(cfg: BackendConfig) -> None:
+    """Set what a library reads once, when it starts: XLA keeps its products on one thread if `threads` is 1."""
+    flag = "--xla_cpu_multi_thread_eigen=false"
+    flags = os.environ.get("XLA_FLAGS", "")
+    if cfg.threads == 1 and flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
 class Backend(Protocol):

@@ -1,12 +1,11 @@
 """The JAX backend."""
 
 import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rltrain.backends.base import BackendConfig
+from rltrain.backends.base import BackendConfig, prepare
 from rltrain.checks import build
 from rltrain.errors import ConfigError
 from rltrain.structures import Array, Arrays, Progress, Transition
@@ -22,8 +21,11 @@ class JaxBackend:
 
     def __init__(self, cfg: BackendConfig | dict | None = None) -> None:
         self.cfg = build(BackendConfig, cfg, "backend")
-        _set_threads(self.cfg.threads)
+        prepare(self.cfg)
+        import jax
+
         self.device = _device(self.cfg.device)
+        jax.config.update("jax_default_device", self.device)  # of the environment's programs too
         _keep_programs(self.cfg.compilation_cache)
         _watch_compiling()
 
@@ -81,19 +83,12 @@ def _keep_programs(where: str) -> None:
     """Keep compiled programs between runs, in the user's cache directory unless told otherwise."""
     import jax
 
-    if where == "none":
-        return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rltrain" / "jax"
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:  # set by JAX_COMPILATION_CACHE_DIR, it stays
-        jax.config.update("jax_compilation_cache_dir", str(cache if where == "auto" else Path(where).expanduser()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def _set_threads(threads: int) -> None:
-    """Keep XLA's products on one thread where that is wanted; it reads this when it starts."""
-    flag = "--xla_cpu_multi_thread_eigen=false"
-    if threads == 1 and flag not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    directory: str | None = None if where == "none" else where
+    if where == "auto":
+        given, users = os.environ.get("JAX_COMPILATION_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME", "~/.cache")
+        directory = given or f"{users}/rltrain/jax"
+    jax.config.update("jax_compilation_cache_dir", directory and os.path.expanduser(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _device(wanted: str) -> Any:
@@ -149,8 +144,7 @@ class Stateful:
         self.pure = pure
         self.backend, self.schedule = pure.backend, pure.schedule
         self.num_envs, self.actor_seed = pure.num_envs, pure.actor_seed
-        with jax.default_device(self.backend.device):
-            self.state = jax.jit(pure.init)()
+        self.state = jax.jit(pure.init)()
         self.memory = pure.make_memory()
         self._learn = jax.jit(self._learn_and_look, donate_argnums=0)
         self._act, self._draw = jax.jit(pure.act), jax.jit(draw, static_argnums=(2, 3))
@@ -186,6 +180,12 @@ class Stateful:
     def reset_actor(self, actor: "Actor", done: Array) -> "Actor":
         """Nothing that the actor carries belongs to an episode."""
         return actor
+
+    def renew_actor(self, actor: "Actor") -> "Actor":
+        """Return the actor with another stream: what it draws depends on the timestep, which counts from 0 again."""
+        import jax
+
+        return actor._replace(key=jax.random.fold_in(actor.key, 2**31 - 1))
 
     def actor_snapshot(self, actor: "Actor") -> dict[str, Any]:
         """Return the actor as plain data."""

@@ -76,7 +76,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     if options.render:
         assemble.check_display("render", options.render)
     render = {"role": FINAL_EVALUATION_ENVIRONMENTS, "render_mode": options.render}
-    config.trainer.cfg.headless = options.render is None
+    config.trainer.cfg.headless, config.trainer.cfg.fused = options.render is None, "auto"
     trainer = assemble.make_trainer(config, training=False, run=Run(), **render)
     try:
         paths = {agent.name: assemble.find_checkpoint(options.checkpoint, agent=agent.name) for agent in trainer.agents}

@@ -15,7 +15,7 @@ from rltrain.agents.base import Agent
 from rltrain.commands.plans import Plan, make_plan
 from rltrain.commands.summary import objective, print_plan, print_summary, summarize
 from rltrain.config import Config
-from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, RltrainError, StorageError
+from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, StorageError
 from rltrain.runs import EXIT_STATUS, Run, holds_run, link_latest, locked, make_run_directory
 from rltrain.trainers.base import Trainer
 
@@ -87,8 +87,8 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
             if failure is not None:
                 with suppress(OSError):
                     (directory / ERROR_LOG).write_text("".join(traceback.format_exception(failure)), encoding="utf-8")
-            summary = summarize(trainer, reason, run.manifest["versions"], started)
-            with nullcontext() if failure is None and reason != "interrupted" else suppress(RltrainError):
+            with nullcontext() if failure is None and reason != "interrupted" else suppress(Exception):
+                summary = summarize(trainer, reason, run.manifest["versions"], started)
                 run.write_summary(summary)
         print_summary(trainer, summary, directory)
     if run.stop_signal is not None:

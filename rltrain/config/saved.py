@@ -97,7 +97,8 @@ def apply_overrides(cfg: Any, overrides: Sequence[str], *, allowed_groups: Seque
                 value = given[-1] if given else parsed.value()
                 raise ConfigError(key, value, f"can't be changed here; groups that can: {', '.join(allowed_groups)}")
             node = compose([override])[key]
-            if node.get("_target_") is None or node.get("_target_") != (cfg.get(key) or {}).get("_target_"):
+            chosen = [part.get("_target_", part.get("name")) for part in (node, cfg.get(key) or {})]
+            if chosen[0] is None or chosen[0] != chosen[1]:
                 set_value(cfg, key, node)  # else it is chosen already, with the settings that it has
         elif not is_known_key(key, cfg) and not key.startswith("env.kwargs."):
             raise ConfigError(key, parsed.value(), unknown_key(key))

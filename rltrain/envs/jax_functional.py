@@ -10,8 +10,9 @@ import numpy as np
 from rltrain import spaces
 from rltrain.checks import build
 from rltrain.envs.base import EnvWrapper
+from rltrain.envs.finite import FiniteWatch
 from rltrain.envs.functional import Functional, FunctionalConfig
-from rltrain.errors import ConfigError, NonFiniteError
+from rltrain.errors import ConfigError, EnvironmentFailure
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
 from rltrain.structures import Array, Arrays, Step
 
@@ -69,6 +70,10 @@ class PureCopies:
         return {path: array.astype(dtypes[path]) for path, array in arrays.items()}
 
 
+def _is_key(array: Array) -> bool:
+    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
 def _choose(rows: Array, chosen: Array, others: Array) -> Array:
     return jnp.where(rows.reshape(-1, *[1] * (others.ndim - 1)), chosen, others)
 
@@ -100,6 +105,8 @@ class FunctionalEnv(EnvWrapper):
         self.seeds = None if seed is None else environment_seeds(seed, role, self.num_envs, first_copy)
         self.pure = PureCopies(env)
         self.copies: Copies | None = None
+        self._watch = FiniteWatch(f"env.id={self.name}", first_copy, self.cfg.on_nonfinite)
+        self._timestep = 0
         self._init, self._step = jax.jit(self.pure.init), jax.jit(self.pure.step)
         self._reset_done = jax.jit(self.pure.reset_done)
 
@@ -115,15 +122,21 @@ class FunctionalEnv(EnvWrapper):
             seeds = seed if seed is not None else self.seeds if self.seeds is not None else range(self.num_envs)
             keys = np.array([(0, int(s)) for s in seeds], np.uint32)
             self.copies = self._init(jax.random.wrap_key_data(jnp.asarray(keys), impl="threefry2x32"))
+        for path, space in spaces.leaves(self.observation_space).items():
+            array = self.copies.observations if path == "" else self.copies.observations[path]
+            if array.shape != (self.num_envs, *space.shape):
+                expected = f"{space.dtype} {(self.num_envs, *space.shape)}"
+                at = f" {path!r}" if path else ""
+                raise EnvironmentFailure(f"env.id={self.name}: reset: expected observations{at} {expected}, got {array.shape}")
         return self.copies.observations
 
     def step(self, actions: np.ndarray) -> Step:
         """Step all copies."""
         self.copies, step = self._step(self.copies, jnp.asarray(actions))
         rewards, terminated, truncated = jax.device_get((step.rewards, step.terminated, step.truncated))
-        if self.cfg.on_nonfinite == "error" and not np.isfinite(rewards).all():
-            copy = int(np.argmax(~np.isfinite(rewards)))
-            raise NonFiniteError(f"env.id={self.cfg.id}: copy {copy}: rewards={rewards[copy]} is not finite")
+        if self.cfg.on_nonfinite == "error":
+            self._watch.guard(step._replace(rewards=rewards), None, None, self._timestep)
+        self._timestep += 1
         return step._replace(rewards=rewards, terminated=terminated, truncated=truncated)
 
     def reset_done(self) -> Arrays:
@@ -131,19 +144,25 @@ class FunctionalEnv(EnvWrapper):
         self.copies = self._reset_done(self.copies)
         return self.copies.observations
 
+    def has_own_steps(self) -> bool:
+        """Tell whether a subclass steps or resets in its own way, which a fused loop would pass over."""
+        return any(getattr(type(self), name) is not getattr(FunctionalEnv, name) for name in ("step", "reset_done"))
+
     def snapshot(self) -> dict[str, Any] | None:
         """Return the exact state of all copies."""
         assert self.copies is not None
-        copies = self.copies._replace(keys=jax.random.key_data(self.copies.keys))
-        return {"leaves": [np.array(leaf) for leaf in jax.tree.leaves(copies)]}
+        return {"leaves": [np.array(jax.random.key_data(x) if _is_key(x) else x) for x in jax.tree.leaves(self.copies)]}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put all copies back."""
         self.reset(range(self.num_envs))
         assert self.copies is not None
-        structure = jax.tree.structure(self.copies._replace(keys=jax.random.key_data(self.copies.keys)))
-        copies = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in snapshot["leaves"]])
-        self.copies = copies._replace(keys=jax.random.wrap_key_data(copies.keys, impl="threefry2x32"))
+        leaves, structure = jax.tree.flatten(self.copies)
+        new = [
+            jax.random.wrap_key_data(jnp.asarray(there), impl=jax.random.key_impl(here)) if _is_key(here) else jnp.asarray(there)
+            for here, there in zip(leaves, snapshot["leaves"], strict=True)
+        ]
+        self.copies = jax.tree.unflatten(structure, new)
 
     def info(self) -> dict[str, Any]:
         """Say which versions are at work."""

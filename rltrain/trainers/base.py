@@ -20,7 +20,7 @@ from rltrain.runs import Run
 from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, RESUMED_ENVIRONMENTS, seed32, seed64
 from rltrain.spaces import map_arrays
 from rltrain.structures import Step
-from rltrain.trainers.bookkeeping import Best, Clock, select_infos, write_rows
+from rltrain.trainers.bookkeeping import Best, Clock, overrides, select_infos, write_rows
 from rltrain.trainers.config import Cfg, TrainerConfig
 from rltrain.trainers.scopes import check_scopes, cut, even_scopes
 
@@ -62,6 +62,9 @@ class Trainer:
                 "evaluation_env.num_envs", evaluation_env.num_envs,
                 f"the agents' scopes cut {env.num_envs} copies; give an evaluation environment of {env.num_envs}",
             )  # fmt: skip
+        why = self.cfg.fused == "true" and self._why_not_fused()
+        if why:
+            raise ConfigError("trainer.fused", True, f"{why}; use auto or false")
         self.timestep = 0
         self.observations: Any = None  # to act on next
         self.best: dict[str, Best] = {}  # by agent
@@ -70,6 +73,7 @@ class Trainer:
         self._resumed = False
         self._next_due = self._next_stop = self._planned_at = 0
         self._saved_at: int | None = None
+        self.row_at = 0  # the timestep of the last rows of metrics
         self._pending = False  # a signal came before what was due at this timestep was done
         if self.cfg.close_environment_at_exit:
             _close_at_exit(env)
@@ -122,23 +126,35 @@ class Trainer:
     def _find_fused_loop(self) -> Any:
         """Return the loop as one compiled program where that can be and is wanted, or None.
 
-        Raises ConfigError if it is demanded and can't be.
+        Intervals are then rounded up to whole iterations, said once.
         """
-        if self.cfg.fused == "false":
-            return None
-        pure = [hasattr(self.env, "pure"), *(hasattr(agent.algorithm, "pure") for agent in self.agents)]
-        own = any(getattr(type(self), name) is not getattr(Trainer, name) for name in ("_interact", "_for_each_agent"))
-        why = (
-            "the environment is not written in JAX" if not pure[0] else "an agent is not written in JAX" if not all(pure) else ""
-        )
-        why = why or ("the trainer has a loop of its own" if own else "" if self.headless else "rendering needs every step")
-        if why and self.cfg.fused == "true":
-            raise ConfigError("trainer.fused", True, f"{why}; use auto or false")
-        if why:
+        if self.cfg.fused == "false" or self._why_not_fused():
             return None
         from rltrain.trainers.fused import FusedLoop
 
-        return FusedLoop(self)
+        fused = FusedLoop(self)
+        for key in ("evaluation.interval", "checkpoints.interval", "tracking.interval"):
+            section, name = key.split(".")
+            interval = getattr(getattr(self.run, section), name)
+            if interval % fused.length:
+                self._say_once(f"{key}={interval}: rounded up to whole iterations of {fused.length} timesteps in the fused loop")
+        if self.run.tracking.infos:
+            self._say_once("tracking.infos: a fused loop has no `infos`; trainer.fused=false has what the environment gives")
+        return fused
+
+    def _why_not_fused(self) -> str:
+        """Say what keeps environment and agents from being one compiled program; nothing if nothing does."""
+        if not hasattr(self.env, "pure"):
+            return "the environment is not written in JAX"
+        if not all(hasattr(agent.algorithm, "pure") for agent in self.agents):
+            return "an agent is not written in JAX"
+        if not self.headless:
+            return "rendering needs every step"
+        agents = ("pre_interaction", "act", "record_transition", "post_interaction")
+        own = any(overrides(agent, Agent, agents) for agent in self.agents)
+        if own or overrides(self, Trainer, ("_interact", "_for_each_agent")) or self.env.has_own_steps():  # type: ignore[attr-defined]
+            return "trainer, agent or environment has methods of its own for single steps"
+        return ""
 
     def multi_agent_train(self) -> None:
         """Train multi-agent algorithms."""
@@ -228,6 +244,7 @@ class Trainer:
         if self._even and len(set(self.agents_scope)) > 1:
             self._say_once(f"agents_scope=even: {self.agents_scope} copies, the remainder to the last agent")
         self._awaited_infos = set(self.run.tracking.infos)
+        self.row_at = self.timestep - self._pending
         self.clock.start()
         if self._pending:
             self._attend()
@@ -255,8 +272,8 @@ class Trainer:
         self._pending = improved is None
         if improved is None:  # a signal cut the evaluation short: it is made anew at the resume
             return
-        if evaluation or last or self._is_due(self.run.tracking.interval):
-            write_rows(self.run, self.agents, timestep, self.rate(), self.last_evaluation if evaluation else None)
+        if evaluation or last or timestep // self.run.tracking.interval > self.row_at // self.run.tracking.interval:
+            self.write_rows(self.last_evaluation if evaluation else None)
         if improved or last or self._is_due(self.run.checkpoints.interval):
             written = self.save()
             if improved and written:
@@ -284,6 +301,11 @@ class Trainer:
                 awaited = ", ".join(sorted(self._awaited_infos))
                 self._say_once(f"tracking.infos={awaited}: no such numbers in `infos` so far; this timestep's have {there}")
                 self._awaited_infos = set()  # said once
+
+    def write_rows(self, evaluation: dict[str, dict[str, Any]] | None = None) -> None:
+        """Write each agent's row of metrics of this timestep."""
+        self.row_at = self.timestep
+        write_rows(self.run, self.agents, self.timestep, self.rate(), evaluation)
 
     def rate(self) -> float:
         """Return the env steps per second of training so far."""

@@ -86,3 +86,8 @@ def select_infos(infos: Mapping[str, Any], group: str, keys: Sequence[str]) -> d
             if f"_{name}" in inside:
                 found[f"_{key}"] = inside[f"_{name}"]
     return found
+
+
+def overrides(instance: Any, base: type, methods: Sequence[str]) -> bool:
+    """Tell whether an instance has its own form of one of these methods of a base class."""
+    return any(getattr(type(instance), method) is not getattr(base, method) for method in methods)

@@ -15,7 +15,6 @@ import numpy as np
 from rltrain.backends.jax import draw
 from rltrain.errors import NonFiniteError
 from rltrain.structures import Array, Progress, Step
-from rltrain.trainers.bookkeeping import write_rows
 
 if TYPE_CHECKING:
     from rltrain.trainers.base import Trainer
@@ -85,7 +84,8 @@ class FusedLoop:
             if under_way is not None:
                 self._tell(under_way, before, until)
         finally:
-            self._give_back(carry)
+            if not carry.timestep.is_deleted():  # a program that was cut off took it along
+                self._give_back(carry)
         return True
 
     def _tell(self, looks: Looks, count: int, until: int) -> None:
@@ -93,10 +93,12 @@ class FusedLoop:
         trainer = self.trainer
         looks = jax.device_get(looks)
         for k in range(count):
-            if not looks.finite[k].all():
-                timestep = trainer.timestep + int(np.argmin(looks.finite[k]))
+            if not looks.finite[k].all() and trainer.env.cfg.on_nonfinite == "error":  # type: ignore[attr-defined]
+                t = int(np.argmin(looks.finite[k]))
+                bad = ~np.isfinite(looks.rewards[k, t])
+                what = f"copy {np.argmax(bad)}: rewards={looks.rewards[k, t][np.argmax(bad)]}" if bad.any() else "an observation"
                 raise NonFiniteError(
-                    f"env.id={trainer.env.name}: timestep {timestep}: a reward or an observation is not finite; "
+                    f"env.id={trainer.env.name}: timestep {trainer.timestep + t}: {what} is not finite; "
                     "the last checkpoint is where to go on from"
                 )
             trainer.timestep += self.length
@@ -107,9 +109,8 @@ class FusedLoop:
                     agent.algorithm.note_finite(bool(finite))
                     agent.note_update({t: float(v) for t, v in metrics.items()} if learned else {}, trainer.timestep - 1)
             interval = trainer.run.tracking.interval
-            crossed = trainer.timestep // interval > (trainer.timestep - self.length) // interval
-            if crossed and trainer.timestep < until:
-                write_rows(trainer.run, trainer.agents, trainer.timestep, trainer.rate(), None)
+            if trainer.timestep // interval > trainer.row_at // interval and trainer.timestep < until:
+                trainer.write_rows()
 
     def _take(self) -> Carry:
         """Return everything that the stepped loop holds as what the program carries."""
@@ -181,8 +182,9 @@ class FusedLoop:
         )
 
         # 7 reset
-        numbers = [leaf.sum() for leaf in jax.tree.leaves((step.rewards, step.next_observations)) if leaf.dtype.kind == "f"]
-        looks = (step.rewards, env.done, jnp.isfinite(sum(numbers)))
+        numbers = [leaf for leaf in jax.tree.leaves((step.rewards, step.next_observations)) if leaf.dtype.kind == "f"]
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in numbers]).all()
+        looks = (step.rewards, env.done, finite)
         return Carry(self.env.reset_done(env), agents, carry.timestep + 1), looks
 
     def _update(self, pure: Any, agent: AgentCarry, progress: Progress) -> tuple[AgentCarry, Any]:

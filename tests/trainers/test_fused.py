@@ -11,6 +11,7 @@ pytest.importorskip("jax")
 from functional_envs import Nested, Walk, make_trainer
 
 from rltrain.agents.a2c.jax import A2C
+from rltrain.agents.base import Agent
 from rltrain.agents.ppo.jax import PPO
 from rltrain.backends import jax as backend
 from rltrain.errors import ConfigError, NonFiniteError
@@ -108,12 +109,48 @@ def test_evaluations_wait_for_whole_iterations():
 
 
 def test_numbers_that_are_not_finite_end_it():
-    with pytest.raises(NonFiniteError, match=r"walk: timestep 4: a reward or an observation is not finite"):
+    with pytest.raises(NonFiniteError, match=r"walk: timestep 4: copy 0: rewards=nan is not finite"):
         make_trainer(ONE, Walk(breaks_at=5), timesteps=64).train()
 
 
 def test_what_cannot_be_fused_says_why():
-    trainer = make_trainer(ONE, timesteps=64)
-    trainer.headless = False
     with pytest.raises(ConfigError, match=r"trainer.fused=true: rendering needs every step; use auto or false"):
-        trainer.train()
+        make_trainer(ONE, timesteps=64, headless=False)
+
+
+def test_an_agent_with_a_hook_of_its_own_is_stepped():
+    class Hooked(Agent):
+        calls = 0
+
+        def pre_interaction(self, timestep: int, timesteps: int) -> None:
+            self.calls += 1
+
+    trainer = make_trainer(ONE, timesteps=16, fused="auto", agent_class=Hooked)
+    trainer.train()
+    assert trainer.agents[0].calls == 16
+
+
+def test_a_second_training_draws_other_noise():
+    trainer = make_trainer(ONE, timesteps=16)
+    trainer.train()
+    key = trainer.agents[0].actor.key
+    again = type(trainer)(env=trainer.env, agents=trainer.agents, cfg={"timesteps": 16, "disable_progressbar": True})
+    again.train()
+    assert again.agents[0].actor.key != key
+
+
+def test_a_row_is_not_written_twice_where_a_signal_ends_it(monkeypatch, tmp_path):
+    run = Run(directory=tmp_path, tracking=TrackingConfig(interval=16, tensorboard=False))
+    trainer = make_trainer(ONE, timesteps=1600, run=run)
+    rows = []
+    monkeypatch.setattr(fused, "CHUNK_ENV_STEPS", 16 * 4 * 2)
+    monkeypatch.setattr(Run, "write_metrics", lambda self, agent, t, steps, row: rows.append(t))
+    real = fused.FusedLoop._tell
+
+    def tell(*arguments):
+        real(*arguments)
+        trainer.run.stop_signal = signal.SIGTERM
+
+    monkeypatch.setattr(fused.FusedLoop, "_tell", tell)
+    trainer.train()
+    assert rows == [16, 32, 48, 64]

@@ -138,6 +138,10 @@ class OnPolicy:
         """Nothing that the actor carries belongs to an episode."""
         return actor
 
+    def renew_actor(self, actor: Actor) -> Actor:
+        """The actor's stream goes on by itself."""
+        return actor
+
     def actor_snapshot(self, actor: Actor) -> dict[str, Any]:
         """Return the actor as plain data."""
         return {"generator": actor.generator.get_state().cpu().numpy()}

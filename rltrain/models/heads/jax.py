@@ -53,8 +53,7 @@ class Categorical:
 
     def sample(self, heads: Array, noise: Array) -> Array:
         """Draw choices (B,) by the Gumbel-max trick: argmax(logits - log E), E exponential."""
-        xp = _xp(heads)
-        return (heads - xp.log(noise)).argmax(-1)
+        return (heads - _log(noise)).argmax(-1)
 
     def mode(self, heads: Array) -> Array:
         """Return the likeliest choices (B,)."""
@@ -117,7 +116,7 @@ class MultiCategorical:
 
     def sample(self, heads: Array, noise: Array) -> Array:
         """Draw choices (B, D) by the Gumbel-max trick."""
-        return (self._logits(heads) - _xp(heads).log(noise)).argmax(-1)
+        return (self._logits(heads) - _log(noise)).argmax(-1)
 
     def mode(self, heads: Array) -> Array:
         """Return the likeliest choices (B, D)."""
@@ -300,6 +299,11 @@ class SquashedGaussian(Gaussian):
 def _log_slope(u: Array) -> Array:
     """Return log(1 - tanh^2 u) = 2 (log 2 - u - log(1 + e^(-2 u)))."""
     return 2 * (math.log(2) - u - softplus(-2 * u))
+
+
+def _log(noise: Array) -> Array:
+    """Return log E; E is 0 once in ten million draws, and would choose even what is masked."""
+    return _xp(noise).log(_xp(noise).maximum(noise, np.finfo(np.float32).tiny))
 
 
 def _xp(array: Array) -> ModuleType:
