@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PPO, A2C, ON_POLICY = "agents/ppo/torch.py", "agents/a2c/torch.py", "agents/on_policy/torch.py"
 LOSSES, RETURNS, OPTIMIZERS = "ops/losses.py", "ops/returns/torch.py", "optimizers/torch.py"
 HEADS, NETWORKS, INPUTS = "models/heads/torch.py", "models/networks/torch.py", "models/inputs/torch.py"
-MEMORY, GYMNASIUM, TRAINER = "memories/torch.py", "envs/gymnasium.py", "trainers/base.py"
+MEMORY, GYMNASIUM, TRAINER = "memories/staged.py", "envs/gymnasium.py", "trainers/base.py"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ BUGS = [
     ),
     Bug(
         "evaluation acts with training's stream",
-        (("agents/base.py", "actor = self._evaluation_actor if evaluation else self._actor", "actor = self._actor"),),
+        (("agents/base.py", "actor = self._evaluation_actor if evaluation else self.actor", "actor = self.actor"),),
         ("agents/test_base.py",),
     ),
     Bug(
