@@ -1,7 +1,8 @@
 """The twins against each other: the same parameters, rollouts and orders of minibatches give the same learning.
 
-They agree to 1e-5 after ten updates (parameters are of size 1): float32 sums are taken in another order, each of the 90 steps
-rounds anew, and a rate that doubles by the KL doubles what came before.
+After one and two updates parameters, of size 1, agree to 1e-6: float32 sums are taken in another order. Each of the 90 steps of
+ten updates rounds anew and passes on what the ones before it rounded, in proportion to the steps' size: there they agree to 1e-4 of
+the farthest that a parameter has moved.
 """
 
 from typing import Any
@@ -45,7 +46,7 @@ SLOW = [
     ("ppo", CONTINUOUS, {"network": {"initialization": "default", "activation": "elu"}}),
     ("ppo", spaces.MultiDiscrete([3, 2, 4]), {}),
     ("ppo", spaces.MultiBinary(3), {"adapt_learning_rate": "minibatch"}),
-    ("a2c", CONTINUOUS, {"optimizer": "adam", "standardize_advantages": True}),
+    ("a2c", CONTINUOUS, {"optimizer": "adam", "standardize_advantages": True, "learning_rate": 1e-2}),
 ]  # fmt: skip
 
 
@@ -103,8 +104,9 @@ def compare(
         if update in (0, 1, UPDATES - 1):
             after = theirs.snapshot()["policy"]["parameters"]
             for name, array in ours.snapshot()["policy"]["parameters"].items():
-                np.testing.assert_allclose(after[name], array, rtol=0, atol=1e-6 if update < 2 else 1e-5, err_msg=name)
-    assert float((ours.parameters.values - moved).abs().max()) > 1e-2
+                distance = float((ours.parameters.values - moved).abs().max())
+                np.testing.assert_allclose(after[name], array, rtol=0, atol=1e-6 if update < 2 else 1e-4 * distance, err_msg=name)
+    assert distance > 1e-2
 
 
 @pytest.mark.parametrize(("algorithm", "action_space", "cfg"), FAST)
