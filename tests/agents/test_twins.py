@@ -1,8 +1,8 @@
 """The twins against each other: the same parameters, rollouts and orders of minibatches give the same learning.
 
-After one and two updates parameters, of size 1, agree to 1e-6: float32 sums are taken in another order. Each of the 90 steps of
-ten updates rounds anew and passes on what the ones before it rounded, in proportion to the steps' size: there they agree to 1e-4 of
-the farthest that a parameter has moved.
+After one and two updates parameters, of size 1, agree to 1e-6: float32 sums are taken in another order. Each of the 90 steps
+of ten updates rounds anew and passes on what the ones before it rounded, in proportion to the steps' size: there they agree to
+1e-4 of the farthest that a parameter has moved.
 """
 
 from typing import Any
