@@ -85,7 +85,7 @@ def _keep_programs(where: str) -> None:
 
     directory: str | None = None if where == "none" else where
     if where == "auto":
-        given, users = os.environ.get("JAX_COMPILATION_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME", "~/.cache")
+        given, users = os.environ.get("JAX_COMPILATION_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         directory = given or f"{users}/rltrain/jax"
     jax.config.update("jax_compilation_cache_dir", directory and os.path.expanduser(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

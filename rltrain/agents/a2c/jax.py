@@ -39,6 +39,6 @@ class A2C(OnPolicy):
         diagnostics = jnp.stack((-log_probs * batch.advantages, error, entropies)) @ shares
         slopes = (-batch.advantages * shares, value_slope * (cfg.value_scale * shares), -entropy_scale * shares)
         # ---- step
-        state, norm = self._step(state, pull_back, slopes, state.learning_rate)
+        state, norm = self._descend(state, pull_back, slopes, state.learning_rate)
         means = jnp.append(diagnostics, norm)
         return state, dict(zip(METRICS, means, strict=True)) | self._report(state, batch)

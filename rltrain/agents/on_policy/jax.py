@@ -1,5 +1,6 @@
 """What PPO and A2C have in common in JAX: networks, acting, the rollout, advantages and returns. Pure functions over `State`."""
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -62,7 +63,7 @@ class Batch(NamedTuple):
     statistics: Array | None = None  # (B, K) of the distribution that they were drawn from, where it compares with that
 
 
-class OnPolicy:
+class OnPolicy(ABC):
     """Acts by a stochastic policy and collects a rollout; an algorithm says in `_improve` how to learn from it."""
 
     config: ClassVar[type[OnPolicyConfig]]
@@ -180,9 +181,9 @@ class OnPolicy:
         state, batch = self._prepare(state, rollout)
         return self._improve(state, batch, progress)
 
+    @abstractmethod
     def _improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
         """Take gradient steps; return metrics."""
-        raise NotImplementedError
 
     def _prepare(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
         """Turn a rollout into rows with advantages and returns.
@@ -245,7 +246,7 @@ class OnPolicy:
         heads = self._masked(self._complete(outputs, parameters), batch.action_masks)
         return heads, *self.head.log_prob_and_entropy(heads, batch.actions), values
 
-    def _step(
+    def _descend(
         self, state: State, pull_back: Any, slopes: tuple[Array, Array, Array], learning_rate: Array
     ) -> tuple[State, Array]:
         """Step down the gradient of a loss given by its slopes at log-probabilities, entropies and values; return its norm."""
@@ -315,17 +316,17 @@ class OnPolicy:
     def snapshot(self, state: State) -> dict[str, Any]:
         """Return everything as arrays and plain data; "policy" is what acting needs."""
         policy = {
-            "parameters": _to_numpy(state.parameters),
-            "observation_moments": _to_numpy(state.observation_moments._asdict()),
-            "value_moments": _to_numpy(state.value_moments._asdict()),
+            "parameters": _to_arrays(state.parameters),
+            "observation_moments": _to_arrays(state.observation_moments._asdict()),
+            "value_moments": _to_arrays(state.value_moments._asdict()),
         }
         if state.state_moments is not None:
-            policy["state_moments"] = _to_numpy(state.state_moments._asdict())
+            policy["state_moments"] = _to_arrays(state.state_moments._asdict())
         training = {
             "optimizer": [np.array(leaf) for leaf in jax.tree.leaves(state.optimizer)],
             "learning_rate": float(state.learning_rate),
             "minibatch_key": np.array(jax.random.key_data(state.minibatch_key)),
-            "reward_moments": _to_numpy(state.reward_moments._asdict()),
+            "reward_moments": _to_arrays(state.reward_moments._asdict()),
             "running_returns": np.array(state.running_returns),
         }
         return {"policy": policy, "training": training}
@@ -335,11 +336,11 @@ class OnPolicy:
         policy = snapshot["policy"]
         state = state._replace(
             parameters=_fit(state.parameters, policy["parameters"]),
-            observation_moments=_from_numpy(policy["observation_moments"]),
-            value_moments=_from_numpy(policy["value_moments"]),
+            observation_moments=_from_arrays(policy["observation_moments"]),
+            value_moments=_from_arrays(policy["value_moments"]),
         )
         if state.state_moments is not None:
-            state = state._replace(state_moments=_from_numpy(policy["state_moments"]))
+            state = state._replace(state_moments=_from_arrays(policy["state_moments"]))
         if "training" not in snapshot:
             return state
         training = snapshot["training"]
@@ -350,7 +351,7 @@ class OnPolicy:
             optimizer=jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in training["optimizer"]]),
             learning_rate=self._restored_learning_rate(training["learning_rate"]),
             minibatch_key=jax.random.wrap_key_data(jnp.asarray(training["minibatch_key"]), impl=RANDOM),
-            reward_moments=_from_numpy(training["reward_moments"]),
+            reward_moments=_from_arrays(training["reward_moments"]),
             running_returns=jnp.asarray(training["running_returns"]),
         )
 
@@ -388,11 +389,11 @@ def _moments() -> normalizers.Moments:
     return normalizers.Moments(jnp.zeros(()), jnp.ones(()), jnp.zeros(()))
 
 
-def _to_numpy(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
+def _to_arrays(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
     return {name: np.array(array) for name, array in arrays.items()}
 
 
-def _from_numpy(arrays: dict[str, np.ndarray]) -> normalizers.Moments:
+def _from_arrays(arrays: dict[str, np.ndarray]) -> normalizers.Moments:
     return normalizers.Moments(**{name: jnp.asarray(array) for name, array in arrays.items()})
 
 

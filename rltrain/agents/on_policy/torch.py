@@ -1,5 +1,6 @@
 """What PPO and A2C have in common in PyTorch: networks, acting, the rollout, advantages and returns."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -56,7 +57,7 @@ class Batch:
             yield Batch(**absent, **{name: split[i] for name, split in shuffled.items()})  # type: ignore[arg-type]
 
 
-class OnPolicy:
+class OnPolicy(ABC):
     """Acts by a stochastic policy and collects a rollout; an algorithm says in `_improve` how to learn from it."""
 
     config: ClassVar[type[OnPolicyConfig]]
@@ -180,9 +181,9 @@ class OnPolicy:
         self._fold_observations(rollout)
         return metrics
 
+    @abstractmethod
     def _improve(self, batch: Batch, progress: Progress) -> dict[str, float]:
         """Take gradient steps; return metrics."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> Batch:
@@ -332,14 +333,15 @@ class OnPolicy:
             return
         training = snapshot["training"]
         self.optimizer.restore(training["optimizer"])
-        self._restore_learning_rate(float(training["learning_rate"]))
+        self.optimizer.learning_rate = self._restored_learning_rate(float(training["learning_rate"]))
         self.memory.restore(training["memory"])
         self.minibatch_generator.set_state(torch.from_numpy(np.array(training["minibatch_generator"])))
         self.reward_moments = _from_arrays(training["reward_moments"], device)
         self.running_returns = torch.as_tensor(np.array(training["running_returns"]), device=device)
 
-    def _restore_learning_rate(self, learning_rate: float) -> None:
-        """Take a learning rate that is state; one that is a setting stays as it is set now."""
+    def _restored_learning_rate(self, learning_rate: float) -> float:
+        """Return a learning rate that is state as it was; one that is a setting as it is set now."""
+        return self.cfg.learning_rate
 
     def describe(self) -> dict[str, Any]:
         """Return parameters, memory in bytes of a full rollout, gradient steps per update."""

@@ -59,7 +59,7 @@ class PPO(OnPolicy):
             state = carry.state
             if cfg.adapt_learning_rate == "minibatch":
                 state = self._adapt_learning_rate(state, self._exact_kl(minibatch, heads))
-            state, norm = self._step(state, pull_back, slopes, state.learning_rate)
+            state, norm = self._descend(state, pull_back, slopes, state.learning_rate)
             diagnostics = jnp.append(diagnostics, norm)
             carry = Improvement(state, stopped, carry.sums + diagnostics, carry.steps + 1)
             if cfg.kl_stop is not None:

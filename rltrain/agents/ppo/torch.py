@@ -99,10 +99,9 @@ class PPO(OnPolicy):
         target = self.cfg.kl_target or DEFAULT_KL_TARGETS[self.cfg.adapt_learning_rate]
         self.optimizer.learning_rate = float(schedules.adapted(np, self.optimizer.learning_rate, kl, target))
 
-    def _restore_learning_rate(self, learning_rate: float) -> None:
+    def _restored_learning_rate(self, learning_rate: float) -> float:
         """An adapted learning rate is state."""
-        if self.cfg.adapt_learning_rate != "never":
-            self.optimizer.learning_rate = learning_rate
+        return self.cfg.learning_rate if self.cfg.adapt_learning_rate == "never" else learning_rate
 
     def _gradient_steps(self) -> int:
         return self.cfg.epochs * self.cfg.minibatches
