@@ -19,6 +19,7 @@ from rltrain.agents.a2c import torch as a2c_torch
 from rltrain.agents.base import Agent
 from rltrain.agents.ppo import jax as ppo_jax
 from rltrain.agents.ppo import torch as ppo_torch
+from rltrain.ops.orders.jax import random_order
 from rltrain.structures import Progress, Transition
 
 TWINS = {"ppo": (ppo_torch.PPO, ppo_jax.PPO), "a2c": (a2c_torch.A2C, a2c_jax.A2C)}
@@ -94,7 +95,7 @@ def compare(
         play(ours, theirs, actor, generator, states=states, masks=masks)
         if algorithm == "ppo":  # torch takes the orders that jax draws
             keys = jax.random.split(theirs.state.minibatch_key, 1 + cfg["epochs"])[1:]
-            orders = [np.array(jax.random.permutation(key, LENGTH * COPIES)) for key in keys]
+            orders = [np.array(random_order(key, LENGTH * COPIES)) for key in keys]
             monkeypatch.setattr(torch, "randperm", lambda rows, generator=None, orders=orders: torch.from_numpy(orders.pop(0)))
         progress = Progress((update + 1) * LENGTH - 1, 2 * UPDATES * LENGTH)
         metrics, expected = theirs.update(progress), ours.update(progress)

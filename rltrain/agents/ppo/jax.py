@@ -9,6 +9,7 @@ from rltrain.agents.on_policy.jax import Batch, Metrics, OnPolicy, State
 from rltrain.agents.ppo.config import PPOConfig
 from rltrain.memories.jax import Rollout
 from rltrain.ops import losses, schedules
+from rltrain.ops.orders.jax import random_order
 from rltrain.structures import Array, Progress
 
 METRICS = ("loss/policy", "loss/value", "policy/entropy", "policy/approx_kl", "policy/clip_fraction", "policy/grad_norm")
@@ -68,7 +69,8 @@ class PPO(OnPolicy):
 
         def learn_epoch(carry: Improvement, key: Array) -> tuple[Improvement, None]:
             # ---- shuffle
-            shuffled = jax.tree.map(lambda array: array[self._shuffle(key, rows)], batch)
+            order = random_order(key, rows)
+            shuffled = jax.tree.map(lambda array: array[order], batch)
             stopped_before, kls, looked_at = carry.stopped, [], []
             for minibatches in _split(shuffled, rows, cfg.minibatches):
                 carry, (kl, looked) = jax.lax.scan(learn_minibatch, carry, minibatches)
@@ -91,9 +93,6 @@ class PPO(OnPolicy):
         if cfg.kl_stop is not None:
             metrics["policy/gradient_steps"] = end.steps
         return end.state, metrics
-
-    def _shuffle(self, key: Array, rows: int) -> Array:
-        return jax.random.permutation(key, rows)
 
     def _differentiate(
         self, state: State, minibatch: Batch, ratio_clip: Array, entropy_scale: Array
