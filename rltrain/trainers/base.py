@@ -6,7 +6,7 @@ import itertools
 import signal
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,10 @@ import numpy as np
 from rltrain.agents.base import Agent
 from rltrain.checks import build
 from rltrain.envs.base import EnvWrapper
-from rltrain.errors import CheckpointError, ConfigError, RltrainError
-from rltrain.evaluation import EpisodeCounter, episode_quota
+from rltrain.errors import ConfigError, RltrainError
 from rltrain.runs import Run
-from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, RESUMED_ENVIRONMENTS, seed32, seed64
-from rltrain.spaces import map_arrays
 from rltrain.structures import Step
+from rltrain.trainers import evaluating, keeping
 from rltrain.trainers.bookkeeping import Best, Clock, overrides, select_infos, write_rows
 from rltrain.trainers.config import Cfg, TrainerConfig
 from rltrain.trainers.scopes import check_scopes, cut, even_scopes
@@ -56,6 +54,7 @@ class Trainer:
         self.horizon = horizon or self.timesteps  # what schedules run over
         self.headless = self.cfg.headless
         self.stochastic_evaluation = self.cfg.stochastic_evaluation
+        self.first_agent = 0  # the number of agents[0] among all of the run, which its evaluation's stream depends on
         self._setup_agents()
         if evaluation_env is not None and evaluation_env.num_envs != env.num_envs:
             raise ConfigError(
@@ -110,18 +109,26 @@ class Trainer:
         try:
             with self.run.signals():
                 self._begin()
-                fused = self._find_fused_loop()
-                while self.timestep < self.timesteps and self.run.stop_signal is None:
-                    if fused is None or not fused.advance(self._next_stop):
-                        self._interact(self.timestep, learn=True)
-                    if self.timestep >= self._next_due:
-                        self._attend()
+                self._loop()
                 self._end()
         finally:
             self.clock.stop()
             self.run.close()
         if self.run.stop_signal == signal.SIGINT and self.run.directory is None:
             raise KeyboardInterrupt  # a script of one's own wants to know; with a directory the run was saved
+
+    def _loop(self) -> None:
+        """Make timesteps until the last one or a signal, and do what is due after each."""
+        fused = self._find_fused_loop()
+        while self._goes_on():
+            if fused is None or not fused.advance(self._next_stop):
+                self._interact(self.timestep, learn=True)
+            if self.timestep >= self._next_due:
+                self._attend()
+
+    def _goes_on(self) -> bool:
+        """Tell whether there is another timestep to make."""
+        return self.timestep < self.timesteps and self.run.stop_signal is None
 
     def _find_fused_loop(self) -> Any:
         """Return the loop as one compiled program where that can be and is wanted, or None.
@@ -338,37 +345,7 @@ class Trainer:
 
     def single_agent_eval(self, episodes: int | None = None) -> dict[str, dict[str, Any]]:
         """Evaluate one agent, or several that each own a slice of the copies."""
-        env = self.evaluation_env
-        if env is None:
-            env = self.env
-            self._say_once("evaluation resets the training environment: no evaluation_env was given")
-            if self.observations is not None:
-                self._for_each_agent("interrupt", self.observations, self.env.state())
-            self.observations = None  # training starts new episodes afterwards
-        if episodes is None and not self.timesteps:
-            raise ConfigError("episodes", None, "say how long to evaluate: a number of episodes, or trainer.timesteps")
-        # a borrowed training environment plays starts of the evaluation's role, so that training doesn't see its own again
-        seeds = env.seeds
-        if env is self.env and self.evaluation_env is None and seeds is not None:
-            seeds = [seed32(seed, EVALUATION_ENVIRONMENTS) for seed in seeds]
-        counters = []
-        for index, (agent, scope) in enumerate(zip(self.agents, self.scopes, strict=True)):
-            copies = scope.stop - scope.start
-            seed = 0 if env.seeds is None else env.seeds[scope.start]
-            agent.begin_evaluation(copies, seed64(seed, EVALUATION_ACTOR, index))
-            quota = np.full(copies, np.iinfo(np.int64).max) if episodes is None else episode_quota(episodes, copies)
-            counters.append(EpisodeCounter(quota))
-        self._playing = (env, env.reset(seed=seeds))
-        turn = 0
-        while turn < self.timesteps if episodes is None else not all(counter.is_full for counter in counters):
-            step = self._interact(turn, learn=False)
-            for counter, scope in zip(counters, self.scopes, strict=True):
-                counter.record(cut(step, scope, self.scopes[-1].stop) if len(counters) > 1 else step)
-            turn += 1
-            if self.run.stop_signal is not None:
-                break
-        self.last_evaluation = {agent.name: counter.results() for agent, counter in zip(self.agents, counters, strict=True)}
-        return self.last_evaluation
+        return evaluating.evaluate(self, episodes)
 
     def multi_agent_eval(self, episodes: int | None = None) -> dict[str, dict[str, Any]]:
         """Evaluate multi-agent algorithms."""
@@ -377,28 +354,15 @@ class Trainer:
         )
 
     def _evaluate_for_best(self) -> list[str] | None:
-        """Evaluate on the evaluation environment; return the agents that were never better, or None if a signal cut it short."""
-        self.clock.stop()
-        results = self.single_agent_eval(self.run.evaluation.episodes)
-        self.clock.start()
-        if self.run.stop_signal is not None:
-            return None
-        scores = {name: float(np.mean(result["returns"])) for name, result in results.items()}
-        improved = [name for name, score in scores.items() if name not in self.best or score > self.best[name].score]
-        self.best |= {name: Best(scores[name], self.timestep) for name in improved}
-        return improved
+        """Evaluate; return the agents that were never better, or None if a signal cut it short."""
+        return evaluating.evaluate_for_best(self)
 
     # -- keeping -------------------------------------------------------------------------------------------------------
 
     def save(self, *, with_environment: bool = True) -> bool:
         """Write a checkpoint of everything to the run's directory, if it has one; tell whether it was written."""
         parts, exact = self.snapshot(with_environment=with_environment)
-        manifest = {
-            "env_steps": self._env_steps(),
-            "agents": {agent.name: agent.kind for agent in self.agents},
-            "exact_resume": exact,
-        }
-        written = self.run.save(self.timestep, parts, manifest)
+        written = self.run.save(self.timestep, parts, keeping.manifest(self.agents, exact=exact))
         if written:
             self._saved_at = self.timestep
         return written
@@ -410,59 +374,14 @@ class Trainer:
 
     def snapshot(self, *, with_environment: bool = True) -> tuple[dict[str, Any], bool]:
         """Return everything as parts by name, and whether going on from them is exact."""
-        env = self.env.snapshot() if with_environment else None
-        trainer = {
-            "timestep": self.timestep,
-            "horizon": self.horizon,
-            "observations": None if self.observations is None else map_arrays(np.asarray, self.observations),
-            "states": self.env.state(),
-            "env": env,
-            "scopes": [scope.stop - scope.start for scope in self.scopes],
-            "training_seconds": self.clock.read(),
-            "best": {name: asdict(best) for name, best in self.best.items()},
-            "pending": self._pending,
-            "planned_at": self._planned_at if self._pending else None,
-        }
-        parts: dict[str, Any] = {"trainer": trainer}
-        for agent in self.agents:
-            snapshot = agent.snapshot()
-            parts[f"agents/{agent.name}/policy"] = snapshot["policy"]
-            parts[f"agents/{agent.name}/training"] = snapshot["training"]
-        return parts, env is not None
+        return keeping.take_snapshot(self, with_environment=with_environment)
 
     def restore(self, parts: Mapping[str, Any], *, keep_horizon: bool = True) -> None:
         """Put everything back from `snapshot`'s parts; an environment without exact state starts new episodes, said once."""
-        trainer = parts["trainer"]
-        scopes = [scope.stop - scope.start for scope in self.scopes]
-        if list(trainer["scopes"]) != scopes:
-            raise CheckpointError(
-                f"agents_scope: the checkpoint was written with {trainer['scopes']} copies per agent, not {scopes}"
-            )
-        there = list(dict.fromkeys(part.split("/")[1] for part in parts if part.startswith("agents/")))
-        if there != [agent.name for agent in self.agents]:
-            names = ", ".join(agent.name for agent in self.agents)
-            raise CheckpointError(f"agents: the checkpoint is of {', '.join(there)}, in this order; here are {names}")
-        for agent in self.agents:
-            snapshot = {key: parts[f"agents/{agent.name}/{key}"] for key in ("policy", "training")}
-            try:
-                agent.restore(snapshot)
-            except (KeyError, ValueError, RuntimeError, TypeError) as error:
-                raise CheckpointError(f"agents.{agent.name}: the checkpoint does not fit this agent: {error}") from error
-        self.timestep = int(trainer["timestep"])
-        self.clock.seconds = float(trainer["training_seconds"])
-        self.best = {name: Best(**best) for name, best in trainer["best"].items()}
-        self._pending, self._planned_at = bool(trainer["pending"]), trainer["planned_at"] or 0
+        keeping.put_snapshot(self, parts)
         if keep_horizon:
-            self.horizon = int(trainer["horizon"])
+            self.horizon = int(parts["trainer"]["horizon"])
         self._resumed = True
-        if trainer["env"] is not None:
-            self.env.restore(trainer["env"])
-            self.observations = None if trainer["observations"] is None else self.env.reset_done()
-        else:
-            seeds = self.env.seeds or [0] * self.env.num_envs
-            self.observations = self.env.reset([seed32(seed, RESUMED_ENVIRONMENTS, self.timestep) for seed in seeds])
-            self._for_each_agent("interrupt", trainer["observations"], trainer["states"])
-            self._say_once("the environment's state can't be saved exactly: new episodes start here (exact_resume is false)")
 
     # -- setting up ----------------------------------------------------------------------------------------------------
 

@@ -46,13 +46,18 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def is_for_types(node: ast.AST) -> bool:
+    """Tell whether `node` is `if TYPE_CHECKING:`, which is never executed."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
 def read_imports(name: str, text: str, modules: set[str]) -> list[Import]:
     """Return what the source text of module `name` imports."""
     found = []
 
     def visit(node: ast.AST, at_module_level: bool) -> None:
         for child in ast.iter_child_nodes(node):
-            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or is_for_types(child)
             targets: list[str] = []
             if isinstance(child, ast.Import):
                 targets = [alias.name for alias in child.names]

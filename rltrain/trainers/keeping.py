@@ -1,0 +1,96 @@
+"""What a checkpoint holds of a trainer, and how a trainer goes on from one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rltrain.agents.base import Agent
+from rltrain.errors import CheckpointError
+from rltrain.seeding import RESUMED_ENVIRONMENTS, seed32
+from rltrain.spaces import map_arrays
+from rltrain.trainers.bookkeeping import Best
+
+if TYPE_CHECKING:
+    from rltrain.trainers.base import Trainer
+
+
+def manifest(agents: Sequence[Agent], *, exact: bool) -> dict[str, Any]:
+    """Return what a checkpoint's manifest says of the agents; `exact`: going on from it is equal to never having stopped."""
+    return {
+        "env_steps": sum(agent.statistics.env_steps for agent in agents),
+        "agents": {agent.name: agent.kind for agent in agents},
+        "exact_resume": exact,
+    }
+
+
+def take_snapshot(trainer: "Trainer", *, with_environment: bool) -> tuple[dict[str, Any], bool]:
+    """Return everything as parts by name, and whether going on from them is exact."""
+    env = trainer.env.snapshot() if with_environment else None
+    parts: dict[str, Any] = {
+        "trainer": {
+            "timestep": trainer.timestep,
+            "horizon": trainer.horizon,
+            "observations": None if trainer.observations is None else map_arrays(np.asarray, trainer.observations),
+            "states": trainer.env.state(),
+            "env": env,
+            "scopes": [scope.stop - scope.start for scope in trainer.scopes],
+            "training_seconds": trainer.clock.read(),
+            "best": {name: asdict(best) for name, best in trainer.best.items()},
+            "pending": trainer._pending,
+            "planned_at": trainer._planned_at if trainer._pending else None,
+        }
+    }
+    for agent in trainer.agents:
+        snapshot = agent.snapshot()
+        parts[f"agents/{agent.name}/policy"] = snapshot["policy"]
+        parts[f"agents/{agent.name}/training"] = snapshot["training"]
+    return parts, env is not None
+
+
+def put_snapshot(trainer: "Trainer", parts: Mapping[str, Any]) -> None:
+    """Put agents, environment and what the trainer keeps back from the parts of `take_snapshot`."""
+    put_agents(trainer, parts)
+    put_progress(trainer, parts["trainer"])
+    put_environment(trainer, parts["trainer"])
+
+
+def put_agents(trainer: "Trainer", parts: Mapping[str, Any]) -> None:
+    """Restore every agent.
+
+    Raises CheckpointError if the parts are of other agents or scopes.
+    """
+    there, scopes = list(parts["trainer"]["scopes"]), [scope.stop - scope.start for scope in trainer.scopes]
+    if there != scopes:
+        raise CheckpointError(f"agents_scope: the checkpoint was written with {there} copies per agent, not {scopes}")
+    there = list(dict.fromkeys(part.split("/")[1] for part in parts if part.startswith("agents/")))
+    if there != [agent.name for agent in trainer.agents]:
+        names = ", ".join(agent.name for agent in trainer.agents)
+        raise CheckpointError(f"agents: the checkpoint is of {', '.join(there)}, in this order; here are {names}")
+    for agent in trainer.agents:
+        snapshot = {key: parts[f"agents/{agent.name}/{key}"] for key in ("policy", "training")}
+        try:
+            agent.restore(snapshot)
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"agents.{agent.name}: the checkpoint does not fit this agent: {error}") from error
+
+
+def put_progress(trainer: "Trainer", kept: Mapping[str, Any]) -> None:
+    """Restore what the trainer itself counts and remembers."""
+    trainer.timestep = int(kept["timestep"])
+    trainer.clock.seconds = float(kept["training_seconds"])
+    trainer.best = {name: Best(**best) for name, best in kept["best"].items()}
+    trainer._pending, trainer._planned_at = bool(kept["pending"]), kept["planned_at"] or 0
+
+
+def put_environment(trainer: "Trainer", kept: Mapping[str, Any]) -> None:
+    """Restore the environment; one without exact state starts new episodes, said once."""
+    if kept["env"] is not None:
+        trainer.env.restore(kept["env"])
+        trainer.observations = None if kept["observations"] is None else trainer.env.reset_done()
+        return
+    seeds = trainer.env.seeds or [0] * trainer.env.num_envs
+    trainer.observations = trainer.env.reset([seed32(seed, RESUMED_ENVIRONMENTS, trainer.timestep) for seed in seeds])
+    trainer._for_each_agent("interrupt", kept["observations"], kept["states"])
+    trainer._say_once("the environment's state can't be saved exactly: new episodes start here (exact_resume is false)")
