@@ -410,12 +410,12 @@ class Trainer:
 
     def snapshot(self, *, with_environment: bool = True) -> tuple[dict[str, Any], bool]:
         """Return everything as parts by name, and whether going on from them is exact."""
-        env = self.env.snapshot() if with_environment else None
+        env, states = self.env.snapshot() if with_environment else None, self.env.state()
         trainer = {
             "timestep": self.timestep,
             "horizon": self.horizon,
             "observations": None if self.observations is None else map_arrays(np.asarray, self.observations),
-            "states": self.env.state(),
+            "states": None if states is None else map_arrays(np.asarray, states),
             "env": env,
             "scopes": [scope.stop - scope.start for scope in self.scopes],
             "training_seconds": self.clock.read(),
