@@ -47,6 +47,41 @@ class Nested(Walk):
         return {"at": super()._observe(state), "side": (state[0] > 0).astype(jnp.int32)}
 
 
+class Fenced(Walk):
+    """A walk whose critic sees the position, the policy only its sign and the time, and in which some moves are forbidden.
+
+    Two parts: push left or right, and how hard (3 ways). Beyond +-0.5 only the way back is open, in odd steps only the last
+    strength; doing what is forbidden earns NaN. From step `closed_at` on nothing is allowed.
+    """
+
+    state_space = spaces.Box(-10, 10, (3,), np.float32)
+
+    def __init__(self, closed_at: int = 10**9, **how: Any) -> None:
+        super().__init__(**how)
+        self.closed_at = closed_at
+        self.action_space = spaces.MultiDiscrete([2, 3])
+
+    def states(self, state: Any) -> jax.Array:
+        """Return position, its square and the time."""
+        return jnp.stack((state[0], state[0] ** 2, state[1] / self.limit))
+
+    def action_masks(self, state: Any) -> jax.Array:
+        """Return what is open: left, right; weak, strong, strongest."""
+        position, steps = state
+        even = steps % 2 == 0
+        return jnp.stack((position > -0.5, position < 0.5, even, even, True)) & (steps < self.closed_at)
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Move by the action and by chance."""
+        masks = self.action_masks(state)
+        allowed = masks[action[0]] & masks[2 + action[1]]
+        after, observation, reward, terminated, truncated = super().step(key, state, action[0] * (1 + action[1]) / 3)
+        return after, observation, jnp.where(allowed, reward, jnp.nan), terminated, truncated
+
+    def _observe(self, state: Any) -> jax.Array:
+        return jnp.stack((jnp.sign(state[0]), state[1] / self.limit))
+
+
 def make_trainer(
     agents: list[tuple[type, int, dict[str, Any]]], env: Walk | None = None, *, timesteps: int, fused: str = "true",
     headless: bool = True, agent_class: type[Agent] = Agent, **how: Any,
@@ -58,7 +93,7 @@ def make_trainer(
     small = {"network": {"policy_sizes": [8], "value_sizes": [8]}, "learning_rate": 1e-2}
     made_agents = []
     for index, (cls, size, cfg) in enumerate(agents):
-        arguments = {"num_envs": size, "cfg": {**small, **cfg}, "seed": 1, "index": index}
+        arguments = {"state_space": environment.state_space, "num_envs": size, "cfg": {**small, **cfg}, "seed": 1, "index": index}
         made_agents.append(
             agent_class(cls(environment.observation_space, environment.action_space, **arguments), name=f"a{index}")
         )

@@ -38,8 +38,8 @@ def first_bad(arrays: Arrays, name: str) -> tuple[str, int, np.ndarray] | None:
 class FiniteWatch:
     """Does what `env.on_nonfinite` says: `error`, `reset` or `ignore`; `where` names the environment in messages."""
 
-    def __init__(self, where: str, first_copy: int, obey: str) -> None:
-        self.where, self.first_copy, self.obey = where, first_copy, obey
+    def __init__(self, where: str, first_copy: int, obey: str, remedy: str = "reset") -> None:
+        self.where, self.first_copy, self.obey, self.remedy = where, first_copy, obey, remedy
 
     def check_reset(self, observations: Arrays, states: Arrays, timestep: int) -> None:
         """Raise NonFiniteError if what a reset gave isn't finite; `reset` is no remedy there."""
@@ -81,5 +81,5 @@ class FiniteWatch:
                 key, row, values = found
                 where = f"{self.where}: copy {self.first_copy + row}: step {timestep}"
                 raise NonFiniteError(
-                    f"{where}: {key}={values} is not finite; mend the environment, or set env.on_nonfinite=reset"
+                    f"{where}: {key}={values} is not finite; mend the environment, or set env.on_nonfinite={self.remedy}"
                 )

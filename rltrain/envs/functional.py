@@ -20,7 +20,12 @@ class FunctionalConfig:
 
 
 class Functional(Protocol):
-    """One copy of an environment, without a state of its own."""
+    """One copy of an environment, without a state of its own.
+
+    Two things are optional. With a `state_space` and `states(state)`, (*S), only the value network reads these instead of the
+    observation. With `action_masks(state)`, (M,) bool with the choices of a MultiDiscrete space side by side, only choices that
+    are true are drawn; each part of an action needs one.
+    """
 
     observation_space: Any
     action_space: Any

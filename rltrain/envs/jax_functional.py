@@ -32,6 +32,14 @@ class PureCopies:
 
     def __init__(self, env: Functional) -> None:
         self.env = env
+        self.state_space = getattr(env, "state_space", None)
+        self.choices = spaces.choices(env.action_space) if hasattr(env, "action_masks") else None
+        if self.state_space is not None and not hasattr(env, "states"):
+            raise ConfigError("env.state_space", self.state_space, "the environment has no states(state) to go with it")
+        if self.state_space is not None and list(spaces.leaves(self.state_space)) != [""]:
+            raise ConfigError("env.state_space", self.state_space, "states must be one array, not a Dict or Tuple")
+        if self.choices is None and hasattr(env, "action_masks"):
+            raise ConfigError("env.action_space", env.action_space, "only Discrete and MultiDiscrete actions can be masked")
 
     def init(self, keys: Array) -> Copies:
         """Begin an episode in every copy; `keys` (N,) are their random streams."""
@@ -44,8 +52,24 @@ class PureCopies:
         state, observations, rewards, terminated, truncated = jax.vmap(self.env.step)(keys, copies.env, actions)
         observations, rewards = self._cast(observations), rewards.astype(jnp.float32)
         terminated, truncated = terminated.astype(bool), truncated.astype(bool) & ~terminated.astype(bool)
-        step = Step(observations, None, rewards, terminated, truncated, None, {})
-        return Copies(state, observations, copies.keys, copies.count + 1, terminated | truncated), step
+        copies = Copies(state, observations, copies.keys, copies.count + 1, terminated | truncated)
+        return copies, Step(observations, self.states(copies), rewards, terminated, truncated, None, {})
+
+    def states(self, copies: Copies) -> Array | None:
+        """Return the privileged states (N, *S) that go with `observations`, or None: there are none."""
+        if self.state_space is None:
+            return None
+        return jax.vmap(self.env.states)(copies.env).astype(jax.dtypes.canonicalize_dtype(self.state_space.dtype))  # type: ignore[attr-defined]
+
+    def action_masks(self, copies: Copies) -> Array | None:
+        """Return which choices are allowed next, (N, M) bool with those of all parts side by side, or None: all are."""
+        return None if self.choices is None else jax.vmap(self.env.action_masks)(copies.env).astype(bool)  # type: ignore[attr-defined]
+
+    def is_playable(self, masks: Array) -> Array:
+        """Tell which copies (N,) have a choice left in every part of an action."""
+        assert self.choices is not None
+        parts = jnp.split(masks, np.cumsum(self.choices[:-1]), axis=1)
+        return jnp.stack([part.any(axis=1) for part in parts]).all(axis=0)
 
     def reset_done(self, copies: Copies) -> Copies:
         """Begin the next episode where one just ended; nothing is computed if none did."""
@@ -104,11 +128,13 @@ class FunctionalEnv(EnvWrapper):
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self.seeds = None if seed is None else environment_seeds(seed, role, self.num_envs, first_copy)
         self.pure = PureCopies(env)
+        self.state_space = self.pure.state_space
         self.copies: Copies | None = None
-        self._watch = FiniteWatch(f"env.id={self.name}", first_copy, self.cfg.on_nonfinite)
-        self._timestep = 0
+        self._watch = FiniteWatch(f"env.id={self.name}", first_copy, self.cfg.on_nonfinite, remedy="ignore")
+        self._first_copy, self._timestep = first_copy, 0
         self._init, self._step = jax.jit(self.pure.init), jax.jit(self.pure.step)
         self._reset_done = jax.jit(self.pure.reset_done)
+        self._states, self._masks = jax.jit(self.pure.states), jax.jit(self._find_masks)
 
     def make(self, cfg: FunctionalConfig) -> Functional:
         """Return the environment of `cfg.id`."""
@@ -122,12 +148,7 @@ class FunctionalEnv(EnvWrapper):
             seeds = seed if seed is not None else self.seeds if self.seeds is not None else range(self.num_envs)
             keys = np.array([(0, int(s)) for s in seeds], np.uint32)
             self.copies = self._init(jax.random.wrap_key_data(jnp.asarray(keys), impl="threefry2x32"))
-        for path, space in spaces.leaves(self.observation_space).items():
-            array = self.copies.observations if path == "" else self.copies.observations[path]
-            if array.shape != (self.num_envs, *space.shape):
-                expected = f"{space.dtype} {(self.num_envs, *space.shape)}"
-                at = f" {path!r}" if path else ""
-                raise EnvironmentFailure(f"env.id={self.name}: reset: expected observations{at} {expected}, got {array.shape}")
+        self._check_shapes()
         return self.copies.observations
 
     def step(self, actions: np.ndarray) -> Step:
@@ -135,7 +156,7 @@ class FunctionalEnv(EnvWrapper):
         self.copies, step = self._step(self.copies, jnp.asarray(actions))
         rewards, terminated, truncated = jax.device_get((step.rewards, step.terminated, step.truncated))
         if self.cfg.on_nonfinite == "error":
-            self._watch.guard(step._replace(rewards=rewards), None, None, self._timestep)
+            self._watch.guard(step._replace(rewards=rewards), None, step.next_states, self._timestep)
         self._timestep += 1
         return step._replace(rewards=rewards, terminated=terminated, truncated=truncated)
 
@@ -144,9 +165,44 @@ class FunctionalEnv(EnvWrapper):
         self.copies = self._reset_done(self.copies)
         return self.copies.observations
 
+    def state(self) -> Array | None:
+        """Return the privileged states (N, *S) that go with the observations to act on next, or None."""
+        return None if self.state_space is None or self.copies is None else self._states(self.copies)
+
+    def action_masks(self) -> Array | None:
+        """Return which choices are allowed next, (N, M) bool, or None: all are."""
+        if self.pure.choices is None:
+            return None
+        masks, playable = self._masks(self.copies)
+        playable = jax.device_get(playable)
+        if not playable.all():
+            copy = self._first_copy + int(np.argmin(playable))
+            raise EnvironmentFailure(f"env.id={self.name}: copy {copy}: action_masks allows no action")
+        return masks
+
+    def _find_masks(self, copies: Copies) -> tuple[Array, Array]:
+        masks = self.pure.action_masks(copies)
+        return masks, self.pure.is_playable(masks)
+
     def has_own_steps(self) -> bool:
         """Tell whether a subclass steps or resets in its own way, which a fused loop would pass over."""
-        return any(getattr(type(self), name) is not getattr(FunctionalEnv, name) for name in ("step", "reset_done"))
+        own = ("step", "reset_done", "state", "action_masks")
+        return any(getattr(type(self), name) is not getattr(FunctionalEnv, name) for name in own)
+
+    def _check_shapes(self) -> None:
+        """Raise EnvironmentFailure unless observations, states and masks of all copies are as the spaces say."""
+        assert self.copies is not None
+        found = spaces.named(self.copies.observations, "observations")
+        wanted = {("observations/" + path).rstrip("/"): space for path, space in spaces.leaves(self.observation_space).items()}
+        shapes = {name: (array.shape, wanted[name].shape) for name, array in found.items()}
+        if self.state_space is not None:
+            shapes["states"] = jax.eval_shape(self.pure.states, self.copies).shape, self.state_space.shape
+        if self.pure.choices is not None:
+            shapes["action_masks"] = jax.eval_shape(self.pure.action_masks, self.copies).shape, (sum(self.pure.choices),)
+        for name, (got, shape) in shapes.items():
+            if got != (self.num_envs, *shape):
+                expected = f"{(self.num_envs, *shape)}"
+                raise EnvironmentFailure(f"env.id={self.name}: reset: expected {name} {expected}, got {got}")
 
     def snapshot(self) -> dict[str, Any] | None:
         """Return the exact state of all copies."""

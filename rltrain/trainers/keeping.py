@@ -27,13 +27,13 @@ def manifest(agents: Sequence[Agent], *, exact: bool) -> dict[str, Any]:
 
 def take_snapshot(trainer: "Trainer", *, with_environment: bool) -> tuple[dict[str, Any], bool]:
     """Return everything as parts by name, and whether going on from them is exact."""
-    env = trainer.env.snapshot() if with_environment else None
+    env, states = trainer.env.snapshot() if with_environment else None, trainer.env.state()
     parts: dict[str, Any] = {
         "trainer": {
             "timestep": trainer.timestep,
             "horizon": trainer.horizon,
             "observations": None if trainer.observations is None else map_arrays(np.asarray, trainer.observations),
-            "states": trainer.env.state(),
+            "states": None if states is None else map_arrays(np.asarray, states),
             "env": env,
             "scopes": [scope.stop - scope.start for scope in trainer.scopes],
             "training_seconds": trainer.clock.read(),

@@ -1,0 +1,166 @@
+"""Functional environments stepped from the host: privileged states and action masks, and what is wrong with an environment."""
+
+import copy
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+pytest.importorskip("jax")
+
+from functional_envs import Fenced, Walk, make_trainer
+
+from rltrain.agents.a2c.jax import A2C
+from rltrain.agents.ppo.jax import PPO
+from rltrain.envs.jax_functional import FunctionalEnv
+from rltrain.errors import ConfigError, EnvironmentFailure, NonFiniteError
+
+TWO = [(PPO, 3, {"rollout_length": 16, "epochs": 2, "minibatches": 3, "normalize_observations": True}), (A2C, 2, {})]
+
+
+def make(env: Walk, copies: int = 5) -> FunctionalEnv:
+    return FunctionalEnv({"id": "walk", "num_envs": copies}, seed=1, make=lambda cfg: env)
+
+
+def numbers(trainer):
+    parts = trainer.snapshot()[0]
+    parts["trainer"].pop("training_seconds")
+    return parts
+
+
+def test_states_are_the_true_successors_until_a_reset():
+    env = make(Fenced(limit=4))
+    env.reset()
+    for _ in range(12):
+        before = np.array(env.state())
+        step = env.step(np.stack([before[:, 0] < 0.5, np.full(5, 2)], axis=1).astype(int))
+        done = step.terminated | step.truncated
+        times, positions = np.array(step.next_states)[:, 2] * 4, np.array(step.next_states)[:, 0]
+        np.testing.assert_allclose(times, before[:, 2] * 4 + 1)
+        np.testing.assert_array_equal(np.sign(positions), np.array(step.next_observations)[:, 0])
+        np.testing.assert_array_equal(env.state(), step.next_states)
+        observations = env.reset_done()
+        after = np.array(env.state())
+        np.testing.assert_array_equal(after[~done], np.array(step.next_states)[~done])
+        np.testing.assert_array_equal(after[:, 2], np.where(done, 0, times / 4))
+        np.testing.assert_array_equal(np.sign(after[:, 0]), np.array(observations)[:, 0])
+    assert done.all()  # 12 is a multiple of the limit
+
+
+def test_masks_are_those_of_the_observations_to_act_on_next():
+    env = make(Fenced(limit=4))
+    env.reset()
+    for t in range(1, 9):
+        position = np.array(env.state())[:, 0]
+        even = np.full(5, t % 2 == 1)  # an episode of 4 steps begins at every fourth
+        expected = np.stack([position > -0.5, position < 0.5, even, even, np.full(5, True)], axis=1)
+        np.testing.assert_array_equal(env.action_masks(), expected)
+        env.step(np.stack([expected[:, 1], np.full(5, 2)], axis=1).astype(int))
+        env.reset_done()
+
+
+def test_an_environment_without_them_has_none():
+    env = make(Walk())
+    env.reset()
+    step = env.step(np.zeros(5, int))
+    assert env.state_space is None and env.state() is None and env.action_masks() is None and step.next_states is None
+
+
+STEPPED_AND_FUSED = [
+    "false",
+    pytest.param("true", marks=pytest.mark.xfail(strict=True, reason="the fused loop doesn't read states and masks yet")),
+]
+
+
+@pytest.mark.parametrize("fused", STEPPED_AND_FUSED)
+def test_agents_draw_what_is_allowed_and_their_critics_read_states(fused):
+    """A forbidden action earns NaN, which ends a run: at random, one in three steps would be one."""
+    trainer = make_trainer(TWO, Fenced(), timesteps=105, fused=fused)
+    trainer.train()
+    assert trainer.timestep == 105
+    for agent in trainer.agents:
+        policy = agent.algorithm.snapshot()["policy"]["parameters"]
+        assert policy["policy.weights.0"].shape == (8, 2) and policy["value.weights.0"].shape == (8, 3)
+    stepped = make_trainer(TWO, Fenced(), timesteps=105, fused="false")
+    stepped.train()
+    np.testing.assert_equal(numbers(trainer), numbers(stepped))
+    moments = trainer.agents[0].algorithm.snapshot()["policy"]["state_moments"]
+    assert moments["count"] == 3 * 96 and (moments["mean"][2] > 0.1)
+
+
+@pytest.mark.parametrize("fused", STEPPED_AND_FUSED)
+def test_resumed_in_mid_rollout_equals_uninterrupted(fused):
+    whole = make_trainer(TWO, Fenced(), timesteps=104, fused=fused)
+    whole.train()
+    first = make_trainer(TWO, Fenced(), timesteps=42, horizon=104, fused=fused)
+    first.train()
+    rest = make_trainer(TWO, Fenced(), timesteps=104, fused=fused)
+    rest.restore(copy.deepcopy(first.snapshot()[0]))
+    rest.train()
+    np.testing.assert_equal(numbers(rest), numbers(whole))
+
+
+def test_without_masks_the_forbidden_is_drawn():
+    class Open(Fenced):
+        def step(self, key, state, action):
+            return super().step(key, state, action)
+
+    env = make(Open())
+    env.pure.choices = None
+    env.reset()
+    with pytest.raises(NonFiniteError, match="rewards=nan"):
+        for _ in range(3):
+            env.step(np.zeros((5, 2), int))
+
+
+def test_nothing_left_to_do_is_an_error():
+    with pytest.raises(EnvironmentFailure, match=r"^env.id=walk: copy 0: action_masks allows no action"):
+        make_trainer(TWO, Fenced(closed_at=7), timesteps=20, fused="false").train()
+
+
+class Named(Walk):
+    state_space = spaces.Dict({"a": spaces.Discrete(2)})
+
+    def states(self, state):
+        return {"a": state[1]}
+
+
+class Stateless(Walk):
+    state_space = spaces.Box(-1, 1, (3,), np.float32)
+
+
+class Pushed(Walk):
+    def action_masks(self, state):
+        return jnp.ones(2, bool)
+
+
+class Wide(Fenced):
+    def states(self, state):
+        return jnp.zeros(4)
+
+
+class Narrow(Fenced):
+    def action_masks(self, state):
+        return jnp.ones(4, bool)
+
+
+class Short(Walk):
+    def _observe(self, state):
+        return super()._observe(state)[:1]
+
+
+@pytest.mark.parametrize(
+    ("env", "error", "message"),
+    [
+        (Named, ConfigError, r"env.state_space=.*states must be one array, not a Dict or Tuple"),
+        (Stateless, ConfigError, r"env.state_space=.*no states\(state\)"),
+        (lambda: Pushed(continuous=True), ConfigError, r"env.action_space=.*only Discrete and MultiDiscrete actions can be"),
+        (Wide, EnvironmentFailure, r"reset: expected states \(5, 3\), got \(5, 4\)"),
+        (Narrow, EnvironmentFailure, r"reset: expected action_masks \(5, 5\), got \(5, 4\)"),
+        (Short, EnvironmentFailure, r"reset: expected observations \(5, 2\), got \(5, 1\)"),
+    ],
+)
+def test_what_does_not_fit_is_said(env, error, message):
+    with pytest.raises(error, match=message):
+        make(env()).reset()
