@@ -82,6 +82,14 @@ class PureCopies:
         env, observations = jax.lax.cond(copies.done.any(), reset, lambda: (copies.env, copies.observations))
         return copies._replace(env=env, observations=observations, done=jnp.zeros_like(copies.done))
 
+    def cut(self, copies: Copies, scope: slice) -> Copies:
+        """Return the copies in `scope`."""
+        return jax.tree.map(lambda array: array[scope] if array.ndim else array, copies)
+
+    def join(self, parts: Sequence[Copies]) -> Copies:
+        """Return all copies of parts that were cut apart and have made the same number of steps."""
+        return jax.tree.map(lambda *arrays: jnp.concatenate(arrays) if arrays[0].ndim else arrays[0], *parts)
+
     def _draw(self, keys: Array, count: Array, purpose: int) -> Array:
         return jax.vmap(lambda key: jax.random.fold_in(key, 2 * count + purpose))(keys)
 

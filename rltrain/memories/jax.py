@@ -72,12 +72,14 @@ class RolloutMemory(StagedRollout):
             return
         self._arrays = {
             **spaces.named(rollout.observations, "observations"),
+            **({} if rollout.states is None else spaces.named(rollout.states, "states")),
             "rewards": rollout.rewards, "terminated": rollout.terminated, "truncated": rollout.truncated,
             "valid": np.ones((self.length, self.num_envs), bool), **rollout.outputs,
         }  # fmt: skip
         self._arrays = {key: np.array(array) for key, array in self._arrays.items()}
         for t in range(position):
-            self._keep_successors(t, rollout.truncated[t], _row(rollout.next_observations, t), None)
+            next_states = None if rollout.next_states is None else _row(rollout.next_states, t)
+            self._keep_successors(t, rollout.truncated[t], _row(rollout.next_observations, t), next_states)
 
     def _successor_keys(self) -> list[str]:
         return [key for key in self._arrays if key.split("/")[0] in ("observations", "states")]

@@ -139,7 +139,7 @@ class Trainer:
             return None
         from rltrain.trainers.fused import FusedLoop
 
-        fused = FusedLoop(self)
+        fused = FusedLoop(self, self._devices())
         for key in ("evaluation.interval", "checkpoints.interval", "tracking.interval"):
             section, name = key.split(".")
             interval = getattr(getattr(self.run, section), name)
@@ -148,6 +148,10 @@ class Trainer:
         if self.run.tracking.infos:
             self._say_once("tracking.infos: a fused loop has no `infos`; trainer.fused=false has what the environment gives")
         return fused
+
+    def _devices(self) -> list[Any] | None:
+        """Return a device per agent for compiled programs of their own, or None: all agents are one program."""
+        return None
 
     def _why_not_fused(self) -> str:
         """Say what keeps environment and agents from being one compiled program; nothing if nothing does."""

@@ -1,11 +1,15 @@
-"""The loop as one compiled program: environment and agents in JAX, any number of agents with scopes and schedules of their own.
+"""The loop as compiled programs: environment and agents in JAX, any number of agents with scopes and schedules of their own.
 
 The same functions as in the stepped loop, inside `lax.scan`: an iteration is as many timesteps as divide every agent's `every`,
 then each agent learns if it is due. A chunk is a number of iterations, an argument of the program, so that nothing is compiled
 twice. While a chunk runs, the host writes what the one before it brought.
+
+All agents are one program, or each is one with its own copies of the environment, on a device of its own: copies in different
+scopes never touch, so both give the same.
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -13,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain.backends.jax import draw
-from rltrain.errors import NonFiniteError
-from rltrain.structures import Array, Progress, Step
+from rltrain.errors import EnvironmentFailure, NonFiniteError
+from rltrain.memories.jax import Rollout
+from rltrain.structures import Array, Arrays, Progress, Step
 
 if TYPE_CHECKING:
     from rltrain.trainers.base import Trainer
@@ -33,7 +38,7 @@ class AgentCarry(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What the program carries."""
+    """What a program carries."""
 
     env: Any
     agents: tuple[AgentCarry, ...]
@@ -45,22 +50,27 @@ class Looks(NamedTuple):
 
     rewards: Array  # (K, L, N)
     done: Array  # (K, L, N) bool
-    finite: Array  # (K, L) bool: rewards and observations
+    finite: Array  # (K, L) bool: rewards, observations and states
+    playable: Array  # (K, L, N) bool: an action was allowed
     updates: tuple[Any, ...]  # per agent (metrics, learned, due, finite), each (K,)
 
 
 class FusedLoop:
-    """Runs a trainer's agents on its environment, both written in JAX, in chunks of whole iterations."""
+    """Runs a trainer's agents on its environment, both written in JAX, in chunks of whole iterations.
 
-    def __init__(self, trainer: "Trainer") -> None:
+    `devices`: None makes all agents one program; devices, as many as agents, make each agent a program on one of them.
+    """
+
+    def __init__(self, trainer: "Trainer", devices: Sequence[Any] | None = None) -> None:
         self.trainer, self.env = trainer, trainer.env.pure  # type: ignore[attr-defined]
-        self.pures: list[Any] = [agent.algorithm.pure for agent in trainer.agents]
-        self.scopes = trainer.scopes
-        self.length = math.gcd(*(pure.schedule.every for pure in self.pures))
+        pures = [agent.algorithm.pure for agent in trainer.agents]
+        self.length = math.gcd(*(pure.schedule.every for pure in pures))
         self.most = max(1, CHUNK_ENV_STEPS // (self.length * trainer.env.num_envs))
-        self._run = jax.jit(self._chunk, donate_argnums=0)
-
-    # -- on the host ---------------------------------------------------------------------------------------------------
+        self.devices = devices
+        groups = [slice(0, len(pures))] if devices is None else [slice(i, i + 1) for i in range(len(pures))]
+        self.programs = [
+            Program(self.env, pures[group], trainer.scopes[group], self.length, self.most, group) for group in groups
+        ]
 
     def advance(self, until: int) -> bool:
         """Train in whole iterations until timestep `until` is reached or passed; False if no whole iteration fits here.
@@ -70,39 +80,35 @@ class FusedLoop:
         trainer, at = self.trainer, self.trainer.timestep
         if at % self.length or trainer.timesteps - at < self.length:
             return False
-        carry, before = self._take(), 0
-        under_way: Looks | None = None
+        carries, before = self._take(), 0
+        under_way: list[Looks] = []
         try:
             while at < until and trainer.timesteps - at >= self.length and trainer.run.stop_signal is None:
                 wanted = -(-(until - at) // self.length)
                 count = min(self.most, wanted, (trainer.timesteps - at) // self.length)
-                carry, looks = self._run(carry, count, trainer.horizon)
+                looks = []
+                for i, program in enumerate(self.programs):
+                    carries[i], look = program.run(carries[i], count, trainer.horizon)
+                    looks.append(look)
                 at += count * self.length
-                if under_way is not None:
+                if under_way:
                     self._tell(under_way, before, until)
                 under_way, before = looks, count
-            if under_way is not None:
+            if under_way:
                 self._tell(under_way, before, until)
         finally:
-            if not carry.timestep.is_deleted():  # a program that was cut off took it along
-                self._give_back(carry)
+            if not any(carry.timestep.is_deleted() for carry in carries):  # a program that was cut off took it along
+                self._give_back(carries)
         return True
 
-    def _tell(self, looks: Looks, count: int, until: int) -> None:
+    def _tell(self, parts: list[Looks], count: int, until: int) -> None:
         """Keep statistics and metrics of a chunk's iterations as the stepped loop would."""
         trainer = self.trainer
-        looks = jax.device_get(looks)
+        looks = _side_by_side([jax.device_get(part) for part in parts])
         for k in range(count):
-            if not looks.finite[k].all() and trainer.env.cfg.on_nonfinite == "error":  # type: ignore[attr-defined]
-                t = int(np.argmin(looks.finite[k]))
-                bad = ~np.isfinite(looks.rewards[k, t])
-                what = f"copy {np.argmax(bad)}: rewards={looks.rewards[k, t][np.argmax(bad)]}" if bad.any() else "an observation"
-                raise NonFiniteError(
-                    f"env.id={trainer.env.name}: timestep {trainer.timestep + t}: {what} is not finite; "
-                    "the last checkpoint is where to go on from"
-                )
+            self._check(looks, k)
             trainer.timestep += self.length
-            for agent, scope, update in zip(trainer.agents, self.scopes, looks.updates, strict=True):
+            for agent, scope, update in zip(trainer.agents, trainer.scopes, looks.updates, strict=True):
                 agent.statistics.record_rollout(looks.rewards[k][:, scope], looks.done[k][:, scope])
                 metrics, learned, due, finite = jax.tree.map(lambda array: array[k], update)  # noqa: B023
                 if due:
@@ -112,29 +118,75 @@ class FusedLoop:
             if trainer.timestep // interval > trainer.row_at // interval and trainer.timestep < until:
                 trainer.write_rows()
 
-    def _take(self) -> Carry:
-        """Return everything that the stepped loop holds as what the program carries."""
+    def _check(self, looks: Looks, k: int) -> None:
+        """Raise what the stepped loop would have raised in iteration `k`."""
         trainer = self.trainer
-        agents = []
-        for agent, pure in zip(trainer.agents, self.pures, strict=True):
-            algorithm = agent.algorithm
-            memory = algorithm.memory.lend() or self._empty_memory(pure, algorithm)
-            agents.append(AgentCarry(algorithm.state, memory, agent.actor.key))
-        return Carry(trainer.env.copies, tuple(agents), jnp.int32(trainer.timestep))  # type: ignore[attr-defined]
+        stuck, finite = ~looks.playable[k], looks.finite[k] | (trainer.env.cfg.on_nonfinite != "error")  # type: ignore[attr-defined]
+        wrong = stuck.any(axis=1) | ~finite
+        if not wrong.any():
+            return
+        t = int(np.argmax(wrong))
+        where = f"env.id={trainer.env.name}: timestep {trainer.timestep + t}"
+        if stuck[t].any():
+            raise EnvironmentFailure(f"{where}: copy {np.argmax(stuck[t])}: action_masks allows no action")
+        bad = ~np.isfinite(looks.rewards[k, t])
+        what = f"copy {np.argmax(bad)}: rewards={looks.rewards[k, t][np.argmax(bad)]}" if bad.any() else "an observation"
+        raise NonFiniteError(f"{where}: {what} is not finite; the last checkpoint is where to go on from")
 
-    def _give_back(self, carry: Carry) -> None:
+    def _take(self) -> list[Carry]:
+        """Return everything that the stepped loop holds as what the programs carry."""
+        trainer = self.trainer
+        carries = []
+        for i, program in enumerate(self.programs):
+            copies = trainer.env.copies  # type: ignore[attr-defined]
+            agents = []
+            for agent in trainer.agents[program.group]:
+                memory = agent.algorithm.memory.lend()
+                agents.append(AgentCarry(agent.algorithm.state, memory, agent.actor.key))
+            carry = Carry(copies, tuple(agents), jnp.int32(trainer.timestep))
+            if self.devices is not None:
+                carry = carry._replace(env=self.env.cut(copies, trainer.scopes[i]))
+            carry = carry._replace(agents=program.with_memories(carry))
+            carries.append(carry if self.devices is None else jax.device_put(carry, self.devices[i]))
+        return carries
+
+    def _give_back(self, carries: list[Carry]) -> None:
         """Hand everything back to where the stepped loop holds it."""
         trainer = self.trainer
-        trainer.env.copies = carry.env  # type: ignore[attr-defined]
-        trainer.observations = carry.env.observations
-        for agent, after in zip(trainer.agents, carry.agents, strict=True):
+        if self.devices is not None:
+            carries = [jax.device_put(carry, trainer.agents[0].backend.device) for carry in carries]
+        copies = carries[0].env if self.devices is None else self.env.join([carry.env for carry in carries])
+        trainer.env.copies = copies  # type: ignore[attr-defined]
+        trainer.observations = copies.observations
+        for agent, after in zip(trainer.agents, (after for carry in carries for after in carry.agents), strict=True):
             algorithm = agent.algorithm
             agent.actor = agent.actor._replace(key=after.key)
             algorithm.take_over(after.state)
-            position = int(carry.timestep) % algorithm.memory.length
+            position = trainer.timestep % algorithm.memory.length
             algorithm.memory.take_back(jax.device_get(after.memory) if position else None, position)
 
-    # -- in the program ------------------------------------------------------------------------------------------------
+
+class Program:
+    """Some agents on some copies, as one compiled program. `scopes` are theirs in the whole environment."""
+
+    def __init__(self, env: Any, pures: Sequence[Any], scopes: Sequence[slice], length: int, most: int, group: slice) -> None:
+        self.env, self.pures, self.length, self.most, self.group = env, pures, length, most, group
+        first = scopes[0].start
+        self.scopes = [slice(scope.start - first, scope.stop - first) for scope in scopes]
+        self.run = jax.jit(self._chunk, donate_argnums=0)
+
+    def with_memories(self, carry: Carry) -> tuple[AgentCarry, ...]:
+        """Return the agents, those without a rollout with one of zeros."""
+
+        def play(carry: Carry) -> tuple[Any, ...]:
+            noise = jax.tree.map(lambda array: array[0], self._draw(carry, carry.timestep[None]))
+            return self._play(carry, noise)[1]
+
+        agents = []
+        for pure, agent, row in zip(self.pures, carry.agents, jax.eval_shape(play, carry), strict=True):
+            zeros = jax.tree.map(lambda row: jnp.zeros((pure.schedule.every, *row.shape), row.dtype), row)  # noqa: B023
+            agents.append(agent if agent.memory is not None else agent._replace(memory=zeros))
+        return tuple(agents)
 
     def _chunk(self, carry: Carry, count: Array, horizon: Array) -> tuple[Carry, Looks]:
         """Run `count` iterations."""
@@ -149,43 +201,53 @@ class FusedLoop:
 
     def _iterate(self, carry: Carry, horizon: Array) -> tuple[Carry, Looks]:
         """Make `length` timesteps, then let each agent learn that is due."""
-        timesteps = carry.timestep + jnp.arange(self.length)
-        noise = tuple(
-            jax.vmap(lambda t, pure=pure, key=agent.key: draw(key, t, *pure.noise(pure.num_envs)))(timesteps)
-            for pure, agent in zip(self.pures, carry.agents, strict=True)
-        )
-        carry, (rewards, done, finite) = jax.lax.scan(self._interact, carry, noise)
+        noise = self._draw(carry, carry.timestep + jnp.arange(self.length))
+        carry, (rewards, done, finite, playable) = jax.lax.scan(self._turn, carry, noise)
         agents, updates = [], []
         for pure, agent in zip(self.pures, carry.agents, strict=True):
             after, update = self._update(pure, agent, Progress(carry.timestep - 1, horizon))
             agents.append(after)
             updates.append(update)
-        return carry._replace(agents=tuple(agents)), Looks(rewards, done, finite, tuple(updates))
+        return carry._replace(agents=tuple(agents)), Looks(rewards, done, finite, playable, tuple(updates))
 
-    def _interact(self, carry: Carry, noise: tuple[Array, ...]) -> tuple[Carry, tuple[Array, Array, Array]]:
+    def _turn(self, carry: Carry, noise: tuple[Array, ...]) -> tuple[Carry, tuple[Array, ...]]:
         """Make one timestep: act, step, record, reset."""
-        # 2 act
-        observations = carry.env.observations
-        acted = [
-            pure.act(pure.policy(agent.state), own, jax.tree.map(lambda array: array[scope], observations))  # noqa: B023
-            for pure, agent, own, scope in zip(self.pures, carry.agents, noise, self.scopes, strict=True)
-        ]
-        actions = jnp.concatenate([actions for actions, _ in acted])
-
-        # 3 step
-        env, step = self.env.step(carry.env, actions)
+        # 2 act, 3 step
+        env, rows, looks = self._play(carry, noise)
 
         # 5 record
         agents = tuple(
-            agent._replace(memory=pure.record(agent.memory, _row(observations, step, outputs, scope), carry.timestep))
-            for pure, agent, (_, outputs), scope in zip(self.pures, carry.agents, acted, self.scopes, strict=True)
+            agent._replace(memory=pure.record(agent.memory, row, carry.timestep))
+            for pure, agent, row in zip(self.pures, carry.agents, rows, strict=True)
         )
 
         # 7 reset
-        numbers = [leaf for leaf in jax.tree.leaves((step.rewards, step.next_observations)) if leaf.dtype.kind == "f"]
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in numbers]).all()
-        looks = (step.rewards, env.done, finite)
         return Carry(self.env.reset_done(env), agents, carry.timestep + 1), looks
+
+    def _play(self, carry: Carry, noise: tuple[Array, ...]) -> tuple[Any, tuple[Rollout, ...], tuple[Array, ...]]:
+        """Act and step; return the environment, each agent's row and what the host sees."""
+        observations, states, masks = carry.env.observations, self.env.states(carry.env), self.env.action_masks(carry.env)
+        acted = []
+        for pure, agent, own, scope in zip(self.pures, carry.agents, noise, self.scopes, strict=True):
+            seen, allowed = _cut((observations, masks), scope)
+            acted.append(pure.act(pure.policy(agent.state), own, seen, allowed))
+        env, step = self.env.step(carry.env, jnp.concatenate([actions for actions, _ in acted]))
+        rows = tuple(
+            _row(_cut(observations, scope), _cut(states, scope), _cut(step._replace(infos={}), scope), outputs)
+            for (_, outputs), scope in zip(acted, self.scopes, strict=True)
+        )
+        seen = (step.rewards, step.next_observations, step.next_states)
+        numbers = [leaf for leaf in jax.tree.leaves(seen) if leaf.dtype.kind == "f"]
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in numbers]).all()
+        playable = jnp.ones_like(env.done) if masks is None else self.env.is_playable(masks)
+        return env, rows, (step.rewards, env.done, finite, playable)
+
+    def _draw(self, carry: Carry, timesteps: Array) -> tuple[Array, ...]:
+        """Return the random numbers that acting takes in these timesteps, per agent (T, ...)."""
+        return tuple(
+            jax.vmap(lambda t, pure=pure, key=agent.key: draw(key, t, *pure.noise(pure.num_envs)))(timesteps)
+            for pure, agent in zip(self.pures, carry.agents, strict=True)
+        )
 
     def _update(self, pure: Any, agent: AgentCarry, progress: Progress) -> tuple[AgentCarry, Any]:
         def learn() -> tuple[Any, Any]:
@@ -200,27 +262,24 @@ class FusedLoop:
             state, update = jax.lax.cond(pure.schedule.is_due(progress.timestep), learn, lambda: (agent.state, none))
         return agent._replace(state=state), update
 
-    def _empty_memory(self, pure: Any, algorithm: Any) -> Any:
-        """Return a rollout of zeros in the shapes that a timestep has."""
-        scope = self.scopes[self.pures.index(pure)]
 
-        def example() -> Any:
-            copies = self.trainer.env.copies  # type: ignore[attr-defined]
-            observations = jax.tree.map(lambda array: array[scope], copies.observations)
-            noise = draw(self.trainer.agents[0].actor.key, jnp.int32(0), *pure.noise(pure.num_envs))
-            actions, outputs = pure.act(pure.policy(algorithm.state), noise, observations)
-            whole = jnp.concatenate([actions] * -(-len(copies.done) // len(actions)))[: len(copies.done)]
-            return _row(copies.observations, self.env.step(copies, whole)[1], outputs, scope)
-
-        length = algorithm.memory.length
-        return jax.tree.map(lambda row: jnp.zeros((length, *row.shape), row.dtype), jax.eval_shape(example))
+def _cut(tree: Any, scope: slice) -> Any:
+    return jax.tree.map(lambda array: array[scope], tree)
 
 
-def _row(observations: Any, step: Step, outputs: Any, scope: slice) -> Any:
-    from rltrain.memories.jax import Rollout
-
-    own_observations, own = jax.tree.map(lambda array: array[scope], (observations, step._replace(infos={})))
+def _row(observations: Arrays, states: Arrays, step: Step, outputs: dict[str, Array]) -> Rollout:
     return Rollout(
-        observations=own_observations, states=None, next_observations=own.next_observations, next_states=None,
-        rewards=own.rewards, terminated=own.terminated, truncated=own.truncated, valid=None, outputs=outputs,
+        observations=observations, states=states, next_observations=step.next_observations, next_states=step.next_states,
+        rewards=step.rewards, terminated=step.terminated, truncated=step.truncated, valid=None, outputs=outputs,
     )  # fmt: skip
+
+
+def _side_by_side(parts: list[Looks]) -> Looks:
+    """Return the looks of several programs as those of one."""
+    if len(parts) == 1:
+        return parts[0]
+    rewards, done, playable = (
+        np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in ("rewards", "done", "playable")
+    )
+    finite = np.logical_and.reduce([part.finite for part in parts])
+    return Looks(rewards, done, finite, playable, tuple(update for part in parts for update in part.updates))

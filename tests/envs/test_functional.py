@@ -67,10 +67,7 @@ def test_an_environment_without_them_has_none():
     assert env.state_space is None and env.state() is None and env.action_masks() is None and step.next_states is None
 
 
-STEPPED_AND_FUSED = [
-    "false",
-    pytest.param("true", marks=pytest.mark.xfail(strict=True, reason="the fused loop doesn't read states and masks yet")),
-]
+STEPPED_AND_FUSED = ["false", "true"]
 
 
 @pytest.mark.parametrize("fused", STEPPED_AND_FUSED)
@@ -114,9 +111,10 @@ def test_without_masks_the_forbidden_is_drawn():
             env.step(np.zeros((5, 2), int))
 
 
-def test_nothing_left_to_do_is_an_error():
-    with pytest.raises(EnvironmentFailure, match=r"^env.id=walk: copy 0: action_masks allows no action"):
-        make_trainer(TWO, Fenced(closed_at=7), timesteps=20, fused="false").train()
+@pytest.mark.parametrize(("fused", "where"), [("false", "copy 0"), ("true", "timestep 7: copy 0")])
+def test_nothing_left_to_do_is_an_error(fused, where):
+    with pytest.raises(EnvironmentFailure, match=rf"^env.id=walk: {where}: action_masks allows no action"):
+        make_trainer(TWO, Fenced(closed_at=7), timesteps=32, fused=fused).train()
 
 
 class Named(Walk):

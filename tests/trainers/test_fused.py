@@ -6,9 +6,9 @@ import signal
 import numpy as np
 import pytest
 
-pytest.importorskip("jax")
+jax = pytest.importorskip("jax")
 
-from functional_envs import Nested, Walk, make_trainer
+from functional_envs import Fenced, Nested, Walk, make_trainer
 
 from rltrain.agents.a2c.jax import A2C
 from rltrain.agents.base import Agent
@@ -42,6 +42,24 @@ def test_fused_equals_stepped(agents, env):
     one, other = map(numbers, trainers)
     np.testing.assert_equal(one, other)
     assert all(agent.updates >= 4 and agent.statistics.episodes > 5 for agent in trainers[0].agents)
+
+
+@pytest.mark.parametrize("env", [Walk, Fenced], ids=["plain", "states and masks"])
+def test_a_program_per_agent_on_a_device_of_its_own_equals_one_for_all(env, monkeypatch):
+    whole = make_trainer(TWO, env(), timesteps=105)
+    whole.train()
+    monkeypatch.setattr(type(whole), "_devices", lambda self: jax.devices()[:2])
+    apart = make_trainer(TWO, env(), timesteps=105)
+    used, real = set(), fused.FusedLoop._tell
+
+    def tell(self, parts, *rest):
+        used.update(device for part in parts for device in part.rewards.devices())
+        real(self, parts, *rest)
+
+    monkeypatch.setattr(fused.FusedLoop, "_tell", tell)
+    apart.train()
+    assert used == set(jax.devices()[:2])
+    np.testing.assert_equal(numbers(apart), numbers(whole))
 
 
 def test_resumed_in_mid_rollout_equals_fused():
