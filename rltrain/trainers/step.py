@@ -57,8 +57,11 @@ class StepTrainer(Trainer):
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is no timestep left to make: `timesteps` are reached, or a signal came."""
-        return not self._goes_on()
+        """Whether there is no timestep left to make: `timesteps` are reached, or a signal has ended the run.
+
+        A signal between two steps ends it with the next one.
+        """
+        return self.timestep >= self.timesteps or (self.run.stop_signal is not None and not self._opened)
 
     def train(self, timestep: int | None = None, timesteps: int | None = None) -> StepResult:  # type: ignore[override]
         """Make one timestep of training and do what is due after it; return what it brought.
@@ -80,12 +83,12 @@ class StepTrainer(Trainer):
                 self.clock.start()
                 result = self._train_one(timesteps)
                 self.clock.stop()
-                if self.is_finished:
+                if not self._goes_on():
                     self._end()
         except BaseException:
             self._leave()
             raise
-        if self.is_finished:
+        if not self._goes_on():
             self._leave()
             if self.run.directory is None:  # nothing was saved: the script wants to know
                 self._end_program()
@@ -219,8 +222,8 @@ class StepTrainer(Trainer):
             if timesteps is None:
                 raise ConfigError("trainer.timesteps", None, "say how long to train, a whole number >= 1")
             self.timesteps = self.horizon = int(timesteps)
-        if self.run.directory is not None and self.run.stop_signal is not None:
-            self._end_program()
+        if self.run.directory is not None and not self._opened and not self._driven:
+            self._end_program()  # a signal has ended the run
         if (self.timestep if timestep is None else timestep) >= self.timesteps and not self._pending:
             raise ConfigError(
                 "trainer.timesteps", self.timesteps, "all of them were made; set trainer.timesteps to more to go on"
@@ -273,8 +276,9 @@ class StepTrainer(Trainer):
         self._opened = True
         self._begin()
         self.clock.stop()
-        if to_train and self.is_finished:  # what was pending is done now
+        if to_train and not self._goes_on():  # what was pending is done now
             self._end()
+            self._end_program()
             self._set_count(None, None)
 
     def _leave(self) -> None:
