@@ -18,7 +18,7 @@ from rltrain.errors import ConfigError, nearest
 from rltrain.runs import Run
 from rltrain.seeding import EVALUATION_ENVIRONMENTS, TRAINING_ENVIRONMENTS
 from rltrain.trainers.base import Trainer
-from rltrain.trainers.config import StepTrainerConfig
+from rltrain.trainers.config import StepConfig
 
 
 def follow(target: str, plugins: list[str]) -> Any:
@@ -46,7 +46,7 @@ def find_callback(config: Config) -> Callable[..., Any] | None:
     Raises ConfigError if it isn't there or takes other arguments.
     """
     key, name = "trainer.callback", getattr(config.trainer.cfg, "callback", None)
-    if not isinstance(config.trainer.cfg, StepTrainerConfig) or name is None:
+    if not isinstance(config.trainer.cfg, StepConfig) or name is None:
         return None
     module, _, function = name.partition(":")
     try:
@@ -103,7 +103,7 @@ def make_agents(config: Config, env: EnvWrapper, backend: Any) -> list[Agent]:
 
 def make_trainer(config: Config, *, run: Run | None = None, training: bool = True, **env_arguments: Any) -> Trainer:
     """Return the trainer with environments and agents; closes what it made if a part fails."""
-    if not training and isinstance(config.trainer.cfg, StepTrainerConfig):
+    if not training and isinstance(config.trainer.cfg, StepConfig):
         config.trainer.cfg.callback = None  # an evaluation has no training step to call it after
     callback = find_callback(config)
     prepare(config.backend)

@@ -150,7 +150,7 @@ def is_known_key(key: str, cfg: Any = None) -> bool:
     section = key.split(".")[0]
     if section in ("env", "trainer") and cfg is not None and not str(cfg[section].get("_target_")).startswith("rltrain."):
         return True  # `check` asks its dataclass
-    node: Any = {**defaults(Config), "trainer": _defaults_of("trainer"), "env": _defaults_of("env")}
+    node: Any = {**defaults(Config), "trainer": _all_defaults("trainer"), "env": _all_defaults("env")}
     parts = key.split(".")
     if parts[0] == "agents" and len(parts) > 2:
         parts = parts[2:]
@@ -163,7 +163,7 @@ def is_known_key(key: str, cfg: Any = None) -> bool:
     return True
 
 
-def _defaults_of(group: str) -> dict[str, Any]:
+def _all_defaults(group: str) -> dict[str, Any]:
     """Return the settings of every choice of a group together."""
     return {name: value for choice in CHOICES[group].values() for name, value in defaults(choice.cfg).items()}
 
@@ -175,7 +175,7 @@ def _setting_of_another(group: str, name: str) -> str:
 
 
 def _known_keys(named: Mapping[str, str]) -> list[str]:
-    tree = {**defaults(Config), "trainer": _defaults_of("trainer"), "env": _defaults_of("env")}
+    tree = {**defaults(Config), "trainer": _all_defaults("trainer"), "env": _all_defaults("env")}
     agents = named or {name: name for name in CHOICES["agents"]}
     known = {name: CHOICES["agents"][choice].cfg for name, choice in agents.items() if choice in CHOICES["agents"]}
     tree |= {

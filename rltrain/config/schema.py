@@ -20,7 +20,7 @@ from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import RunConfig
 from rltrain.seeding import MAX_SEED
 from rltrain.tracking import TrackingConfig
-from rltrain.trainers.config import StepTrainerConfig, TrainerConfig
+from rltrain.trainers.config import StepConfig, TrainerConfig
 
 GROUPS = ("trainer", "backend", "env", "agents", "agents_scope", "experiment")
 
@@ -77,7 +77,7 @@ class Choice:
 CHOICES: dict[str, dict[str, Choice]] = {
     "trainer": {
         "sequential": Choice("rltrain.trainers.SequentialTrainer", TrainerConfig),
-        "step": Choice("rltrain.trainers.StepTrainer", StepTrainerConfig),
+        "step": Choice("rltrain.trainers.StepTrainer", StepConfig),
     },
     "backend": {
         "jax": Choice("rltrain.backends.jax.JaxBackend", BackendConfig),

@@ -30,8 +30,8 @@ class Trainer:
     dict of its fields. A user's own subclass may pass a dict with further keys; they are found in `self.cfg` too.
     """
 
-    strict = False  # the built-in trainers refuse unknown keys
     config: ClassVar[type[TrainerConfig]] = TrainerConfig
+    strict = False  # the built-in trainers refuse unknown keys
 
     def __init__(
         self,
@@ -420,7 +420,7 @@ class Trainer:
             extra = {key: copy.deepcopy(value) for key, value in cfg.items() if key not in known}
             cfg = {key: value for key, value in cfg.items() if key in known}
         if isinstance(cfg, TrainerConfig) and not isinstance(cfg, self.config):
-            cfg = asdict(cfg)  # what every trainer has
+            cfg = asdict(cfg)  # of another kind of trainer
         return Cfg(build(self.config, cfg, "trainer"), extra)
 
     def _say_once(self, line: str) -> None:

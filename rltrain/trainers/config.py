@@ -27,7 +27,7 @@ class TrainerConfig:
 
 
 @dataclass
-class StepTrainerConfig(TrainerConfig):
+class StepConfig(TrainerConfig):
     """The same, and what to call after each step."""
 
     callback: str | None = option(

@@ -13,7 +13,7 @@ from rltrain.runs import EXIT_STATUS
 from rltrain.structures import Array, Arrays, Step
 from rltrain.trainers import evaluating
 from rltrain.trainers.base import Trainer
-from rltrain.trainers.config import StepTrainerConfig, TrainerConfig
+from rltrain.trainers.config import StepConfig, TrainerConfig
 
 
 class StepResult(NamedTuple):
@@ -37,7 +37,7 @@ class StepTrainer(Trainer):
     """
 
     strict = True
-    config: ClassVar[type[TrainerConfig]] = StepTrainerConfig
+    config: ClassVar[type[TrainerConfig]] = StepConfig
 
     def __init__(self, *args: Any, callback: Callback | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
