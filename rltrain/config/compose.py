@@ -168,12 +168,6 @@ def _all_defaults(group: str) -> dict[str, Any]:
     return {name: value for choice in CHOICES[group].values() for name, value in defaults(choice.cfg).items()}
 
 
-def _setting_of_another(group: str, name: str) -> str:
-    """Say which choices of a group have a setting that the chosen one hasn't."""
-    there = [f"{group}={choice}" for choice, made in CHOICES[group].items() if name.split(".")[0] in defaults(made.cfg)]
-    return f"is a setting of {' and '.join(there)}; choose that, or leave it out"
-
-
 def _known_keys(named: Mapping[str, str]) -> list[str]:
     tree = {**defaults(Config), "trainer": _all_defaults("trainer"), "env": _all_defaults("env")}
     agents = named or {name: name for name in CHOICES["agents"]}
@@ -204,6 +198,12 @@ def unknown_key(key: str, overrides: Sequence[str] = ()) -> str:
     return f"no such key; {hint}" + (
         f"{parent or 'top level'} has {', '.join(name.rpartition('.')[2] for name in siblings)}" if siblings else ""
     )
+
+
+def _setting_of_another(group: str, name: str) -> str:
+    """Say which choices of a group have a setting that the chosen one hasn't."""
+    there = [f"{group}={choice}" for choice, made in CHOICES[group].items() if name.split(".")[0] in defaults(made.cfg)]
+    return f"is a setting of {' and '.join(there)}; choose that, or leave it out"
 
 
 def translating_errors(call: Any, overrides: Sequence[str]) -> Any:
