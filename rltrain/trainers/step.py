@@ -282,11 +282,11 @@ class StepTrainer(Trainer):
             self._set_count(None, None)
 
     def _leave(self) -> None:
-        """Close the run's files; a later step opens them again and goes on in them."""
+        """Close the run's files; a later step opens them again and adds to them."""
         self.clock.stop()
         self.run.close()
         self._held.close()
-        self._opened, self._resumed = False, True
+        self._opened = False
 
     def _end_program(self) -> None:
         """End the program as the signal would have that came, if one came."""

@@ -317,6 +317,7 @@ def test_a_signal_in_a_step_of_a_run_with_a_directory(number, error, tmp_path, m
     if error is SystemExit:
         assert raised.value.code == {signal.SIGTERM: 143, signal.SIGUSR1: 138}[number]
     assert trainer.timestep == 11
+    assert (tmp_path / "train.log").read_text().count("stopped by") == 1
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
@@ -432,6 +433,18 @@ def test_reset_begins_new_episodes_and_counts_from_0():
     assert trainer.agents[0].told[-4 * 60] == ("pre", 0, 60) and trainer.is_finished
     assert trainer.agents[0].updates == 1 + 7  # the rollout under way was dropped
     assert trainer.agents[0].statistics.env_steps == 73 * 4
+
+
+def test_rows_after_a_reset():
+    trainer = make(StepTrainer, run=make_run(None, evaluation=0))
+    rows = []
+    trainer.run.write_metrics = lambda agent, timestep, env_steps, row: rows.append((timestep, env_steps))
+    for _ in range(40):
+        trainer.train()
+    trainer.reset()
+    while not trainer.is_finished:
+        trainer.train()
+    assert rows == [(16, 64), (32, 128), (16, 224), (32, 288), (48, 352), (60, 400)]
 
 
 def test_a_timestep_below_the_count_starts_over():
