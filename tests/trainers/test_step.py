@@ -353,9 +353,11 @@ def test_a_signal_between_steps_waits_for_the_next(tmp_path):
 
 @pytest.mark.parametrize("parts", [ONE, TWO], ids=["one", "two"])
 @pytest.mark.parametrize("stochastic", [False, True])
-def test_evaluation_by_steps_is_that_of_the_sequential_trainer(parts, stochastic):
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_evaluation_by_steps_is_that_of_the_sequential_trainer(parts, stochastic, backend):
+    pytest.importorskip(backend)
     cfg = {"stochastic_evaluation": stochastic}
-    sequential, step = (make(cls, parts, cfg=cfg) for cls in (SequentialTrainer, StepTrainer))
+    sequential, step = (make(cls, parts, cfg=cfg, backend=backend) for cls in (SequentialTrainer, StepTrainer))
     for trainer in (sequential, step):
         trainer.train_to_end()
     before = kept(step)
