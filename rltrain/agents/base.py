@@ -111,11 +111,13 @@ class Agent:
         explore: bool = True,
         evaluation: bool = False,
     ) -> np.ndarray:
-        """Return actions (N, *A) for observations (N, *O); with `evaluation`, by the actor of `begin_evaluation`.
+        """Return actions (N, *A) for observations (N, *O); with `evaluation`, by an actor apart, see `begin_evaluation`.
 
         Where the environment has them, `states` (N, *S) are what only a critic sees, `action_masks` (N, M) which choices are
         allowed.
         """
+        if evaluation and self._evaluation_actor is None:
+            self.begin_evaluation(self.num_envs)
         actor = self._evaluation_actor if evaluation else self.actor
         actor, actions, outputs = self.algorithm.act(
             actor,
@@ -136,11 +138,11 @@ class Agent:
         self,
         *,
         observations: Arrays,
-        states: Arrays,
+        states: Arrays = None,
         actions: Array,
         rewards: Array,
         next_observations: Arrays,
-        next_states: Arrays,
+        next_states: Arrays = None,
         terminated: Array,
         truncated: Array,
         valid: Array | None = None,
@@ -148,7 +150,10 @@ class Agent:
         timestep: int,
         timesteps: int,
     ) -> None:
-        """Hand one transition of all copies to the algorithm and to the statistics."""
+        """Hand one transition of all copies to the algorithm and to the statistics.
+
+        `**step._asdict()` gives what a step answered.
+        """
         self.algorithm.record(
             Transition(
                 observations, states, actions, next_observations, next_states,
@@ -186,8 +191,11 @@ class Agent:
                 "lower learning_rate or grad_norm_clip, or look at the rewards' scale"
             )
 
-    def begin_evaluation(self, num_envs: int, seed: int) -> None:
-        """Make a fresh actor for an evaluation on `num_envs` copies; training's actor is not touched."""
+    def begin_evaluation(self, num_envs: int, seed: int = 0) -> None:
+        """Make a fresh actor for an evaluation on `num_envs` copies; training's actor is not touched.
+
+        `seed` is that of its random stream, for an evaluation that explores.
+        """
         self._evaluation_actor = self.algorithm.init_actor(num_envs, seed)
 
     def end_evaluation_episodes(self, done: Array) -> None:

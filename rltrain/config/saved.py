@@ -99,6 +99,8 @@ def apply_overrides(cfg: Any, overrides: Sequence[str], *, allowed_groups: Seque
             node = compose([override])[key]
             chosen = [part.get("_target_", part.get("name")) for part in (node, cfg.get(key) or {})]
             if chosen[0] is None or chosen[0] != chosen[1]:
+                if key == "trainer":  # how long to train, what to show: what both kinds have stays as it is
+                    node.update({name: value for name, value in cfg[key].items() if name in node and name != "_target_"})
                 set_value(cfg, key, node)  # else it is chosen already, with the settings that it has
         elif not is_known_key(key, cfg) and not key.startswith("env.kwargs."):
             raise ConfigError(key, parsed.value(), unknown_key(key))

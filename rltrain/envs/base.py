@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rltrain.structures import Array, Arrays, Step
+from rltrain.structures import Array, Arrays, Step, cut
 
 
 class EnvWrapper(ABC):
@@ -46,6 +46,10 @@ class EnvWrapper(ABC):
     def action_masks(self) -> Array | None:
         """Return which choices are allowed next, (N, M) bool with M the choices side by side, or None: all are."""
         return None
+
+    def cut(self, value: Any, scope: slice) -> Any:
+        """Return the rows of the copies in `scope` of observations, states, masks or a Step: what one of several agents sees."""
+        return cut(value, scope, self.num_envs)
 
     def render(self) -> Any:
         """Draw the copies in the way they were made to be drawn."""

@@ -170,6 +170,23 @@ class GymnasiumEnv(EnvWrapper):
         """Return what the copies draw; with "human", copy 0 draws itself in a window at each step."""
         return None if self._venv.render_mode in (None, "human") else self._venv.render()
 
+    def get_attr(self, name: str) -> list[Any]:
+        """Return an attribute of each copy."""
+        self._check_copies(name)
+        return list(self._call("call", name, phase=f"get_attr {name}"))
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute that the copies have, to one value or to one per copy in a list; a checkpoint keeps plain ones."""
+        self._check_copies(name)
+        each = list(values) if isinstance(values, list | tuple | np.ndarray) else [values] * self.num_envs
+        if len(each) != self.num_envs:
+            raise ValueError(f"{name}: {len(each)} values for {self.num_envs} copies; give one, or one per copy")
+        self._call("call", "put_attribute", name, each, phase=f"set_attr {name}")
+
+    def _check_copies(self, name: str) -> None:
+        if self.vectorization == "native":
+            raise ConfigError("env.vectorization", "native", f"has no {name} of single copies; use sync or async")
+
     def close(self) -> None:
         """Close every copy; never raises over an error that came first."""
         if self._closed:

@@ -121,6 +121,10 @@ def make_copy(make: Callable[[], Any], index: int) -> Any:
             except AttributeError:
                 return None
 
+        def put_attribute(self, name: str, values: list[Any]) -> None:
+            self.env.get_wrapper_attr(name)  # a name that isn't there is an error, no new attribute
+            self.env.set_wrapper_attr(name, values[index])
+
         def snapshot_copy(self) -> dict[str, Any] | None:
             return take_snapshot(self.env)
 

@@ -1,10 +1,12 @@
 """A trainer's settings."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from rltrain.checks import option
+from rltrain.errors import ConfigError
 
 
 @dataclass
@@ -22,6 +24,20 @@ class TrainerConfig:
         choices=["auto", "true", "false"],
     )  # fmt: skip
     stochastic_evaluation: bool = option(False, "evaluate the policy as it explores, not its likeliest actions")
+
+
+@dataclass
+class StepConfig(TrainerConfig):
+    """The same, and what to call after each step."""
+
+    callback: str | None = option(
+        None, "package.module:function, called after each step with the trainer and what the step brought; null: none"
+    )
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError unless `callback` has the form of a function's name."""
+        if self.callback is not None and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", self.callback):
+            raise ConfigError(f"{key}.callback", self.callback, "write package.module:function, or null")
 
 
 class Cfg(Mapping[str, Any]):
