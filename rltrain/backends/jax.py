@@ -1,6 +1,7 @@
 """The JAX backend."""
 
 import os
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ class JaxBackend:
         prepare(self.cfg)
         import jax
 
-        self.device = _device(self.cfg.device)
+        self._name, self.device = _device(self.cfg.device)
         jax.config.update("jax_default_device", self.device)  # of the environment's programs too
         _keep_programs(self.cfg.compilation_cache)
         _watch_compiling()
@@ -45,6 +46,10 @@ class JaxBackend:
     def own(self, pure: Any) -> "Stateful":
         """Return an algorithm that holds the state of a pure one."""
         return Stateful(pure)
+
+    def __reduce__(self) -> Any:
+        """Travel to another process as what makes one alike: on the same device."""
+        return type(self), (replace(self.cfg, device=self._name),)
 
     def versions(self) -> dict[str, str]:
         """Return the versions and the device that the numbers depend on."""
@@ -91,8 +96,8 @@ def _keep_programs(where: str) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _device(wanted: str) -> Any:
-    """Return the device named; CPU only by `auto` or `cpu`.
+def _device(wanted: str) -> tuple[str, Any]:
+    """Return the device wanted and its name; CPU only by `auto` or `cpu`.
 
     Raises ConfigError naming the devices that are there.
     """
@@ -101,12 +106,10 @@ def _device(wanted: str) -> Any:
     found = {"cpu": jax.devices("cpu")[0]}
     if jax.default_backend() != "cpu":
         found |= {f"cuda:{i}": device for i, device in enumerate(jax.devices())}
-    if wanted == "auto":
-        return found.get("cuda:0", found["cpu"])
-    device = "cuda:0" if wanted == "cuda" else wanted
+    device = {"auto": "cuda:0" if "cuda:0" in found else "cpu", "cuda": "cuda:0"}.get(wanted, wanted)
     if device not in found:
         raise ConfigError("backend.device", wanted, f"not found on this machine; found: {', '.join(found)} (or auto)")
-    return found[device]
+    return device, found[device]
 
 
 def key_of(seed: int) -> Array:

@@ -1,5 +1,6 @@
 """The PyTorch backend."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ class TorchBackend:
     def own(self, algorithm: Any) -> Any:
         """Return the algorithm: PyTorch's hold their state themselves."""
         return algorithm
+
+    def __reduce__(self) -> Any:
+        """Travel to another process as what makes one alike: on the same device, with as many threads as this process has."""
+        return type(self), (replace(self.cfg, device=str(self.device), threads=torch.get_num_threads()),)
 
     def versions(self) -> dict[str, str]:
         """Return torch's version and the device."""

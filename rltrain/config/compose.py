@@ -8,7 +8,6 @@ from typing import Any
 from rltrain.checks import defaults
 from rltrain.config.schema import CHOICES, GROUPS, Config, ScopeConfig, conf_directory, directories, options, plugin_options
 from rltrain.errors import ConfigError, nearest
-from rltrain.trainers.config import TrainerConfig
 
 
 def compose(overrides: Sequence[str]) -> Any:
@@ -151,7 +150,7 @@ def is_known_key(key: str, cfg: Any = None) -> bool:
     section = key.split(".")[0]
     if section in ("env", "trainer") and cfg is not None and not str(cfg[section].get("_target_")).startswith("rltrain."):
         return True  # `check` asks its dataclass
-    node: Any = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": _env_defaults()}
+    node: Any = {**defaults(Config), "trainer": _all_defaults("trainer"), "env": _all_defaults("env")}
     parts = key.split(".")
     if parts[0] == "agents" and len(parts) > 2:
         parts = parts[2:]
@@ -164,13 +163,13 @@ def is_known_key(key: str, cfg: Any = None) -> bool:
     return True
 
 
-def _env_defaults() -> dict[str, Any]:
-    """Return the settings of every kind of environment together."""
-    return {name: value for choice in CHOICES["env"].values() for name, value in defaults(choice.cfg).items()}
+def _all_defaults(group: str) -> dict[str, Any]:
+    """Return the settings of every choice of a group together."""
+    return {name: value for choice in CHOICES[group].values() for name, value in defaults(choice.cfg).items()}
 
 
 def _known_keys(named: Mapping[str, str]) -> list[str]:
-    tree = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": _env_defaults()}
+    tree = {**defaults(Config), "trainer": _all_defaults("trainer"), "env": _all_defaults("env")}
     agents = named or {name: name for name in CHOICES["agents"]}
     known = {name: CHOICES["agents"][choice].cfg for name, choice in agents.items() if choice in CHOICES["agents"]}
     tree |= {

@@ -20,7 +20,7 @@ from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import RunConfig
 from rltrain.seeding import MAX_SEED
 from rltrain.tracking import TrackingConfig
-from rltrain.trainers.config import TrainerConfig
+from rltrain.trainers.config import ParallelConfig, TrainerConfig
 
 GROUPS = ("trainer", "backend", "env", "agents", "agents_scope", "experiment")
 
@@ -75,7 +75,10 @@ class Choice:
 
 
 CHOICES: dict[str, dict[str, Choice]] = {
-    "trainer": {"sequential": Choice("rltrain.trainers.SequentialTrainer", TrainerConfig)},
+    "trainer": {
+        "parallel": Choice("rltrain.trainers.ParallelTrainer", ParallelConfig),
+        "sequential": Choice("rltrain.trainers.SequentialTrainer", TrainerConfig),
+    },
     "backend": {
         "jax": Choice("rltrain.backends.jax.JaxBackend", BackendConfig),
         "torch": Choice("rltrain.backends.torch.TorchBackend", BackendConfig),

@@ -6,8 +6,8 @@ import itertools
 import signal
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import asdict, fields
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Trainer:
     dict of its fields. A user's own subclass may pass a dict with further keys; they are found in `self.cfg` too.
     """
 
+    config: ClassVar[type[TrainerConfig]] = TrainerConfig
     strict = False  # the built-in trainers refuse unknown keys
 
     def __init__(
@@ -413,12 +414,14 @@ class Trainer:
                 raise ConfigError("agents_scope", sizes, f"{made_for}; its scope has {size}")
 
     def _read_cfg(self, cfg: TrainerConfig | Mapping[str, Any] | None) -> Cfg:
-        known = {f.name for f in fields(TrainerConfig)}
+        known = {f.name for f in fields(self.config)}
         extra: dict[str, Any] = {}
         if isinstance(cfg, Mapping) and not self.strict:
             extra = {key: copy.deepcopy(value) for key, value in cfg.items() if key not in known}
             cfg = {key: value for key, value in cfg.items() if key in known}
-        return Cfg(build(TrainerConfig, cfg, "trainer"), extra)
+        if isinstance(cfg, TrainerConfig) and not isinstance(cfg, self.config):
+            cfg = asdict(cfg)  # of another kind of trainer
+        return Cfg(build(self.config, cfg, "trainer"), extra)
 
     def _say_once(self, line: str) -> None:
         if line not in self._said:

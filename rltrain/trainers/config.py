@@ -24,6 +24,18 @@ class TrainerConfig:
     stochastic_evaluation: bool = option(False, "evaluate the policy as it explores, not its likeliest actions")
 
 
+@dataclass
+class ParallelConfig(TrainerConfig):
+    """The same, and how the workers go along with one another."""
+
+    placement: str = option(
+        "auto", "partitioned: each worker steps a slice of the environment; shared: the parent steps it; auto: the first, if it can be",
+        choices=["auto", "partitioned", "shared"],
+    )  # fmt: skip
+    max_drift: int = option(512, "timesteps that one worker may be ahead of the slowest, when partitioned", low=1)
+    worker_timeout: float = option(300.0, "seconds that a worker may go without a sign of life", above=0)
+
+
 class Cfg(Mapping[str, Any]):
     """A trainer's checked settings, by attribute and by key; a subclass's own keys stand beside them."""
 
