@@ -27,6 +27,7 @@ class Algorithm(Protocol):
     backend: Backend
     num_envs: int
     actor_seed: int
+    # an algorithm with `reads_infos = False` and nothing in it that reads a transition's `infos` is spared them where they travel
 
     def init_actor(self, num_envs: int, seed: int) -> Actor:
         """Return what acting carries for `num_envs` copies: recurrent carry, noise, its own random stream."""

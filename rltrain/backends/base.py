@@ -40,6 +40,9 @@ class Backend(Protocol):
     def asarray(self, array: Any) -> Array:
         """Return a backend array on the device; shares memory where it can."""
 
+    def on_device(self, array: Any) -> Array:
+        """Return an array as an environment on the device would hand it out."""
+
     def to_numpy(self, array: Array) -> np.ndarray:
         """Return a NumPy array; shares memory where it can."""
 

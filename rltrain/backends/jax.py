@@ -34,6 +34,12 @@ class JaxBackend:
         """Return the array as it is: a jitted function takes NumPy's and moves them itself."""
         return array
 
+    def on_device(self, array: Any) -> Array:
+        """Return an array as an environment on the device would hand it out: such are acted on in compiled programs."""
+        import jax
+
+        return jax.device_put(array, self.device)
+
     def to_numpy(self, array: Array) -> np.ndarray:
         """Return a NumPy array; shares memory on the CPU."""
         return np.asarray(array)
@@ -147,6 +153,7 @@ class Stateful:
         self.pure = pure
         self.backend, self.schedule = pure.backend, pure.schedule
         self.num_envs, self.actor_seed = pure.num_envs, pure.actor_seed
+        self.reads_infos = getattr(pure, "reads_infos", True)
         self.state = jax.jit(pure.init)()
         self.memory = pure.make_memory()
         self._learn = jax.jit(self._learn_and_look, donate_argnums=0)

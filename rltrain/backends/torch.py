@@ -28,6 +28,10 @@ class TorchBackend:
         tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.as_tensor(array)
         return tensor if self._on_cpu else tensor.to(self.device, non_blocking=True)
 
+    def on_device(self, array: Any) -> torch.Tensor:
+        """Return an array as an environment on the device would hand it out."""
+        return self.asarray(array)
+
     def to_numpy(self, array: torch.Tensor) -> np.ndarray:
         """Return a NumPy array; shares memory on the CPU."""
         return array.numpy() if self._on_cpu else array.cpu().numpy()

@@ -29,7 +29,7 @@ class ParallelConfig(TrainerConfig):
     """The same, and how the workers go along with one another."""
 
     placement: str = option(
-        "auto", "partitioned: each worker steps a slice of the environment; shared: the parent steps it; auto: the first, if it can be",
+        "auto", "partitioned: each worker steps a slice of the environment; shared: the parent steps all of it; auto: as can be",
         choices=["auto", "partitioned", "shared"],
     )  # fmt: skip
     max_drift: int = option(512, "timesteps that one worker may be ahead of the slowest, when partitioned", low=1)

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from rltrain.errors import ConfigError
+import numpy as np
+
+from rltrain.errors import ConfigError, EnvironmentFailure, RunError
+from rltrain.spaces import named
 from rltrain.trainers import keeping
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.bookkeeping import overrides
@@ -18,6 +21,7 @@ from rltrain.trainers.scopes import cut
 from rltrain.trainers.workers.crew import Crew, refuse_while_importing
 from rltrain.trainers.workers.free import FreeJob, Start
 from rltrain.trainers.workers.gathering import Gathering
+from rltrain.trainers.workers.lockstep import Lockstep, LockstepJob
 from rltrain.trainers.workers.recipes import AgentRecipe, pickled
 
 
@@ -31,6 +35,8 @@ class ParallelTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self._elsewhere: Mapping[str, Any] | None = None  # what was kept of an environment whose state can't be brought back here
         self._reset_seeds: list[int] | None = None
+        self._lockstep: Lockstep | None = None  # while workers act and learn for the environment here
+        self._lost = False  # a worker ended and took its agent along
         self.placement = self._choose_placement()
 
     def _choose_placement(self) -> str:
@@ -53,8 +59,15 @@ class ParallelTrainer(Trainer):
 
     # -- training ------------------------------------------------------------------------------------------------------
 
+    def train(self) -> None:
+        """Train for `timesteps` turns, or on from where a restored trainer stands; stops early on a signal."""
+        if len(self.agents) > 1:
+            refuse_while_importing()
+        super().train()
+
     def _loop(self) -> None:
-        refuse_while_importing()
+        if self._lost:
+            raise RunError("a worker of this trainer failed and its agent is lost; restore a checkpoint, or make a new trainer")
         if len(self.agents) == 1:
             self._say_once("trainer=parallel: one agent runs as with trainer=sequential")
             super()._loop()
@@ -107,7 +120,53 @@ class ParallelTrainer(Trainer):
         return jobs
 
     def _run_shared(self) -> None:
-        raise NotImplementedError
+        """Step the environment here, in lock-step with the workers that act and learn."""
+        on_device = not isinstance(next(iter(named(self.observations, "").values())), np.ndarray)
+        jobs = []
+        for agent, scope in zip(self.agents, self.scopes, strict=True):
+            job = LockstepJob(AgentRecipe.of(agent), scope, on_device)
+            jobs.append(pickled(job, {f"agents.{agent.name}": job.agent}))
+        with Crew([agent.name for agent in self.agents], self.cfg.worker_timeout) as crew:
+            self._lockstep = lockstep = Lockstep(crew, self.agents, self.scopes, self.env, self.observations)
+            try:
+                crew.start(jobs, lockstep.board)
+                super()._loop()
+                lockstep.bring_agents()
+            except EnvironmentFailure:  # of the environment here: the agents are well
+                lockstep.bring_agents()
+                raise
+            except BaseException:
+                self._lost = True
+                raise
+            finally:
+                self._lockstep = None
+
+    def _for_each_agent(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
+        lockstep, nothing = self._lockstep, [None] * len(self.agents)
+        if lockstep is None or method in ("record_info", "end_evaluation_episodes") or kwargs.get("evaluation"):
+            return super()._for_each_agent(method, *args, **kwargs)
+        if method in ("pre_interaction", "post_interaction"):
+            return nothing  # come with acting and recording
+        if method == "act":
+            return lockstep.act(*args, **kwargs)
+        if method == "record_transition":
+            lockstep.record(**kwargs)
+            return nothing
+        copies = self.scopes[-1].stop
+        each_args = [tuple(cut(value, scope, copies) for value in args) for scope in self.scopes]
+        each_kwargs = [{key: cut(value, scope, copies) for key, value in kwargs.items()} for scope in self.scopes]
+        return lockstep.call(method, each_args, each_kwargs)
+
+    def _evaluate_for_best(self) -> list[str] | None:
+        if self._lockstep is not None:
+            self._lockstep.bring_policies()
+        return super()._evaluate_for_best()
+
+    def write_rows(self, evaluation: dict[str, dict[str, Any]] | None = None) -> None:
+        """Write each agent's row of metrics of this timestep."""
+        if self._lockstep is not None:
+            self._lockstep.bring_bookkeeping()
+        super().write_rows(evaluation)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -124,6 +183,8 @@ class ParallelTrainer(Trainer):
 
     def snapshot(self, *, with_environment: bool = True) -> tuple[dict[str, Any], bool]:
         """Return everything as parts by name, and whether going on from them is exact."""
+        if self._lockstep is not None:
+            self._lockstep.bring_agents()
         if self._elsewhere is None:
             return super().snapshot(with_environment=with_environment)
         parts, _ = super().snapshot(with_environment=False)
@@ -132,5 +193,5 @@ class ParallelTrainer(Trainer):
 
     def restore(self, parts: Mapping[str, Any], *, keep_horizon: bool = True) -> None:
         """Put everything back from `snapshot`'s parts."""
-        self._elsewhere = None
+        self._elsewhere, self._lost = None, False
         super().restore(parts, keep_horizon=keep_horizon)

@@ -62,6 +62,7 @@ class OnPolicy(Made, ABC):
     """Acts by a stochastic policy and collects a rollout; an algorithm says in `_improve` how to learn from it."""
 
     config: ClassVar[type[OnPolicyConfig]]
+    reads_infos = False
 
     def __init__(
         self,

@@ -55,12 +55,12 @@ class Crew:
         """End whatever still runs."""
         self.end()
 
-    def start(self, jobs: Sequence[bytes]) -> None:
-        """Start a worker per pickled job."""
+    def start(self, jobs: Sequence[bytes], extra: Any = None) -> None:
+        """Start a worker per pickled job; `extra` is more shared memory for all of them."""
         for index in range(len(jobs)):
             ours, theirs = socket.socketpair()
             with theirs:
-                arguments = (index, theirs, self.pulse, self._stacks[index], os.getpid())
+                arguments = (index, theirs, self.pulse, self._stacks[index], os.getpid(), extra)
                 process = CONTEXT.Process(target=run, args=arguments, name=f"rltrain-{self.names[index]}")
                 self.channels.append(Channel(ours))
                 process.start()
@@ -106,6 +106,17 @@ class Crew:
             raise self._hang(index) from None
         except OSError:
             raise self._death(index) from None
+
+    def wake_all(self, tick: float) -> None:
+        """Send every worker a wake-up and wait until all have answered; look every `tick` seconds whether they still live."""
+        for index, channel in enumerate(self.channels):
+            try:
+                channel.wake_up()
+            except OSError:
+                raise self._death(index) from None
+        missing = len(self.channels)
+        while missing:
+            missing -= len(self.wait(tick))
 
     def dismiss(self, index: int) -> None:
         """Take a worker's end as no fault from now on."""

@@ -26,6 +26,7 @@ class Desk:
     index: int
     channel: Channel
     pulse: Pulse
+    extra: Any = None  # more shared memory, of the kind of job
 
     def enter(self, phase: str) -> None:
         """Say what comes now."""
@@ -68,7 +69,7 @@ class Report:
     error: RltrainError | None  # where it is one of ours, and travels
 
 
-def run(index: int, end: socket.socket, pulse: Pulse, stacks: Stacks, parent: int) -> None:
+def run(index: int, end: socket.socket, pulse: Pulse, stacks: Stacks, parent: int, extra: Any) -> None:
     """Run one worker: the function that its process is started with."""
     leave_signals_to_parent()
     end_with_parent(parent)
@@ -77,7 +78,7 @@ def run(index: int, end: socket.socket, pulse: Pulse, stacks: Stacks, parent: in
     with suppress(AttributeError):
         faulthandler.register(signal.SIGUSR2, stacks.file)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # each worker's JAX would take most of a GPU for itself
-    desk = Desk(index, Channel(end), pulse)
+    desk = Desk(index, Channel(end), pulse, extra)
     status = 0
     try:
         desk.enter("make")
