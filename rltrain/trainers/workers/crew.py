@@ -15,6 +15,7 @@ from rltrain.trainers.workers.channel import Channel
 from rltrain.trainers.workers.process import Report, run
 from rltrain.trainers.workers.shared import CONTEXT, WAIT, Pulse, Stacks
 
+MAKING = 120.0  # seconds that a worker has at least to import what it needs and to make its agent
 LOOK = 0.1  # seconds between looks for signs of life
 LONGEST_LOOK = 1.0  # seconds: a parent that was busy or asleep itself doesn't count the whole time against its workers
 BY_IMPORT = 78  # exit status of a worker that found itself starting workers while it was imported
@@ -151,8 +152,12 @@ class Crew:
             silent = beat == self._beats[index] and self.pulse.phase(index) != WAIT
             self._silence[index] = self._silence[index] + look if silent else 0.0
             self._beats[index] = beat
-            if self._silence[index] > self.timeout:
+            if self._silence[index] > self._patience(index):
                 raise self._hang(index)
+
+    def _patience(self, index: int) -> float:
+        """Return how long a worker may be silent: importing and making things takes a busy machine its time."""
+        return max(self.timeout, MAKING) if self.pulse.phase(index) in ("start", "make") else self.timeout
 
     def _where(self, index: int) -> str:
         return f"agents.{self.names[index]}: {self.pulse.phase(index)}, timestep {self.pulse.timestep(index)}"
@@ -195,7 +200,7 @@ class Crew:
             while not stacks.read() and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(0.05)  # it may still be writing
-        error = WorkerError(f"{where}: its worker gave no sign of life for {self.timeout:g} s (trainer.worker_timeout)")
+        error = WorkerError(f"{where}: its worker gave no sign of life for {self._patience(index):g} s (trainer.worker_timeout)")
         error.__cause__ = WorkerTraceback(stacks.read() or "(it doesn't say where: the process is stopped or in the kernel)")
         return error
 
