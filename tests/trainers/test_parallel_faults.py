@@ -129,16 +129,16 @@ SLOW = [("shared", "exit"), ("shared", "segfault"), ("shared", "stop"), ("shared
 def test_a_fault_of_one_worker_ends_the_run(placement, what, trial):
     quick = what in TELLS_AT_ONCE
     timeout = () if quick else ("trainer.worker_timeout=2",)
-    # agent A stays within reach, so that a checkpoint of both is there
+    # agent A stays within reach, so that a checkpoint of both is there; in lock-step, an update comes with the next turn
     process = trial.start(f"trainer.placement={placement}", "trainer.max_drift=4", *timeout, fault=f"b:1:{what}")
     result = process.wait(120)
     ended = time.time()
-    # in lock-step, what was recorded comes with the next turn
     assert_told(trial, result, *WORDS[what])
     assert ended - trial.fault_at < SECONDS + (0 if quick else 2)
     trial.assert_clean(trial.fault_at, seconds=SECONDS + (0 if quick else 2))
     latest = trial.latest()
-    assert latest is not None and latest.name == "24"
+    # free, agent A may not have come to 24 yet
+    assert latest is not None and latest.name in {"partitioned": ("16", "24"), "shared": ("24",)}[placement]
 
 
 def test_a_worker_that_fails_to_start_ends_the_run(trial):
