@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 WAKE_UP = b"\0" * 8
-CHUNK = 2**20
+CHUNK = 2**16  # bytes read at once: memory for more would be mapped and unmapped at each read
 
 
 class Channel:
