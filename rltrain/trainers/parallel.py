@@ -53,9 +53,12 @@ class ParallelTrainer(Trainer):
             return "the evaluation environment can't be split"
         if not self.headless:
             return "rendering shows one environment"
-        if overrides(self, ParallelTrainer, ("_interact", "_for_each_agent")):
-            return "this trainer has a loop of its own"
+        if self._has_own_steps():
+            return "this trainer makes timesteps in its own way"
         return ""
+
+    def _has_own_steps(self) -> bool:
+        return overrides(self, ParallelTrainer, ("_interact", "_for_each_agent"))
 
     # -- training ------------------------------------------------------------------------------------------------------
 

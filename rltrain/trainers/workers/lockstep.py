@@ -75,6 +75,7 @@ class LockstepJob:
             if self.on_device:
                 put = agent.backend.on_device
                 self.observations = map_arrays(put, self.observations)
+                self.states = None if self.states is None else map_arrays(put, self.states)
                 masks = None if masks is None else put(masks)
             self.actions = agent.act(self.observations, self.states, masks, **when)
             self.board.write(f"actions/{desk.index}", self.actions)
