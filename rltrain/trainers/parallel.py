@@ -5,13 +5,15 @@ steps its own slice and runs free; where it can't (*shared*), this process steps
 lock-step. Between calls of `train` the agents and the environment of this process hold everything, as with any trainer.
 """
 
+import multiprocessing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from rltrain.errors import ConfigError, EnvironmentFailure, RunError
+from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, RunError
 from rltrain.spaces import named
 from rltrain.trainers import keeping
 from rltrain.trainers.base import Trainer
@@ -79,6 +81,8 @@ class ParallelTrainer(Trainer):
         elif self.cfg.fused != "false" and not self._why_not_fused():
             super()._loop()
         else:
+            if multiprocessing.current_process().daemon:
+                raise ConfigError("trainer", "parallel", "a daemonic process can't start workers; use trainer=sequential")
             why = self._why_not_partitioned()
             self._say_once(f"placement: {self.placement}" + (f", {why}" if why else ""))
             self._run_partitioned() if self.placement == "partitioned" else self._run_shared()
@@ -94,6 +98,7 @@ class ParallelTrainer(Trainer):
             except BaseException:
                 if gathering.last is not None:
                     self._take_over(gathering.last)  # the last checkpoint, at which all agents were at one timestep
+                self._saved_at = self.timestep  # there is nothing newer to save
                 raise
         self._take_over(parts)
         self.clock.compile_seconds += gathering.compile_seconds
@@ -135,11 +140,12 @@ class ParallelTrainer(Trainer):
                 crew.start(jobs, lockstep.board)
                 super()._loop()
                 lockstep.bring_agents()
-            except EnvironmentFailure:  # of the environment here: the agents are well
-                lockstep.bring_agents()
-                raise
-            except BaseException:
+            except BaseException as error:
                 self._lost = True
+                if isinstance(error, EnvironmentFailure):  # of the environment here: the agents are well
+                    with suppress(RltrainError):
+                        lockstep.bring_agents()
+                        self._lost = False
                 raise
             finally:
                 self._lockstep = None
@@ -183,6 +189,10 @@ class ParallelTrainer(Trainer):
             keeping.put_environment(self, parts["trainer"])
         else:
             self._elsewhere, self.observations = parts["trainer"], parts["trainer"]["observations"]
+
+    def save(self, *, with_environment: bool = True) -> bool:
+        """Write a checkpoint of everything to the run's directory, if it has one; tell whether it was written."""
+        return not self._lost and super().save(with_environment=with_environment)
 
     def snapshot(self, *, with_environment: bool = True) -> tuple[dict[str, Any], bool]:
         """Return everything as parts by name, and whether going on from them is exact."""

@@ -106,6 +106,12 @@ def trial(zygote, tmp_path):
             os.kill(pid, signal.SIGKILL)
 
 
+def checkpoints_in(run: Path) -> list[str]:
+    """Return the names of a run's checkpoints."""
+    folder = run / "checkpoints"
+    return os.listdir(folder) if folder.is_dir() else []
+
+
 def assert_told(trial: Trial, result: Result, *words: str) -> None:
     """The run failed, and screen and error.log say why."""
     assert result.status == 1, result.err
@@ -155,6 +161,18 @@ def test_workers_end_when_their_parent_is_killed(placement, trial):
     assert len(trial.workers()) == 2
     process.send(signal.SIGKILL)
     trial.assert_clean(time.time())
+
+
+def test_copies_that_hang_in_processes_of_their_own_end_with_a_killed_worker(zygote, trial):
+    environ = {"ARMED": "step:20:hang", "TRIAL": trial.mark}
+    overrides = ("agents=[a:ppo,b:ppo]", "env=armed_envs:Armed-v0", "env.vectorization=async", "env.num_envs=2", "plugins=[]")
+    trial.process = zygote.start(*RUN, f"run.dir={trial.run}", *overrides, **environ)
+    wait_until(lambda: len(trial.workers()) == 2 and "16" in checkpoints_in(trial.run), 90)
+    time.sleep(1.0)  # the copies hang by now
+    os.kill(trial.workers()[0], signal.SIGKILL)
+    since = time.time()
+    assert "its worker ended (killed by SIGKILL)" in trial.process.wait(30).err
+    trial.assert_clean(since)
 
 
 def test_a_worker_killed_from_outside_and_a_second_interrupt(trial):

@@ -71,7 +71,7 @@ class Crew:
                 self._poll.register(descriptor, select.POLLIN)
         for index, job in enumerate(jobs):
             try:
-                self.channels[index].send_bytes(job, self.timeout)
+                self.channels[index].send_bytes(job, self._patience(index))
             except TimeoutError:
                 raise self._hang(index) from None
             except OSError:
