@@ -18,7 +18,7 @@ from rltrain.errors import ConfigError, nearest
 from rltrain.runs import Run
 from rltrain.seeding import EVALUATION_ENVIRONMENTS, TRAINING_ENVIRONMENTS
 from rltrain.trainers.base import Trainer
-from rltrain.trainers.config import StepConfig
+from rltrain.trainers.config import ParallelConfig, StepConfig
 
 
 def follow(target: str, plugins: list[str]) -> Any:
@@ -106,7 +106,7 @@ def make_trainer(config: Config, *, run: Run | None = None, training: bool = Tru
     if not training and isinstance(config.trainer.cfg, StepConfig):
         config.trainer.cfg.callback = None  # an evaluation has no training step to call it after
     callback = find_callback(config)
-    prepare(config.backend)
+    prepare(config.backend, devices=len(config.agents) if isinstance(config.trainer.cfg, ParallelConfig) else 1)
     env = make_env(config, **env_arguments)  # first: an error in its settings is told without importing torch or jax
     made = [env]
     try:

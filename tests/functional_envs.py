@@ -84,7 +84,7 @@ class Fenced(Walk):
 
 def make_trainer(
     agents: list[tuple[type, int, dict[str, Any]]], env: Walk | None = None, *, timesteps: int, fused: str = "true",
-    headless: bool = True, agent_class: type[Agent] = Agent, trainer_class: type[Trainer] = SequentialTrainer, **how: Any,
+    headless: bool = True, agent_class: type[Agent] = Agent, kind: type[Trainer] = SequentialTrainer, **how: Any,
 ) -> Any:  # fmt: skip
     """Return a trainer; `agents` are (class, copies, settings)."""
     copies = sum(size for _, size, _ in agents)
@@ -99,4 +99,4 @@ def make_trainer(
         )
     sizes = [size for _, size, _ in agents]
     cfg = {"timesteps": timesteps, "fused": fused, "headless": headless, "disable_progressbar": True}
-    return trainer_class(env=environment, agents=made_agents, agents_scope=sizes, cfg=cfg, **how)
+    return kind(env=environment, agents=made_agents, agents_scope=sizes, cfg=cfg, **how)

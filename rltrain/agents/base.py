@@ -14,6 +14,7 @@ from rltrain.structures import Array, Arrays, Progress, Transition, UpdateSchedu
 from rltrain.tracking import EpisodeStatistics
 
 Actor = Any
+Recipe = tuple[type, tuple[Any, ...], dict[str, Any]]
 
 
 class Algorithm(Protocol):
@@ -26,6 +27,7 @@ class Algorithm(Protocol):
     backend: Backend
     num_envs: int
     actor_seed: int
+    # an algorithm with `reads_infos = False` and nothing in it that reads a transition's `infos` is spared them where they travel
 
     def init_actor(self, num_envs: int, seed: int) -> Actor:
         """Return what acting carries for `num_envs` copies: recurrent carry, noise, its own random stream."""
@@ -79,12 +81,25 @@ class Algorithm(Protocol):
         """Return what a dry run shows: parameters, memory in bytes, gradient steps per update."""
 
 
+class Made:
+    """Remembers how it was made, so that a worker process can make one alike: `recipe[0](*recipe[1], **recipe[2])`."""
+
+    recipe: "Recipe"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Return an instance that keeps what it is made from."""
+        made = super().__new__(cls)
+        made.recipe = (cls, args, kwargs)
+        return made
+
+
 class Agent:
     """One agent of any algorithm and backend: acts, hands transitions over, learns when due, keeps its statistics."""
 
     def __init__(self, algorithm: Algorithm, *, name: str = "agent") -> None:
         self.backend = algorithm.backend
         self.kind = type(algorithm).__name__
+        self.recipe: Recipe | None = getattr(algorithm, "recipe", None)  # of `Made`
         self.algorithm = algorithm = self.backend.own(algorithm)
         self.name = name
         self.num_envs = algorithm.num_envs
@@ -258,13 +273,26 @@ class Agent:
         training = {
             "algorithm": algorithm["training"],
             "actor": self.algorithm.actor_snapshot(self.actor),
+            **self.read_bookkeeping(),
+        }
+        return {"policy": algorithm["policy"], "training": training}
+
+    def read_bookkeeping(self) -> dict[str, Any]:
+        """Return what stands around the algorithm, as arrays and plain data."""
+        return {
             "statistics": self.statistics.snapshot(),
             "metrics": dict(self.metrics),
             "sums": dict(self._sums),
             "counts": dict(self._counts),
             "updates": self.updates,
         }
-        return {"policy": algorithm["policy"], "training": training}
+
+    def restore_bookkeeping(self, kept: dict[str, Any]) -> None:
+        """Put back what `read_bookkeeping` returned."""
+        self.statistics.restore(kept["statistics"])
+        self.metrics = dict(kept["metrics"])
+        self._sums, self._counts = dict(kept["sums"]), dict(kept["counts"])
+        self.updates = int(kept["updates"])
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put the agent back; a snapshot that holds only "policy" restores only what acting needs."""
@@ -277,7 +305,4 @@ class Agent:
             raise ValueError(f"it was trained on {copies} copies, here are {self.num_envs}")
         self.algorithm.restore({"policy": snapshot["policy"], "training": training["algorithm"]})
         self.actor = self.algorithm.restore_actor(training["actor"])
-        self.statistics.restore(training["statistics"])
-        self.metrics = dict(training["metrics"])
-        self._sums, self._counts = dict(training["sums"]), dict(training["counts"])
-        self.updates = int(training["updates"])
+        self.restore_bookkeeping(training)

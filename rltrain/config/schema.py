@@ -20,7 +20,7 @@ from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import RunConfig
 from rltrain.seeding import MAX_SEED
 from rltrain.tracking import TrackingConfig
-from rltrain.trainers.config import StepConfig, TrainerConfig
+from rltrain.trainers.config import ParallelConfig, StepConfig, TrainerConfig
 
 GROUPS = ("trainer", "backend", "env", "agents", "agents_scope", "experiment")
 
@@ -76,6 +76,7 @@ class Choice:
 
 CHOICES: dict[str, dict[str, Choice]] = {
     "trainer": {
+        "parallel": Choice("rltrain.trainers.ParallelTrainer", ParallelConfig),
         "sequential": Choice("rltrain.trainers.SequentialTrainer", TrainerConfig),
         "step": Choice("rltrain.trainers.StepTrainer", StepConfig),
     },

@@ -71,6 +71,14 @@ class EnvWrapper(ABC):
         """Return a picklable factory per slice of the copies, or None if the simulator can't be split."""
         return None
 
+    def cut_snapshot(self, snapshot: dict[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
+        """Return a snapshot per slice of the copies, for the slices of `partition`."""
+        raise ValueError(f"{self.name} has no snapshots to cut")
+
+    def join_snapshots(self, snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the snapshot of all copies: the reverse of `cut_snapshot`."""
+        raise ValueError(f"{self.name} has no snapshots to join")
+
     def info(self) -> dict[str, Any]:
         """Say what was chosen where the config left a choice, and which versions are at work; saved with the run."""
         return {}

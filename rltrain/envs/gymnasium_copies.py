@@ -15,6 +15,7 @@ import numpy as np
 
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, RltrainError, nearest
+from rltrain.processes import end_with_parent, leave_signals_to_parent
 
 
 class CopyError(Exception):
@@ -175,8 +176,8 @@ def work(stacks: str, index: int, make: Callable[[], Any], pipe: Any, *others: A
     import gymnasium
     from gymnasium.vector.async_vector_env import _async_worker
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # sent to the whole group, it is the parent's to answer; its end closes the pipe
+    leave_signals_to_parent()
+    end_with_parent()  # the server that forked this process ends with the parent, whose pipe a copy that hangs doesn't watch
     with suppress(OSError):
         faulthandler.register(signal.SIGUSR2, open(Path(stacks) / str(index), "w"))  # noqa: SIM115
     gymnasium.logger.min_level = gymnasium.logger.ERROR + 1

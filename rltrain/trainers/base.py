@@ -168,9 +168,13 @@ class Trainer:
             return "rendering needs every step"
         agents = ("pre_interaction", "act", "record_transition", "post_interaction")
         own = any(overrides(agent, Agent, agents) for agent in self.agents)
-        if own or overrides(self, Trainer, ("_interact", "_for_each_agent")) or self.env.has_own_steps():  # type: ignore[attr-defined]
+        if own or self._has_own_steps() or self.env.has_own_steps():  # type: ignore[attr-defined]
             return "trainer, agent or environment has methods of its own for single steps"
         return ""
+
+    def _has_own_steps(self) -> bool:
+        """Tell whether a subclass makes timesteps in its own way."""
+        return overrides(self, Trainer, ("_interact", "_for_each_agent"))
 
     def multi_agent_train(self) -> None:
         """Train multi-agent algorithms."""

@@ -27,6 +27,18 @@ class TrainerConfig:
 
 
 @dataclass
+class ParallelConfig(TrainerConfig):
+    """The same, and how the workers go along with one another."""
+
+    placement: str = option(
+        "auto", "partitioned: each worker steps a slice of the environment; shared: the parent steps all of it; auto: as can be",
+        choices=["auto", "partitioned", "shared"],
+    )  # fmt: skip
+    max_drift: int = option(512, "timesteps that one worker may be ahead of the slowest, when partitioned", low=1)
+    worker_timeout: float = option(300.0, "seconds that a worker may go without a sign of life", above=0)
+
+
+@dataclass
 class StepConfig(TrainerConfig):
     """The same, and what to call after each step."""
 

@@ -155,12 +155,12 @@ def test_jax_on_its_own_environment_acts_step_by_step_and_equals_the_fused_run()
     parts = [(PPO, 3, {"rollout_length": 16, "epochs": 2, "normalize_observations": True}), (A2C, 2, {"rollout_length": 24})]
     fused = make_trainer(parts, timesteps=105, fused="true")
     fused.train()
-    step = make_trainer(parts, timesteps=105, fused="auto", trainer_class=StepTrainer)
+    step = make_trainer(parts, timesteps=105, fused="auto", kind=StepTrainer)
     results = [step.train() for _ in range(105)]
     np.testing.assert_equal(kept(step), kept(fused))
     assert len({float(result.rewards[0]) for result in results}) > 50
     with pytest.raises(ConfigError, match=r"trainer.fused=true: a step trainer makes one timestep at a time; use auto or false"):
-        make_trainer(parts, timesteps=105, fused="true", trainer_class=StepTrainer)
+        make_trainer(parts, timesteps=105, fused="true", kind=StepTrainer)
 
 
 # -- what a call is told and returns -----------------------------------------------------------------------------------------
