@@ -34,8 +34,19 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarking import ROOT, BenchmarkError, Result, add_arguments, alternate, call, check_arguments
-from benchmarking import make_environment, print_rows, versions, write_json
+from benchmarking import (
+    ROOT,
+    BenchmarkError,
+    Result,
+    add_arguments,
+    alternate,
+    call,
+    check_arguments,
+    make_environment,
+    print_rows,
+    versions,
+    write_json,
+)
 from peers.t1 import BATCH, EPOCHS, MINIBATCHES, NUM_ENVS, ROLLOUT, WARMUP_ROLLOUTS
 
 PEERS_PACKAGES = (  # torch first and pinned: left to the second line, pip would fetch gigabytes of CUDA
