@@ -2,7 +2,7 @@
 
 The work, the same for everyone: PPO on gymnax's CartPole-v1, 4 copies x 128 timesteps per rollout (J1a) or 512 x 32
 (J1b), 4 epochs x 4 minibatches, separate 64x64 tanh networks, learning rate 2.5e-4 (constant), gamma 0.99, lambda 0.95,
-ratio clip 0.2, entropy 0.01, value loss 0.5, gradient norm 0.5, float32, CPU.
+ratio clip 0.2, entropy 0.01, value loss 0.5, gradient norm 0.5, float32, CPU, XLA on one thread.
 
     python scripts/benchmark_fused.py                                     # both tasks
     python scripts/benchmark_fused.py --tasks J1b --repeats 5 --json j1b.json
