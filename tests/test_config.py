@@ -103,7 +103,7 @@ def composed():
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_every_yaml_composes_checks_and_instantiates(group, name, here):
-    if name in ("gymnax", "jax"):
+    if name in ("gymnax", "brax", "jax"):
         pytest.importorskip(name)
     plan = finish_plan(config.compose([f"{group}={name}"]))
     trainer = assemble.make_trainer(plan.config)

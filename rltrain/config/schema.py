@@ -87,6 +87,7 @@ CHOICES: dict[str, dict[str, Choice]] = {
     "env": {
         "gymnasium": Choice("rltrain.envs.gymnasium.GymnasiumEnv", GymnasiumConfig),
         "gymnax": Choice("rltrain.envs.gymnax.GymnaxEnv", FunctionalConfig),
+        "brax": Choice("rltrain.envs.brax.BraxEnv", FunctionalConfig),
     },
     "agents": {
         "a2c": Choice("rltrain.agents.a2c.${backend.name}.A2C", A2CConfig),
