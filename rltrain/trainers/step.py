@@ -184,7 +184,7 @@ class StepTrainer(Trainer):
         if self.env.num_agents > 1:
             return self.multi_agent_eval(episodes)
         if episodes is not None:
-            return self.single_agent_eval(episodes)
+            return self._evaluate_at_once(episodes)
         self._check("timestep", timestep, 0)
         self._check("timesteps", timesteps, 1)
         if self._evaluation is None or timestep == 0:
@@ -194,6 +194,15 @@ class StepTrainer(Trainer):
             result = _result(evaluating.make_turn(self, self._evaluation, turn))
         self._turn = turn + 1
         return result
+
+    def _evaluate_at_once(self, episodes: int) -> dict[str, dict[str, Any]]:
+        if self._opened or self._driven:
+            return self.single_agent_eval(episodes)  # a signal is training's to answer
+        ended, self.run.stop_signal = self.run.stop_signal, None  # which would cut this short, too
+        try:
+            return self.single_agent_eval(episodes)
+        finally:
+            self.run.stop_signal = self.run.stop_signal or ended
 
     @property
     def evaluation_observations(self) -> Arrays:

@@ -312,6 +312,8 @@ def test_a_signal_in_a_step_of_a_run_with_a_directory(number, error, tmp_path, m
         result = trainer.train()
     assert trainer.timestep == 11 and result.rewards.shape == (4,)
     assert list(contents(tmp_path)[1][0]) == ["11"] and signal.getsignal(number) == before
+    monkeypatch.setattr(Signalling, "at", (-1, 0))
+    assert len(trainer.eval(episodes=5)["ppo_0"]["returns"]) == 5 and trainer.is_finished
     with pytest.raises(error) as raised:
         trainer.train()  # a loop that doesn't look ends here
     if error is SystemExit:
