@@ -15,7 +15,7 @@ import numpy as np
 
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, RltrainError, nearest
-from rltrain.processes import end_with_parent, leave_signals_to_parent
+from rltrain.processes import leave_signals_to_parent, watch_parent
 
 
 class CopyError(Exception):
@@ -177,7 +177,7 @@ def work(stacks: str, index: int, make: Callable[[], Any], pipe: Any, *others: A
     from gymnasium.vector.async_vector_env import _async_worker
 
     leave_signals_to_parent()
-    end_with_parent()  # the server that forked this process ends with the parent, whose pipe a copy that hangs doesn't watch
+    watch_parent()  # a copy that hangs doesn't see that its pipe is closed
     with suppress(OSError):
         faulthandler.register(signal.SIGUSR2, open(Path(stacks) / str(index), "w"))  # noqa: SIM115
     gymnasium.logger.min_level = gymnasium.logger.ERROR + 1

@@ -36,7 +36,6 @@ class ParallelTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._elsewhere: Mapping[str, Any] | None = None  # what was kept of an environment whose state can't be brought back here
-        self._reset_seeds: list[int] | None = None
         self._lockstep: Lockstep | None = None  # while workers act and learn for the environment here
         self._lost = False  # a worker ended and took its agent along
         self.placement = self._choose_placement()
@@ -127,10 +126,8 @@ class ParallelTrainer(Trainer):
         states = env.state() if self._elsewhere is None else self._elsewhere["states"]
         jobs = []
         for i, (agent, scope) in enumerate(zip(self.agents, self.scopes, strict=True)):
-            start = Start(
-                cut(self.observations, scope, env.num_envs), cut(states, scope, env.num_envs), snapshots[i],
-                None if self._reset_seeds is None else self._reset_seeds[scope],
-            )  # fmt: skip
+            own = cut(self.observations, scope, env.num_envs), cut(states, scope, env.num_envs)
+            start = Start(*own, snapshots[i])
             job = FreeJob(
                 agent=AgentRecipe.of(agent), env=slices[i], evaluation_env=evaluation_slices[i], start=start,
                 cfg={field.name: self.cfg[field.name] for field in fields(TrainerConfig)} | {"fused": "auto"},

@@ -31,21 +31,25 @@ class Start:
     observations: Arrays  # (N, *O) to act on next
     states: Arrays
     snapshot: dict[str, Any] | None  # of the copies, where it can be had
-    seeds: list[int] | None  # of the reset that led here, where it can't
 
     def put(self, trainer: Trainer) -> None:
-        """Bring the slice there; where that can't be, new episodes begin, as at a resume."""
+        """Bring the slice there.
+
+        Without a snapshot it is reset as the whole was, at the run's beginning or at a resume. Where that doesn't lead to the same
+        observations, the whole is elsewhere by now: new episodes begin, as at a resume.
+        """
         env = trainer.env
         if self.snapshot is not None:
             env.restore(self.snapshot)
             trainer.observations = env.reset_done()
             return
-        trainer.observations = env.reset(self.seeds)
-        if not _equal(trainer.observations, self.observations):
-            seeds = [seed32(seed, RESUMED_ENVIRONMENTS, trainer.timestep) for seed in env.seeds or [0] * env.num_envs]
+        resumed = [seed32(seed, RESUMED_ENVIRONMENTS, trainer.timestep) for seed in env.seeds or [0] * env.num_envs]
+        for seeds in (None, resumed) if trainer.timestep == 0 else (resumed,):
             trainer.observations = env.reset(seeds)
-            trainer._for_each_agent("interrupt", self.observations, self.states)
-            trainer._say_once("the environment's state can't be handed to workers: new episodes start here")
+            if _equal(trainer.observations, self.observations):
+                return
+        trainer._for_each_agent("interrupt", self.observations, self.states)
+        trainer._say_once("the environment's state can't be handed to workers: new episodes start here")
 
 
 def _equal(a: Arrays, b: Arrays) -> bool:

@@ -1,20 +1,17 @@
 """A worker's process: how it starts, what it does with faults, how it ends."""
 
 import faulthandler
-import multiprocessing
 import os
 import pickle
 import signal
 import socket
-import threading
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection
 from typing import Any, Protocol
 
 from rltrain.errors import RltrainError
-from rltrain.processes import end_with_parent, leave_signals_to_parent
+from rltrain.processes import end_with_parent, leave_signals_to_parent, watch_parent
 from rltrain.trainers.workers.channel import Channel
 from rltrain.trainers.workers.shared import Pulse, Stacks
 
@@ -73,7 +70,7 @@ def run(index: int, end: socket.socket, pulse: Pulse, stacks: Stacks, parent: in
     """Run one worker: the function that its process is started with."""
     leave_signals_to_parent()
     end_with_parent(parent)
-    threading.Thread(target=_watch_parent, daemon=True).start()
+    watch_parent()  # also where the kernel doesn't see to it
     faulthandler.enable(stacks.file)
     with suppress(AttributeError):
         faulthandler.register(signal.SIGUSR2, stacks.file)
@@ -91,14 +88,6 @@ def run(index: int, end: socket.socket, pulse: Pulse, stacks: Stacks, parent: in
         with suppress(OSError):
             desk.channel.send(("error", _report(desk, error)))
     os._exit(status)  # libraries take seconds to tear down what the kernel frees at once
-
-
-def _watch_parent() -> None:
-    """End with the parent also where the kernel doesn't see to it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _report(desk: Desk, error: BaseException) -> Report:
