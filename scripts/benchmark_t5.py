@@ -1,7 +1,8 @@
 """Measure task T5: two PPO agents at once, 8 copies of CartPole-v1 each, by the trainers of rltrain and of skrl.
 
-The work, the same for everyone: that of T1 for each agent (8 copies x 128 timesteps per rollout, 4 epochs x 4 minibatches, separate
-64x64 tanh networks), synchronous copies, PyTorch on one thread per process. `--heavy` makes it 10 epochs and 256x256 networks.
+The work, the same for everyone: for each agent that of T1 (8 copies x 128 timesteps per rollout, 4 epochs x 4 minibatches,
+separate 64x64 tanh networks), synchronous copies, PyTorch on one thread per process. `--heavy` makes it 10 epochs and 256x256
+networks.
 
     python scripts/benchmark_t5.py
     python scripts/benchmark_t5.py --contenders sequential,parallel,shared --heavy
