@@ -35,7 +35,7 @@ class Start:
     def put(self, trainer: Trainer) -> None:
         """Bring the slice there.
 
-        Without a snapshot it is reset as the whole was, at the run's beginning or at a resume. If that doesn't lead to the same
+        Without a snapshot it is reset as the whole was, at the run's beginning or at a resume. Where that leads to other
         observations, the whole is elsewhere by now: new episodes begin, as at a resume.
         """
         env = trainer.env
