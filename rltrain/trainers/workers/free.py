@@ -68,6 +68,7 @@ class FreeJob:
     horizon: int
     timestep: int
     until: int
+    seconds: float  # of training before
     tracking: TrackingConfig
     evaluation: EvaluationConfig
     checkpoints: CheckpointsConfig
@@ -84,7 +85,7 @@ class FreeJob:
             env, [agent], [env.num_envs], cfg, evaluation_env=evaluation_env, run=run, horizon=self.horizon
         )  # fmt: skip
         trainer.settle(desk, self.max_drift)
-        trainer.timestep = self.timestep
+        trainer.timestep, trainer.clock.seconds = self.timestep, self.seconds
         desk.enter("restore")
         self.start.put(trainer)
         trainer.train()
