@@ -103,8 +103,9 @@ def composed():
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_every_yaml_composes_checks_and_instantiates(group, name, here):
-    if name in ("gymnax", "brax", "jax"):
-        pytest.importorskip(name)
+    for package in ("gymnax", "brax", "jax"):
+        if package in name:
+            pytest.importorskip(package)
     plan = finish_plan(config.compose([f"{group}={name}"]))
     trainer = assemble.make_trainer(plan.config)
     trainer.close()

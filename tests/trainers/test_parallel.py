@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import call, rows, summary, wait_until
-from faulty_agents import Diary
+from diary_agents import Diary
 from resumed import kept
 from run_folders import assert_same_runs, checkpoints_of
 
