@@ -248,6 +248,10 @@ class Critics:
         rows = torch.cat((inputs, actions), 1)
         return torch.stack([network.forward(rows, learns=learns)[:, 0] for network in self.networks])
 
+    def first(self, inputs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Return the first critic's Q (B,), which a policy climbs: gradients pass through to the actions."""
+        return self.networks[0].forward(torch.cat((inputs, actions), 1), learns=False)[:, 0]
+
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Return every parameter by name."""
         return {
