@@ -46,7 +46,13 @@ def take_snapshot(trainer: "Trainer", *, with_environment: bool) -> tuple[dict[s
         snapshot = agent.snapshot()
         parts[f"agents/{agent.name}/policy"] = snapshot["policy"]
         parts[f"agents/{agent.name}/training"] = snapshot["training"]
-    return parts, env is not None
+    return parts, env is not None and not any(lacks_memory(parts, agent) for agent in trainer.agents)
+
+
+def lacks_memory(parts: Mapping[str, Any], agent: Agent) -> bool:
+    """Tell whether an agent learns from a memory that these parts don't hold."""
+    algorithm = parts[f"agents/{agent.name}/training"]["algorithm"]
+    return isinstance(algorithm, Mapping) and algorithm.get("memory", True) is None
 
 
 def put_snapshot(trainer: "Trainer", parts: Mapping[str, Any]) -> None:
@@ -57,7 +63,7 @@ def put_snapshot(trainer: "Trainer", parts: Mapping[str, Any]) -> None:
 
 
 def put_agents(trainer: "Trainer", parts: Mapping[str, Any]) -> None:
-    """Restore every agent.
+    """Restore every agent; one whose memory was not kept is said once.
 
     Raises CheckpointError if the parts are of other agents or scopes.
     """
@@ -74,6 +80,11 @@ def put_agents(trainer: "Trainer", parts: Mapping[str, Any]) -> None:
             agent.restore(snapshot)
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"agents.{agent.name}: the checkpoint does not fit this agent: {error}") from error
+        if lacks_memory(parts, agent):
+            trainer._say_once(
+                f"agents.{agent.name}: the checkpoint has no memory, which fills anew before learning goes on (exact_resume is "
+                "false); checkpoints.memory=true keeps it"
+            )
 
 
 def put_progress(trainer: "Trainer", kept: Mapping[str, Any]) -> None:
