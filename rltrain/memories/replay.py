@@ -1,11 +1,14 @@
 """The part of a replay memory that both backends share: transitions in host arrays, written in place, drawn at random."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rltrain import spaces
+from rltrain.errors import ConfigError
+from rltrain.memories import files
 from rltrain.memories.mapping import allocator
 from rltrain.memories.priorities import Priorities
 from rltrain.structures import Arrays, Transition
@@ -261,6 +264,34 @@ class Replay:
             successors[slots >= 0] = self._kept[name][slots[slots >= 0]] if self._kept else 0
             found[f"next_{name}"] = successors
         return found
+
+    def export(self, path: str | Path) -> None:
+        """Write every transition to a .npz or .parquet file, with its true successor."""
+        if not self.filled:
+            raise ConfigError("path", path, "the memory is empty: there is nothing to write")
+        files.write(Path(path), self.read())
+
+    def load(self, path: str | Path) -> None:
+        """Record the transitions of a file that `export` wrote, as episodes of their own; the newest, if not all fit.
+
+        Raises ConfigError if it holds something else, or transitions of another number of copies.
+        """
+        arrays = files.read(Path(path))
+        timesteps, copies = arrays["rewards"].shape
+        if copies != self.num_envs:
+            raise ConfigError("path", path, f"holds transitions of {copies} copies; this memory is of {self.num_envs}")
+        self.interrupt()
+        for t in range(max(0, timesteps - self.timesteps), timesteps):
+            row = {name: array[t] for name, array in arrays.items()}
+            observations, successors = spaces.unnamed(row, "observations"), spaces.unnamed(row, "next_observations")
+            rewards, terminated, truncated, valid = (row.pop(name) for name in ("rewards", "terminated", "truncated", "valid"))
+            self.record(
+                Transition(
+                    observations, None, row["actions"], successors, None, rewards, terminated, truncated,
+                    None if valid.all() else valid, {}, row,
+                )
+            )  # fmt: skip
+        self.interrupt()
 
     def snapshot(self) -> dict[str, Any]:
         """Return all transitions and where they are, and the generator that draws from them."""

@@ -26,7 +26,7 @@ LAYERS = [
     r"cli|__main__|",
 ]
 EXTENDS = {("ppo", "on_policy"), ("a2c", "on_policy"), ("ippo", "ppo"), ("mappo", "ppo"), ("ddqn", "dqn"), ("td3", "ddpg")}
-EXTENDS |= {("dqn", "off_policy"), ("ddpg", "off_policy"), ("sac", "off_policy")}
+EXTENDS |= {(agent, "off_policy") for agent in ("dqn", "ddqn", "ddpg", "td3", "sac")}
 TORCH_FILES = r"(.*\.)?torch"
 JAX_FILES = r"(.*\.)?jax|trainers\.fused|envs\.(gymnax|brax|jax_\w+)"
 HYDRA_FILES = r"cli|config(\..*)?|commands(\..*)?"

@@ -322,6 +322,45 @@ def test_a_memory_of_other_copies_does_not_fit():
             other.restore(memory.snapshot())
 
 
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+@pytest.mark.parametrize("kind", [{"masks": True}, {"images": True}, {"composite": True}], ids=["masks", "images", "composite"])
+def test_a_file_brings_every_transition_back(suffix, kind, tmp_path):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    memory, other, smaller = Replay(12, 2, 0), Replay(40, 2, 0), Replay(6, 2, 0)
+    filled(memory, Stream(2, **kind), 9, {4: {"truncated": [1]}, 6: {"terminated": [0]}, 7: {"invalid": [1]}})
+    memory.interrupt()
+    path = tmp_path / f"transitions.{suffix}"
+    memory.export(path)
+    other.load(path)
+    np.testing.assert_equal(other.read(), memory.read())
+    smaller.load(path)
+    np.testing.assert_equal(smaller.read(), {name: array[-3:] for name, array in memory.read().items()})
+    other.load(path)  # once more: the first ones' last episodes don't go on in the second ones
+    assert other.count == 2 * memory.count and other.read()["truncated"][5].tolist() == [True, True]
+    assert memory.draw(8).next_observations is not None
+
+
+def test_files_that_hold_something_else_are_refused(tmp_path):
+    memory = Replay(12, 2, 0)
+    filled(memory, Stream(2), 3)
+    memory.export(tmp_path / "two.npz")
+    (tmp_path / "text.npz").write_text("nothing")
+    np.savez(tmp_path / "other.npz", rewards=np.zeros((2, 2)))
+    np.savez(tmp_path / "pickled.npz", rewards=np.array([{}], object))
+    for name, sentence in {
+        "no.npz": "no such file", "text.npz": "can't be read as transitions", "pickled.npz": "can't be read as transitions",
+        "other.npz": "terminated, truncated, valid, actions missing",
+        "two.npz": "holds transitions of 2 copies; this memory is of 3",
+    }.items():  # fmt: skip
+        with pytest.raises(ConfigError, match=sentence):
+            Replay(12, 3, 0).load(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"is neither .npz nor .parquet"):
+        memory.export(tmp_path / "rows.csv")
+    with pytest.raises(ConfigError, match="the memory is empty"):
+        Replay(12, 3, 0).export(tmp_path / "none.npz")
+
+
 # -- where the arrays are --------------------------------------------------------------------------------------------------
 
 

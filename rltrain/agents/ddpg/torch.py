@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 
@@ -23,6 +22,8 @@ class DDPG(OffPolicy):
     critics = 1
 
     def _build(self, action_space: Any, generator: torch.Generator) -> None:
+        import gymnasium
+
         if not isinstance(action_space, gymnasium.spaces.Box) or not np.issubdtype(action_space.dtype, np.floating):
             raise ConfigError("env.action_space", action_space, "this agent acts in Box spaces of floats; use dqn, sac or ppo")
         if not action_space.is_bounded():

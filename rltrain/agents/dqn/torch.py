@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 
@@ -21,6 +20,8 @@ class DQN(OffPolicy):
     config = DQNConfig
 
     def _build(self, action_space: Any, generator: torch.Generator) -> None:
+        import gymnasium
+
         if not isinstance(action_space, gymnasium.spaces.Discrete):
             raise ConfigError("env.action_space", action_space, "this agent acts in Discrete spaces; use sac, td3, ddpg or ppo")
         cfg, device = self.cfg, self.backend.device
@@ -47,7 +48,7 @@ class DQN(OffPolicy):
     def _epsilon(self, progress: Progress) -> float:
         """Return the probability of a random action: from `epsilon` to `epsilon_end` over the first part of the horizon."""
         cfg = self.cfg
-        done = np.clip(schedules.fraction(np, progress, 1) / cfg.exploration_fraction, 0.0, 1.0)
+        done = min(1.0, float(schedules.fraction(np, progress, 1)) / cfg.exploration_fraction)
         end = cfg.epsilon_end / cfg.epsilon if cfg.epsilon else 0.0
         return float(schedules.scheduled(np, cfg.epsilon_schedule, cfg.epsilon, end, done))
 

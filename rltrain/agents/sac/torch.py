@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from torch import nn
@@ -38,6 +37,8 @@ class SAC(OffPolicy):
     config = SACConfig
 
     def _build(self, action_space: Any, generator: torch.Generator) -> None:
+        import gymnasium
+
         cfg, device = self.cfg, self.backend.device
         self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
         if not self.discrete and not isinstance(action_space, gymnasium.spaces.Box):
