@@ -1,9 +1,11 @@
 """Makes the parts of a run from a checked configuration; the only place that follows a `_target_`."""
 
 import importlib
+import inspect
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from rltrain.agents.base import Agent
 from rltrain.backends.base import prepare
 from rltrain.config import Checked, Config
 from rltrain.envs.base import EnvWrapper
-from rltrain.errors import ConfigError
+from rltrain.errors import ConfigError, nearest
 from rltrain.runs import Run
 from rltrain.seeding import EVALUATION_ENVIRONMENTS, TRAINING_ENVIRONMENTS
 from rltrain.trainers.base import Trainer
+from rltrain.trainers.config import ParallelConfig, StepConfig
 
 
 def follow(target: str, plugins: list[str]) -> Any:
@@ -35,6 +38,33 @@ def follow(target: str, plugins: list[str]) -> Any:
         ) from None
     except AttributeError:
         raise ConfigError("_target_", target, f"{module} has no {name}") from None
+
+
+def find_callback(config: Config) -> Callable[..., Any] | None:
+    """Return the function that `trainer.callback` names, or None if it names none.
+
+    Raises ConfigError if it isn't there or takes other arguments.
+    """
+    key, name = "trainer.callback", getattr(config.trainer.cfg, "callback", None)
+    if not isinstance(config.trainer.cfg, StepConfig) or name is None:
+        return None
+    module, _, function = name.partition(":")
+    try:
+        package = importlib.import_module(module)
+    except Exception as error:  # whatever the package's own code raises
+        raise ConfigError(key, name, f"{module} can't be imported ({type(error).__name__}: {error})") from error
+    found = getattr(package, function, None)
+    if not callable(found):
+        there = [name for name, value in vars(package).items() if inspect.isfunction(value)]
+        what = "is not a function" if hasattr(package, function) else f"{module} has no {function}"
+        raise ConfigError(key, name, f"{what}; {nearest(function, there)}")
+    try:
+        inspect.signature(found).bind(None, None)
+    except TypeError:
+        raise ConfigError(key, name, "must take two arguments: the trainer and what the step brought") from None
+    except ValueError:
+        pass  # it doesn't say what it takes
+    return found
 
 
 def make_backend(config: Config) -> Any:
@@ -75,7 +105,10 @@ def make_agents(config: Config, env: EnvWrapper, backend: Any) -> list[Agent]:
 
 def make_trainer(config: Config, *, run: Run | None = None, training: bool = True, **env_arguments: Any) -> Trainer:
     """Return the trainer with environments and agents; closes what it made if a part fails."""
-    prepare(config.backend)
+    if not training and isinstance(config.trainer.cfg, StepConfig):
+        config.trainer.cfg.callback = None  # an evaluation has no training step to call it after
+    callback = find_callback(config)
+    prepare(config.backend, devices=len(config.agents) if isinstance(config.trainer.cfg, ParallelConfig) else 1)
     env = make_env(config, **env_arguments)  # first: an error in its settings is told without importing torch or jax
     made = [env]
     try:
@@ -85,9 +118,10 @@ def make_trainer(config: Config, *, run: Run | None = None, training: bool = Tru
             made.append(make_env(config, role=EVALUATION_ENVIRONMENTS))
         cfg = config.trainer.cfg
         cfg.timesteps = configuration.timesteps(config)
+        more: dict[str, Any] = {} if callback is None else {"callback": callback}
         return follow(config.trainer.target, config.plugins)(
             env=env, agents=agents, agents_scope=config.agents_scope.sizes, cfg=cfg,
-            evaluation_env=made[1] if len(made) > 1 else None, run=run, horizon=config.schedule.horizon,
+            evaluation_env=made[1] if len(made) > 1 else None, run=run, horizon=config.schedule.horizon, **more,
         )  # fmt: skip
     except BaseException:
         for part in made:

@@ -127,7 +127,7 @@ def _missing(error: ModuleNotFoundError) -> RltrainError:
     from rltrain.errors import ConfigError
 
     package = (error.name or "").split(".")[0]
-    extras = {"torch": "torch", "gymnasium": "classic", "safetensors": "torch"}
+    extras = {"torch": "torch", "jax": "jax", "flax": "jax", "optax": "jax", "gymnasium": "classic", "safetensors": "torch"}
     remedy = f"pip install 'rltrain[{extras[package]}]'" if package in extras else f"pip install {package}"
     return ConfigError("package", package, f"is not installed; {remedy}")
 

@@ -56,3 +56,14 @@ class UpdateSchedule:
     def is_due(self, timestep: int) -> bool:
         """Tell whether an update follows timestep t (counted from 0): t >= learning_starts and (t + 1) % every == 0."""
         return (timestep >= self.learning_starts) & ((timestep + 1) % self.every == 0)  # also of a traced timestep
+
+
+def cut(value: Any, scope: slice, copies: int) -> Any:
+    """Return the rows of `scope` of every array in `value` that has a row per copy."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(cut(item, scope, copies) for item in value))
+    if isinstance(value, dict):
+        return {key: cut(item, scope, copies) for key, item in value.items()}
+    if hasattr(value, "shape") and value.shape and value.shape[0] == copies:
+        return value[scope]
+    return value

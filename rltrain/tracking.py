@@ -88,6 +88,8 @@ class EpisodeStatistics:
                 continue
             mask = info.get(f"_{name}")
             array = array if mask is None else array[np.asarray(mask, bool)]
+            if not array.size:
+                continue  # only another agent's copies gave one
             total, count = self._info.get(name, (0.0, 0))
             self._info[name] = (total + float(array.sum()), count + array.size)
 

@@ -12,6 +12,20 @@ if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
 from command_line import Zygote, train
+from only_here import MISSING, left_out, needs
+
+
+def pytest_ignore_collect(collection_path):
+    """Leave out the files that import a backend that isn't installed."""
+    if collection_path.suffix == ".py" and collection_path.name.startswith("test_") and needs(collection_path) & set(MISSING):
+        return True
+    return None
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say which those are."""
+    for name, files in left_out().items():
+        terminalreporter.write_line(f"{name} is not installed; left out, of all tests: {', '.join(files)}")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from rltrain.agents.base import Agent
 from rltrain.envs.jax_functional import FunctionalEnv
-from rltrain.trainers import SequentialTrainer
+from rltrain.trainers import SequentialTrainer, Trainer
 
 
 class Walk:
@@ -84,8 +84,8 @@ class Fenced(Walk):
 
 def make_trainer(
     agents: list[tuple[type, int, dict[str, Any]]], env: Walk | None = None, *, timesteps: int, fused: str = "true",
-    headless: bool = True, agent_class: type[Agent] = Agent, **how: Any,
-) -> SequentialTrainer:  # fmt: skip
+    headless: bool = True, agent_class: type[Agent] = Agent, kind: type[Trainer] = SequentialTrainer, **how: Any,
+) -> Any:  # fmt: skip
     """Return a trainer; `agents` are (class, copies, settings)."""
     copies = sum(size for _, size, _ in agents)
     made = env or Walk()
@@ -99,4 +99,4 @@ def make_trainer(
         )
     sizes = [size for _, size, _ in agents]
     cfg = {"timesteps": timesteps, "fused": fused, "headless": headless, "disable_progressbar": True}
-    return SequentialTrainer(env=environment, agents=made_agents, agents_scope=sizes, cfg=cfg, **how)
+    return kind(env=environment, agents=made_agents, agents_scope=sizes, cfg=cfg, **how)

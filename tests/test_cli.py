@@ -129,12 +129,12 @@ def test_wrong_commands(arguments, sentence, here):
 
 
 def test_lists(here):
-    assert call("list", "trainers").out.split() == ["sequential"]
+    assert call("list", "trainers").out.split() == ["sequential", "step"]
     assert call("list", "backends").out.split() == ["jax", "torch"]
     assert "ppo" in call("list", "agents").out.split()
     assert {"ppo_cartpole", "ppo_acrobot", "ppo_pendulum"} <= set(call("list", "experiments").out.split())
     envs = call("list", "envs").out.split()
-    assert envs[:2] == ["gymnasium", "gymnax"]
+    assert envs[:3] == ["brax", "gymnasium", "gymnax"]
     assert {"CartPole-v1", "Pendulum-v1"} <= set(envs)
 
 

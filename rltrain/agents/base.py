@@ -14,6 +14,7 @@ from rltrain.structures import Array, Arrays, Progress, Transition, UpdateSchedu
 from rltrain.tracking import EpisodeStatistics
 
 Actor = Any
+Recipe = tuple[type, tuple[Any, ...], dict[str, Any]]
 
 
 class Algorithm(Protocol):
@@ -26,6 +27,7 @@ class Algorithm(Protocol):
     backend: Backend
     num_envs: int
     actor_seed: int
+    # an algorithm with `reads_infos = False` and nothing in it that reads a transition's `infos` is spared them where they travel
 
     def init_actor(self, num_envs: int, seed: int) -> Actor:
         """Return what acting carries for `num_envs` copies: recurrent carry, noise, its own random stream."""
@@ -79,12 +81,25 @@ class Algorithm(Protocol):
         """Return what a dry run shows: parameters, memory in bytes, gradient steps per update."""
 
 
+class Made:
+    """Remembers how it was made, so that a worker process can make one alike: `recipe[0](*recipe[1], **recipe[2])`."""
+
+    recipe: "Recipe"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Return an instance that keeps what it is made from."""
+        made = super().__new__(cls)
+        made.recipe = (cls, args, kwargs)
+        return made
+
+
 class Agent:
     """One agent of any algorithm and backend: acts, hands transitions over, learns when due, keeps its statistics."""
 
     def __init__(self, algorithm: Algorithm, *, name: str = "agent") -> None:
         self.backend = algorithm.backend
         self.kind = type(algorithm).__name__
+        self.recipe: Recipe | None = getattr(algorithm, "recipe", None)  # of `Made`
         self.algorithm = algorithm = self.backend.own(algorithm)
         self.name = name
         self.num_envs = algorithm.num_envs
@@ -111,11 +126,13 @@ class Agent:
         explore: bool = True,
         evaluation: bool = False,
     ) -> np.ndarray:
-        """Return actions (N, *A) for observations (N, *O); with `evaluation`, by the actor of `begin_evaluation`.
+        """Return actions (N, *A) for observations (N, *O); with `evaluation`, by an actor apart, see `begin_evaluation`.
 
         Where the environment has them, `states` (N, *S) are what only a critic sees, `action_masks` (N, M) which choices are
         allowed.
         """
+        if evaluation and self._evaluation_actor is None:
+            self.begin_evaluation(self.num_envs)
         actor = self._evaluation_actor if evaluation else self.actor
         actor, actions, outputs = self.algorithm.act(
             actor,
@@ -136,11 +153,11 @@ class Agent:
         self,
         *,
         observations: Arrays,
-        states: Arrays,
+        states: Arrays = None,
         actions: Array,
         rewards: Array,
         next_observations: Arrays,
-        next_states: Arrays,
+        next_states: Arrays = None,
         terminated: Array,
         truncated: Array,
         valid: Array | None = None,
@@ -148,7 +165,10 @@ class Agent:
         timestep: int,
         timesteps: int,
     ) -> None:
-        """Hand one transition of all copies to the algorithm and to the statistics."""
+        """Hand one transition of all copies to the algorithm and to the statistics.
+
+        `**step._asdict()` gives what a step answered.
+        """
         self.algorithm.record(
             Transition(
                 observations, states, actions, next_observations, next_states,
@@ -186,8 +206,11 @@ class Agent:
                 "lower learning_rate or grad_norm_clip, or look at the rewards' scale"
             )
 
-    def begin_evaluation(self, num_envs: int, seed: int) -> None:
-        """Make a fresh actor for an evaluation on `num_envs` copies; training's actor is not touched."""
+    def begin_evaluation(self, num_envs: int, seed: int = 0) -> None:
+        """Make a fresh actor for an evaluation on `num_envs` copies; training's actor is not touched.
+
+        `seed` is that of its random stream, for an evaluation that explores.
+        """
         self._evaluation_actor = self.algorithm.init_actor(num_envs, seed)
 
     def end_evaluation_episodes(self, done: Array) -> None:
@@ -250,13 +273,26 @@ class Agent:
         training = {
             "algorithm": algorithm["training"],
             "actor": self.algorithm.actor_snapshot(self.actor),
+            **self.read_bookkeeping(),
+        }
+        return {"policy": algorithm["policy"], "training": training}
+
+    def read_bookkeeping(self) -> dict[str, Any]:
+        """Return what stands around the algorithm, as arrays and plain data."""
+        return {
             "statistics": self.statistics.snapshot(),
             "metrics": dict(self.metrics),
             "sums": dict(self._sums),
             "counts": dict(self._counts),
             "updates": self.updates,
         }
-        return {"policy": algorithm["policy"], "training": training}
+
+    def restore_bookkeeping(self, kept: dict[str, Any]) -> None:
+        """Put back what `read_bookkeeping` returned."""
+        self.statistics.restore(kept["statistics"])
+        self.metrics = dict(kept["metrics"])
+        self._sums, self._counts = dict(kept["sums"]), dict(kept["counts"])
+        self.updates = int(kept["updates"])
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put the agent back; a snapshot that holds only "policy" restores only what acting needs."""
@@ -269,7 +305,4 @@ class Agent:
             raise ValueError(f"it was trained on {copies} copies, here are {self.num_envs}")
         self.algorithm.restore({"policy": snapshot["policy"], "training": training["algorithm"]})
         self.actor = self.algorithm.restore_actor(training["actor"])
-        self.statistics.restore(training["statistics"])
-        self.metrics = dict(training["metrics"])
-        self._sums, self._counts = dict(training["sums"]), dict(training["counts"])
-        self.updates = int(training["updates"])
+        self.restore_bookkeeping(training)

@@ -22,12 +22,18 @@ class BackendConfig:
     threads: int = option(1, "intra-op threads; small networks are quickest with one", low=1, high=1024)
 
 
-def prepare(cfg: BackendConfig) -> None:
-    """Set what a library reads once, when it starts: XLA keeps its products on one thread if `threads` is 1."""
-    flag = "--xla_cpu_multi_thread_eigen=false"
-    flags = os.environ.get("XLA_FLAGS", "")
-    if cfg.threads == 1 and flag not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+def prepare(cfg: BackendConfig, *, devices: int = 1) -> None:
+    """Set what a library reads once, when it starts.
+
+    XLA keeps its products on one thread if `threads` is 1, and takes a CPU for `devices` devices, for programs at the same time.
+    """
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if cfg.threads == 1 and "--xla_cpu_multi_thread_eigen=false" not in flags:
+        flags.append("--xla_cpu_multi_thread_eigen=false")
+    if devices > 1 and not any(flag.startswith("--xla_force_host_platform_device_count=") for flag in flags):
+        flags.append(f"--xla_force_host_platform_device_count={devices}")
+    if flags:
+        os.environ["XLA_FLAGS"] = " ".join(flags)
 
 
 class Backend(Protocol):
@@ -40,8 +46,14 @@ class Backend(Protocol):
     def asarray(self, array: Any) -> Array:
         """Return a backend array on the device; shares memory where it can."""
 
+    def on_device(self, array: Any) -> Array:
+        """Return an array as an environment on the device would hand it out."""
+
     def to_numpy(self, array: Array) -> np.ndarray:
         """Return a NumPy array; shares memory where it can."""
+
+    def devices(self, count: int) -> list[Any] | None:
+        """Return as many devices to run compiled programs on at the same time, or None if there are fewer."""
 
     def own(self, algorithm: Any) -> Any:
         """Return the algorithm as one that holds its state."""

@@ -1,6 +1,7 @@
 """The JAX backend."""
 
 import os
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ class JaxBackend:
         prepare(self.cfg)
         import jax
 
-        self.device = _device(self.cfg.device)
+        self._name, self.device = _device(self.cfg.device)
         jax.config.update("jax_default_device", self.device)  # of the environment's programs too
         _keep_programs(self.cfg.compilation_cache)
         _watch_compiling()
@@ -33,9 +34,23 @@ class JaxBackend:
         """Return the array as it is: a jitted function takes NumPy's and moves them itself."""
         return array
 
+    def on_device(self, array: Any) -> Array:
+        """Return an array as an environment on the device would hand it out: such are acted on in compiled programs."""
+        import jax
+
+        return jax.device_put(array, self.device)
+
     def to_numpy(self, array: Array) -> np.ndarray:
         """Return a NumPy array; shares memory on the CPU."""
         return np.asarray(array)
+
+    def devices(self, count: int) -> list[Any] | None:
+        """Return as many devices of the kind of this backend's, its own first, or None if JAX started with fewer."""
+        import jax
+
+        found = jax.devices(self.device.platform)
+        found = [self.device, *(device for device in found if device != self.device)]
+        return found[:count] if len(found) >= count else None
 
     @property
     def compile_seconds(self) -> float:
@@ -45,6 +60,10 @@ class JaxBackend:
     def own(self, pure: Any) -> "Stateful":
         """Return an algorithm that holds the state of a pure one."""
         return Stateful(pure)
+
+    def __reduce__(self) -> Any:
+        """Travel to another process as what makes one alike: on the same device."""
+        return type(self), (replace(self.cfg, device=self._name),)
 
     def versions(self) -> dict[str, str]:
         """Return the versions and the device that the numbers depend on."""
@@ -91,8 +110,8 @@ def _keep_programs(where: str) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _device(wanted: str) -> Any:
-    """Return the device named; CPU only by `auto` or `cpu`.
+def _device(wanted: str) -> tuple[str, Any]:
+    """Return the device wanted and its name; CPU only by `auto` or `cpu`.
 
     Raises ConfigError naming the devices that are there.
     """
@@ -101,12 +120,10 @@ def _device(wanted: str) -> Any:
     found = {"cpu": jax.devices("cpu")[0]}
     if jax.default_backend() != "cpu":
         found |= {f"cuda:{i}": device for i, device in enumerate(jax.devices())}
-    if wanted == "auto":
-        return found.get("cuda:0", found["cpu"])
-    device = "cuda:0" if wanted == "cuda" else wanted
+    device = {"auto": "cuda:0" if "cuda:0" in found else "cpu", "cuda": "cuda:0"}.get(wanted, wanted)
     if device not in found:
         raise ConfigError("backend.device", wanted, f"not found on this machine; found: {', '.join(found)} (or auto)")
-    return found[device]
+    return device, found[device]
 
 
 def key_of(seed: int) -> Array:
@@ -144,6 +161,7 @@ class Stateful:
         self.pure = pure
         self.backend, self.schedule = pure.backend, pure.schedule
         self.num_envs, self.actor_seed = pure.num_envs, pure.actor_seed
+        self.reads_infos = getattr(pure, "reads_infos", True)
         self.state = jax.jit(pure.init)()
         self.memory = pure.make_memory()
         self._learn = jax.jit(self._learn_and_look, donate_argnums=0)

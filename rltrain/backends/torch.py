@@ -1,5 +1,6 @@
 """The PyTorch backend."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,25 @@ class TorchBackend:
         tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.as_tensor(array)
         return tensor if self._on_cpu else tensor.to(self.device, non_blocking=True)
 
+    def on_device(self, array: Any) -> torch.Tensor:
+        """Return an array as an environment on the device would hand it out."""
+        return self.asarray(array)
+
     def to_numpy(self, array: torch.Tensor) -> np.ndarray:
         """Return a NumPy array; shares memory on the CPU."""
         return array.numpy() if self._on_cpu else array.cpu().numpy()
 
+    def devices(self, count: int) -> list[Any] | None:
+        """Return None: no trainer compiles PyTorch's loops."""
+        return None
+
     def own(self, algorithm: Any) -> Any:
         """Return the algorithm: PyTorch's hold their state themselves."""
         return algorithm
+
+    def __reduce__(self) -> Any:
+        """Travel to another process as what makes one alike: on the same device, with as many threads as this process has."""
+        return type(self), (replace(self.cfg, device=str(self.device), threads=torch.get_num_threads()),)
 
     def versions(self) -> dict[str, str]:
         """Return torch's version and the device."""

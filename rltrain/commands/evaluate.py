@@ -84,7 +84,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         check_writable(wanted or RESULTS)
         trainer.evaluation_env = trainer.env
         with trainer.run.signals():
-            results = trainer.eval(options.episodes)
+            results = trainer.eval(episodes=options.episodes)
         if trainer.run.stop_signal is not None:
             return EXIT_STATUS[trainer.run.stop_signal]
         env_info = trainer.env.info()

@@ -26,6 +26,7 @@ def sweep(overrides: Sequence[str]) -> int:
     ours, hydras = _jobs(overrides)
     for job in ours:
         config = configuration.check(configuration.compose([*job, *hydras]))
+        assemble.find_callback(config)
         if config.init_from:
             assemble.find_checkpoint(config.init_from, key="init_from")
     return _launch([*configuration.search_path(), *configuration.translate(overrides)])

@@ -71,7 +71,7 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
         _announce(plan, trainer, directory)
         reason, failure = "finished", None
         try:
-            trainer.train()
+            trainer.train_to_end()
         except (KeyboardInterrupt, SystemExit):
             reason = "interrupted"
             raise

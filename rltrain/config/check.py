@@ -8,6 +8,7 @@ from rltrain.checks import build, changed_fixed, option
 from rltrain.config.compose import translating_errors
 from rltrain.config.schema import CHOICES, Config, options
 from rltrain.errors import ConfigError, nearest
+from rltrain.trainers.config import StepConfig
 from rltrain.trainers.scopes import check_scopes, even_scopes
 
 
@@ -98,6 +99,12 @@ def _check_together(config: Config, training: bool) -> None:
         )
     if trainer.timesteps is None and config.total_env_steps is None:
         raise ConfigError("total_env_steps", None, "say how long to train: total_env_steps or trainer.timesteps")
+    callback = trainer.callback if isinstance(trainer, StepConfig) else None
+    if callback and not any(f"{callback.partition(':')[0]}.".startswith(f"{package}.") for package in config.plugins):
+        allowed = ", ".join(config.plugins) or "none are given"
+        raise ConfigError(
+            "trainer.callback", callback, f"lies outside the packages named in plugins ({allowed}); name its own there"
+        )
     count = len(config.agents)
     if copies < count:
         raise ConfigError("env.num_envs", copies, f"{count} agents need a copy each; give at least {count}")

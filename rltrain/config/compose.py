@@ -8,7 +8,6 @@ from typing import Any
 from rltrain.checks import defaults
 from rltrain.config.schema import CHOICES, GROUPS, Config, ScopeConfig, conf_directory, directories, options, plugin_options
 from rltrain.errors import ConfigError, nearest
-from rltrain.trainers.config import TrainerConfig
 
 
 def compose(overrides: Sequence[str]) -> Any:
@@ -151,7 +150,7 @@ def is_known_key(key: str, cfg: Any = None) -> bool:
     section = key.split(".")[0]
     if section in ("env", "trainer") and cfg is not None and not str(cfg[section].get("_target_")).startswith("rltrain."):
         return True  # `check` asks its dataclass
-    node: Any = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": _env_defaults()}
+    node: Any = {**defaults(Config), "trainer": _all_defaults("trainer"), "env": _all_defaults("env")}
     parts = key.split(".")
     if parts[0] == "agents" and len(parts) > 2:
         parts = parts[2:]
@@ -164,13 +163,13 @@ def is_known_key(key: str, cfg: Any = None) -> bool:
     return True
 
 
-def _env_defaults() -> dict[str, Any]:
-    """Return the settings of every kind of environment together."""
-    return {name: value for choice in CHOICES["env"].values() for name, value in defaults(choice.cfg).items()}
+def _all_defaults(group: str) -> dict[str, Any]:
+    """Return the settings of every choice of a group together."""
+    return {name: value for choice in CHOICES[group].values() for name, value in defaults(choice.cfg).items()}
 
 
 def _known_keys(named: Mapping[str, str]) -> list[str]:
-    tree = {**defaults(Config), "trainer": defaults(TrainerConfig), "env": _env_defaults()}
+    tree = {**defaults(Config), "trainer": _all_defaults("trainer"), "env": _all_defaults("env")}
     agents = named or {name: name for name in CHOICES["agents"]}
     known = {name: CHOICES["agents"][choice].cfg for name, choice in agents.items() if choice in CHOICES["agents"]}
     tree |= {
@@ -201,6 +200,12 @@ def unknown_key(key: str, overrides: Sequence[str] = ()) -> str:
     )
 
 
+def _setting_of_another(group: str, name: str) -> str:
+    """Say which choices of a group have a setting that the chosen one hasn't."""
+    there = [f"{group}={choice}" for choice, made in CHOICES[group].items() if name.split(".")[0] in defaults(made.cfg)]
+    return f"is a setting of {' and '.join(there)}; choose that, or leave it out"
+
+
 def translating_errors(call: Any, overrides: Sequence[str]) -> Any:
     """Return `call()`; Hydra's and OmegaConf's exceptions become a ConfigError."""
     from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
@@ -229,6 +234,8 @@ def translating_errors(call: Any, overrides: Sequence[str]) -> Any:
             elif re.search(r"full_key: agents(\.[\w-]+)?$", text, re.MULTILINE) and is_known_key(key):
                 name = key.split(".")[1]
                 message = f"no agent of that name is chosen; choose it, as in agents=[{name}:ppo], or set one that is"
+            elif key.split(".")[0] in ("trainer", "env") and is_known_key(key):
+                message = _setting_of_another(*key.split(".", 1))
             raise ConfigError(key, values.get(key, "..."), message) from None
         first = text.strip().splitlines()[0]
         named = str(getattr(error, "full_key", None) or "")

@@ -82,8 +82,12 @@ def set_value(cfg: Any, key: str, value: Any) -> None:
 
 
 def apply_overrides(cfg: Any, overrides: Sequence[str], *, allowed_groups: Sequence[str]) -> Any:
-    """Return a saved configuration with overrides applied: values are set, groups replaced by a freshly composed node."""
+    """Return a saved configuration with overrides applied: values are set, groups replaced by a freshly composed node.
+
+    A group's new choice keeps the values of the settings that the old one has too: another trainer trains as long.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
 
     translated = translate(overrides)
     for override in sorted(translated, key=lambda override: override.partition("=")[0] not in GROUPS):  # groups first
@@ -99,7 +103,9 @@ def apply_overrides(cfg: Any, overrides: Sequence[str], *, allowed_groups: Seque
             node = compose([override])[key]
             chosen = [part.get("_target_", part.get("name")) for part in (node, cfg.get(key) or {})]
             if chosen[0] is None or chosen[0] != chosen[1]:
-                set_value(cfg, key, node)  # else it is chosen already, with the settings that it has
+                before: Any = OmegaConf.to_container(cfg[key]) if cfg.get(key) else {}
+                kept = {name: value for name, value in before.items() if name in node and name not in ("_target_", "name")}
+                set_value(cfg, key, OmegaConf.merge(node, kept))  # else it is chosen already, with the settings that it has
         elif not is_known_key(key, cfg) and not key.startswith("env.kwargs."):
             raise ConfigError(key, parsed.value(), unknown_key(key))
         else:

@@ -25,7 +25,7 @@ from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import RunConfig
 from rltrain.seeding import MAX_SEED
 from rltrain.tracking import TrackingConfig
-from rltrain.trainers.config import TrainerConfig
+from rltrain.trainers.config import ParallelConfig, StepConfig, TrainerConfig
 
 GROUPS = ("trainer", "backend", "env", "agents", "agents_scope", "experiment")
 
@@ -80,7 +80,11 @@ class Choice:
 
 
 CHOICES: dict[str, dict[str, Choice]] = {
-    "trainer": {"sequential": Choice("rltrain.trainers.SequentialTrainer", TrainerConfig)},
+    "trainer": {
+        "parallel": Choice("rltrain.trainers.ParallelTrainer", ParallelConfig),
+        "sequential": Choice("rltrain.trainers.SequentialTrainer", TrainerConfig),
+        "step": Choice("rltrain.trainers.StepTrainer", StepConfig),
+    },
     "backend": {
         "jax": Choice("rltrain.backends.jax.JaxBackend", BackendConfig),
         "torch": Choice("rltrain.backends.torch.TorchBackend", BackendConfig),
@@ -88,6 +92,7 @@ CHOICES: dict[str, dict[str, Choice]] = {
     "env": {
         "gymnasium": Choice("rltrain.envs.gymnasium.GymnasiumEnv", GymnasiumConfig),
         "gymnax": Choice("rltrain.envs.gymnax.GymnaxEnv", FunctionalConfig),
+        "brax": Choice("rltrain.envs.brax.BraxEnv", FunctionalConfig),
     },
     "agents": {
         "a2c": Choice("rltrain.agents.a2c.${backend.name}.A2C", A2CConfig),

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rltrain.structures import Array, Arrays, Step
+from rltrain.structures import Array, Arrays, Step, cut
 
 
 class EnvWrapper(ABC):
@@ -47,6 +47,10 @@ class EnvWrapper(ABC):
         """Return which choices are allowed next, (N, M) bool with M the choices side by side, or None: all are."""
         return None
 
+    def cut(self, value: Any, scope: slice) -> Any:
+        """Return the rows of the copies in `scope` of observations, states, masks or a Step: what one of several agents sees."""
+        return cut(value, scope, self.num_envs)
+
     def render(self) -> Any:
         """Draw the copies in the way they were made to be drawn."""
         return None
@@ -66,6 +70,14 @@ class EnvWrapper(ABC):
     def partition(self, sizes: Sequence[int]) -> list[Callable[[], "EnvWrapper"]] | None:
         """Return a picklable factory per slice of the copies, or None if the simulator can't be split."""
         return None
+
+    def cut_snapshot(self, snapshot: dict[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
+        """Return a snapshot per slice of the copies, for the slices of `partition`."""
+        raise ValueError(f"{self.name} has no snapshots to cut")
+
+    def join_snapshots(self, snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the snapshot of all copies: the reverse of `cut_snapshot`."""
+        raise ValueError(f"{self.name} has no snapshots to join")
 
     def info(self) -> dict[str, Any]:
         """Say what was chosen where the config left a choice, and which versions are at work; saved with the run."""

@@ -1,9 +1,14 @@
 """Functional environments: one copy as two pure functions. Their settings and what they must offer; no JAX here."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from rltrain.checks import option
+from rltrain.errors import ConfigError, nearest
 from rltrain.structures import Array, Arrays
 
 
@@ -38,3 +43,41 @@ class Functional(Protocol):
 
         State and observation are the true successor's, even if the episode ended.
         """
+
+
+def check_kwargs(given: Mapping[str, Any], defaults: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Return `given` in the types of `defaults`; a default of None takes anything.
+
+    Raises ConfigError for a name that isn't among them or a value of another kind.
+    """
+    checked = {}
+    for name, value in given.items():
+        if name not in defaults:
+            raise ConfigError(f"env.kwargs.{name}", value, f"{what} has no such parameter; {nearest(name, list(defaults))}")
+        checked[name] = _as_kind(f"env.kwargs.{name}", value, defaults[name])
+    return checked
+
+
+def _as_kind(key: str, value: Any, default: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(default, bool):
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        fits, wanted = number and value == int(value), "a whole number"
+    elif isinstance(default, float):
+        fits, wanted = number, "a finite number"
+    elif isinstance(default, str):
+        fits, wanted = isinstance(value, str), "text"
+    elif hasattr(default, "__len__"):
+        shape = np.shape(default)
+        try:
+            array = np.array(value, np.asarray(default).dtype)
+        except (TypeError, ValueError):
+            array = np.full((), np.nan)
+        fits, wanted = array.shape == shape and bool(np.isfinite(array).all()), f"finite numbers in the shape {shape}"
+        value = type(default)(array.tolist()) if fits and isinstance(default, tuple | list) else array if fits else value
+    else:
+        return value
+    if not fits:
+        raise ConfigError(key, value, f"must be {wanted}; the default is {default}")
+    return type(default)(value) if isinstance(default, int | float | str) else value

@@ -8,6 +8,7 @@ is: that row did not happen, so its `valid` is False.
 import functools
 import multiprocessing
 import multiprocessing.connection
+import operator
 import shutil
 import sys
 import tempfile
@@ -170,6 +171,23 @@ class GymnasiumEnv(EnvWrapper):
         """Return what the copies draw; with "human", copy 0 draws itself in a window at each step."""
         return None if self._venv.render_mode in (None, "human") else self._venv.render()
 
+    def get_attr(self, name: str) -> list[Any]:
+        """Return an attribute of each copy."""
+        self._check_copies(name)
+        return list(self._call("call", name, phase=f"get_attr {name}"))
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute that the copies have, to one value or to one per copy in a list; a checkpoint keeps plain ones."""
+        self._check_copies(name)
+        each = list(values) if isinstance(values, list | tuple | np.ndarray) else [values] * self.num_envs
+        if len(each) != self.num_envs:
+            raise ValueError(f"{name}: {len(each)} values for {self.num_envs} copies; give one, or one per copy")
+        self._call("call", "put_attribute", name, each, phase=f"set_attr {name}")
+
+    def _check_copies(self, name: str) -> None:
+        if self.vectorization == "native":
+            raise ConfigError("env.vectorization", "native", f"has no {name} of single copies; use sync or async")
+
     def close(self) -> None:
         """Close every copy; never raises over an error that came first."""
         if self._closed:
@@ -237,6 +255,29 @@ class GymnasiumEnv(EnvWrapper):
         self._timestep = int(snapshot["timestep"])
         self._seeded = True
 
+    def cut_snapshot(self, snapshot: dict[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
+        """Return a snapshot per slice of the copies."""
+        slices = []
+        for end, size in zip(np.cumsum(sizes), sizes, strict=True):
+            take = operator.itemgetter(slice(int(end - size), int(end)))
+            slices.append({key: self._per_copy(key, take, value) for key, value in snapshot.items()})
+        return slices
+
+    def join_snapshots(self, snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the snapshot of all copies."""
+        first, *others = snapshots
+        joined = {}
+        for key, value in first.items():
+            more = [other[key] for other in others]
+            joined[key] = self._per_copy(key, lambda *parts: np.concatenate(parts), value, *more)
+        return joined | {"copies": [copy for snapshot in snapshots for copy in snapshot["copies"]]}
+
+    def _per_copy(self, key: str, function: Callable[..., Any], value: Any, *more: Any) -> Any:
+        """Return `function` of what a snapshot holds per copy under `key`; what it holds once stays."""
+        if value is None or key == "timestep" or (key == "copies" and more):
+            return value
+        return spaces.map_arrays(function, value, *more)
+
     def partition(self, sizes: Sequence[int]) -> list[Callable[[], "EnvWrapper"]] | None:
         """Return a factory per slice; None for a native vector environment, which can't be split."""
         if self.vectorization == "native":
@@ -245,9 +286,14 @@ class GymnasiumEnv(EnvWrapper):
         parts: list[Callable[[], EnvWrapper]] = []
         for size in sizes:
             cfg = {**asdict(self.cfg), "num_envs": int(size)}
-            parts.append(functools.partial(GymnasiumEnv, cfg, **{**self._arguments, "first_copy": first}))
+            arguments = {**self._arguments, "first_copy": first}
+            parts.append(functools.partial(make_slice, type(self), self._registration(), cfg, arguments))
             first += int(size)
         return parts
+
+    def _registration(self) -> Any:
+        """Return the spec of an id that another process may not know: a plugin or a script may have registered it."""
+        return None if self._arguments["make"] is not None or ":" in self.cfg.id else find_spec(self.cfg.id)
 
     def info(self) -> dict[str, Any]:
         """Say how the copies are stepped and by which versions."""
@@ -376,3 +422,12 @@ class GymnasiumEnv(EnvWrapper):
                     f"env.id={self.cfg.id}: reset: expected observations{at} {space.dtype} {expected}, got {kind(array)}"
                 )
         self._watch.check_reset(observations, self._infos.states, self._timestep)
+
+
+def make_slice(kind: type[GymnasiumEnv], spec: Any, cfg: dict[str, Any], arguments: dict[str, Any]) -> GymnasiumEnv:
+    """Return a slice of an environment in whichever process; `spec` registers its id where it isn't known."""
+    from gymnasium.envs.registration import registry
+
+    if spec is not None:
+        registry.setdefault(spec.id, spec)
+    return kind(cfg, **arguments)

@@ -15,6 +15,7 @@ import numpy as np
 
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, RltrainError, nearest
+from rltrain.processes import leave_signals_to_parent, watch_parent
 
 
 class CopyError(Exception):
@@ -121,6 +122,10 @@ def make_copy(make: Callable[[], Any], index: int) -> Any:
             except AttributeError:
                 return None
 
+        def put_attribute(self, name: str, values: list[Any]) -> None:
+            self.env.get_wrapper_attr(name)  # a name that isn't there is an error, no new attribute
+            self.env.set_wrapper_attr(name, values[index])
+
         def snapshot_copy(self) -> dict[str, Any] | None:
             return take_snapshot(self.env)
 
@@ -171,8 +176,8 @@ def work(stacks: str, index: int, make: Callable[[], Any], pipe: Any, *others: A
     import gymnasium
     from gymnasium.vector.async_vector_env import _async_worker
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # sent to the whole group, it is the parent's to answer; its end closes the pipe
+    leave_signals_to_parent()
+    watch_parent()  # a copy that hangs doesn't see that its pipe is closed
     with suppress(OSError):
         faulthandler.register(signal.SIGUSR2, open(Path(stacks) / str(index), "w"))  # noqa: SIM115
     gymnasium.logger.min_level = gymnasium.logger.ERROR + 1

@@ -1,15 +1,19 @@
 """gymnax environments (Lange 2022): classic control, MinAtar and more, as JAX programs."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from rltrain.envs.functional import FunctionalConfig
+from rltrain.envs.functional import FunctionalConfig, check_kwargs
 from rltrain.envs.jax_functional import FunctionalEnv
 from rltrain.errors import ConfigError, nearest
 from rltrain.structures import Array, Arrays
+
+LIMIT = "max_steps_in_episode"
 
 
 class GymnaxEnv(FunctionalEnv):
@@ -24,18 +28,26 @@ class GymnaxEnv(FunctionalEnv):
         if cfg.id not in gymnax.registered_envs:
             options = nearest(cfg.id, gymnax.registered_envs, limit=30)
             raise ConfigError("env.id", cfg.id, f"gymnax has no such environment; {options}")
-        env, params = gymnax.make(cfg.id)
-        known = [field.name for field in dataclasses.fields(params)]
-        for name, value in cfg.kwargs.items():
-            if name not in known:
-                raise ConfigError(f"env.kwargs.{name}", value, f"{cfg.id} has no such parameter; {nearest(name, known)}")
-        return _Gymnax(env, params.replace(**cfg.kwargs))
+        env, params = _construct(gymnax.make, cfg.id)
+        defaults = {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
+        given = check_kwargs(cfg.kwargs, defaults, cfg.id)
+        if given.get(LIMIT, 1) < 1:
+            raise ConfigError(f"env.kwargs.{LIMIT}", given[LIMIT], "must be at least 1")
+        return _Gymnax(env, params.replace(**jax.tree.map(lambda v: jnp.asarray(v) if isinstance(v, np.ndarray) else v, given)))
 
     def info(self) -> dict[str, Any]:
         """Say which versions are at work."""
         from importlib.metadata import version
 
         return {"versions": {"jax": jax.__version__, "gymnax": version("gymnax")}}
+
+
+def _construct(make: Callable[[str], Any], id: str) -> Any:
+    """Return environment and default parameters; one of gymnax's fetches its data when it is made."""
+    try:
+        return make(id)
+    except OSError as error:
+        raise ConfigError("env.id", id, f"its data can't be had: {error}") from error
 
 
 class _Gymnax:
@@ -63,9 +75,9 @@ def _space(space: Any) -> Any:
     if kind == "Discrete":
         return gymnasium.spaces.Discrete(int(space.n))
     if kind == "Box":
-        shape = tuple(space.shape)
-        low, high = (np.broadcast_to(np.asarray(bound, np.float32), shape) for bound in (space.low, space.high))
-        return gymnasium.spaces.Box(low, high, shape, np.float32)
+        shape, dtype = tuple(space.shape), np.dtype(space.dtype)
+        low, high = (np.broadcast_to(np.asarray(bound, dtype), shape) for bound in (space.low, space.high))
+        return gymnasium.spaces.Box(low, high, shape, dtype.type)
     if kind == "Dict":
         return gymnasium.spaces.Dict({key: _space(part) for key, part in space.spaces.items()})
     if kind == "Tuple":

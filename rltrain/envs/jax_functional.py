@@ -44,7 +44,7 @@ class PureCopies:
     def init(self, keys: Array) -> Copies:
         """Begin an episode in every copy; `keys` (N,) are their random streams."""
         state, observations = jax.vmap(self.env.reset)(self._draw(keys, jnp.int32(0), 1))
-        return Copies(state, self._cast(observations), keys, jnp.int32(0), jnp.zeros(len(keys), bool))
+        return Copies(_typed(state), self._cast(observations), keys, jnp.int32(0), jnp.zeros(len(keys), bool))
 
     def step(self, copies: Copies, actions: Array) -> tuple[Copies, Step]:
         """Step all copies; their `observations` are the true successors until `reset_done`."""
@@ -52,7 +52,7 @@ class PureCopies:
         state, observations, rewards, terminated, truncated = jax.vmap(self.env.step)(keys, copies.env, actions)
         observations, rewards = self._cast(observations), rewards.astype(jnp.float32)
         terminated, truncated = terminated.astype(bool), truncated.astype(bool) & ~terminated.astype(bool)
-        copies = Copies(state, observations, copies.keys, copies.count + 1, terminated | truncated)
+        copies = Copies(_typed(state), observations, copies.keys, copies.count + 1, terminated | truncated)
         return copies, Step(observations, self.states(copies), rewards, terminated, truncated, None, {})
 
     def states(self, copies: Copies) -> Array | None:
@@ -76,7 +76,7 @@ class PureCopies:
 
         def reset() -> tuple[Any, Arrays]:
             fresh, observations = jax.vmap(self.env.reset)(self._draw(copies.keys, copies.count, 1))
-            fresh = (fresh, self._cast(observations))
+            fresh = (_typed(fresh), self._cast(observations))
             return jax.tree.map(lambda new, old: _choose(copies.done, new, old), fresh, (copies.env, copies.observations))
 
         env, observations = jax.lax.cond(copies.done.any(), reset, lambda: (copies.env, copies.observations))
@@ -104,6 +104,11 @@ class PureCopies:
 
 def _is_key(array: Array) -> bool:
     return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def _typed(state: Any) -> Any:
+    """Return the state with every leaf strongly typed: else the first step's program would not fit the second step."""
+    return jax.tree.map(lambda leaf: leaf if _is_key(leaf) else jnp.asarray(leaf, leaf.dtype), state)
 
 
 def _choose(rows: Array, chosen: Array, others: Array) -> Array:

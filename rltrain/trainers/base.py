@@ -6,8 +6,8 @@ import itertools
 import signal
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import asdict, fields
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Trainer:
     dict of its fields. A user's own subclass may pass a dict with further keys; they are found in `self.cfg` too.
     """
 
+    config: ClassVar[type[TrainerConfig]] = TrainerConfig
     strict = False  # the built-in trainers refuse unknown keys
 
     def __init__(
@@ -104,6 +105,10 @@ class Trainer:
         else:
             self.single_agent_train()
 
+    def train_to_end(self) -> None:
+        """Train to the end, also where `train` makes one step only."""
+        self.train()
+
     def single_agent_train(self) -> None:
         """Train one agent, or several that each own a slice of the copies."""
         try:
@@ -163,9 +168,13 @@ class Trainer:
             return "rendering needs every step"
         agents = ("pre_interaction", "act", "record_transition", "post_interaction")
         own = any(overrides(agent, Agent, agents) for agent in self.agents)
-        if own or overrides(self, Trainer, ("_interact", "_for_each_agent")) or self.env.has_own_steps():  # type: ignore[attr-defined]
+        if own or self._has_own_steps() or self.env.has_own_steps():  # type: ignore[attr-defined]
             return "trainer, agent or environment has methods of its own for single steps"
         return ""
+
+    def _has_own_steps(self) -> bool:
+        """Tell whether a subclass makes timesteps in its own way."""
+        return overrides(self, Trainer, ("_interact", "_for_each_agent"))
 
     def multi_agent_train(self) -> None:
         """Train multi-agent algorithms."""
@@ -413,12 +422,14 @@ class Trainer:
                 raise ConfigError("agents_scope", sizes, f"{made_for}; its scope has {size}")
 
     def _read_cfg(self, cfg: TrainerConfig | Mapping[str, Any] | None) -> Cfg:
-        known = {f.name for f in fields(TrainerConfig)}
+        known = {f.name for f in fields(self.config)}
         extra: dict[str, Any] = {}
         if isinstance(cfg, Mapping) and not self.strict:
             extra = {key: copy.deepcopy(value) for key, value in cfg.items() if key not in known}
             cfg = {key: value for key, value in cfg.items() if key in known}
-        return Cfg(build(TrainerConfig, cfg, "trainer"), extra)
+        if isinstance(cfg, TrainerConfig) and not isinstance(cfg, self.config):
+            cfg = asdict(cfg)  # of another kind of trainer
+        return Cfg(build(self.config, cfg, "trainer"), extra)
 
     def _say_once(self, line: str) -> None:
         if line not in self._said:

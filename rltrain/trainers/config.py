@@ -1,10 +1,12 @@
 """A trainer's settings."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from rltrain.checks import option
+from rltrain.errors import ConfigError
 
 
 @dataclass
@@ -22,6 +24,32 @@ class TrainerConfig:
         choices=["auto", "true", "false"],
     )  # fmt: skip
     stochastic_evaluation: bool = option(False, "evaluate the policy as it explores, not its likeliest actions")
+
+
+@dataclass
+class ParallelConfig(TrainerConfig):
+    """The same, and how the workers go along with one another."""
+
+    placement: str = option(
+        "auto", "partitioned: each worker steps a slice of the environment; shared: the parent steps all of it; auto: as can be",
+        choices=["auto", "partitioned", "shared"],
+    )  # fmt: skip
+    max_drift: int = option(512, "timesteps that one worker may be ahead of the slowest, when partitioned", low=1)
+    worker_timeout: float = option(300.0, "seconds that a worker may go without a sign of life", above=0)
+
+
+@dataclass
+class StepConfig(TrainerConfig):
+    """The same, and what to call after each step."""
+
+    callback: str | None = option(
+        None, "package.module:function, called after each step with the trainer and what the step brought; null: none"
+    )
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError unless `callback` has the form of a function's name."""
+        if self.callback is not None and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", self.callback):
+            raise ConfigError(f"{key}.callback", self.callback, "write package.module:function, or null")
 
 
 class Cfg(Mapping[str, Any]):

@@ -7,6 +7,7 @@ import numpy as np
 from rltrain.errors import ConfigError
 from rltrain.evaluation import EpisodeCounter, episode_quota
 from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, seed32, seed64
+from rltrain.structures import Step
 from rltrain.trainers.bookkeeping import Best
 from rltrain.trainers.scopes import cut
 
@@ -20,31 +21,47 @@ def evaluate(trainer: "Trainer", episodes: int | None) -> dict[str, dict[str, An
 
     A signal cuts it short.
     """
-    env, seeds = _begin(trainer)
     if episodes is None and not trainer.timesteps:
         raise ConfigError("episodes", None, "say how long to evaluate: a number of episodes, or trainer.timesteps")
-    agents, scopes = trainer.agents, trainer.scopes
+    counters = begin(trainer, episodes)
+    turn = 0
+    while turn < trainer.timesteps if episodes is None else not all(counter.is_full for counter in counters):
+        make_turn(trainer, counters, turn)
+        turn += 1
+        if trainer.run.stop_signal is not None:
+            break
+    trainer.last_evaluation = results(trainer, counters)
+    return trainer.last_evaluation
+
+
+def begin(trainer: "Trainer", episodes: int | None) -> list[EpisodeCounter]:
+    """Begin an evaluation of `episodes` per agent, null: of all that are played; return what counts them, one per agent."""
+    env, seeds = _find_env(trainer)
     counters = []
-    for index, (agent, scope) in enumerate(zip(agents, scopes, strict=True), trainer.first_agent):
+    for index, (agent, scope) in enumerate(zip(trainer.agents, trainer.scopes, strict=True), trainer.first_agent):
         copies = scope.stop - scope.start
         seed = 0 if env.seeds is None else env.seeds[scope.start]
         agent.begin_evaluation(copies, seed64(seed, EVALUATION_ACTOR, index))
         quota = np.full(copies, np.iinfo(np.int64).max) if episodes is None else episode_quota(episodes, copies)
         counters.append(EpisodeCounter(quota))
     trainer._playing = (env, env.reset(seed=seeds))
-    turn = 0
-    while turn < trainer.timesteps if episodes is None else not all(counter.is_full for counter in counters):
-        step = trainer._interact(turn, learn=False)
-        for counter, scope in zip(counters, scopes, strict=True):
-            counter.record(cut(step, scope, scopes[-1].stop) if len(counters) > 1 else step)
-        turn += 1
-        if trainer.run.stop_signal is not None:
-            break
-    trainer.last_evaluation = {agent.name: counter.results() for agent, counter in zip(agents, counters, strict=True)}
-    return trainer.last_evaluation
+    return counters
 
 
-def _begin(trainer: "Trainer") -> tuple["EnvWrapper", list[int] | None]:
+def make_turn(trainer: "Trainer", counters: list[EpisodeCounter], turn: int) -> Step:
+    """Make one timestep of an evaluation."""
+    step = trainer._interact(turn, learn=False)
+    for counter, scope in zip(counters, trainer.scopes, strict=True):
+        counter.record(cut(step, scope, trainer.scopes[-1].stop) if len(counters) > 1 else step)
+    return step
+
+
+def results(trainer: "Trainer", counters: list[EpisodeCounter]) -> dict[str, dict[str, Any]]:
+    """Return what has been counted, by agent."""
+    return {agent.name: counter.results() for agent, counter in zip(trainer.agents, counters, strict=True)}
+
+
+def _find_env(trainer: "Trainer") -> tuple["EnvWrapper", list[int] | None]:
     """Return the environment to evaluate on and the seeds to begin with."""
     if trainer.evaluation_env is not None:
         return trainer.evaluation_env, trainer.evaluation_env.seeds

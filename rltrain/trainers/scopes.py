@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rltrain.errors import ConfigError
+from rltrain.structures import cut
+
+__all__ = ["check_scopes", "cut", "even_scopes"]
 
 
 def even_scopes(copies: int, count: int) -> list[int]:
@@ -23,14 +26,3 @@ def check_scopes(sizes: Sequence[Any], count: int, copies: int) -> None:
         raise ConfigError(
             key, sizes, f"add up to {sum(sizes)}, but the environment has {copies} copies; give sizes that add up to {copies}"
         )
-
-
-def cut(value: Any, scope: slice, copies: int) -> Any:
-    """Return the rows of `scope` of every array in `value` that has a row per copy."""
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(cut(item, scope, copies) for item in value))
-    if isinstance(value, dict):
-        return {key: cut(item, scope, copies) for key, item in value.items()}
-    if hasattr(value, "shape") and value.shape and value.shape[0] == copies:
-        return value[scope]
-    return value

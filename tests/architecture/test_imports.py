@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "rltrain"
 
 # From the bottom up. A module imports from its own layer or from lower ones.
 LAYERS = [
-    r"errors|checks|structures|spaces|seeding",
+    r"errors|checks|structures|spaces|seeding|processes",
     r"ops(\..*)?",
     r"checkpoints|tracking|evaluation|backends\.base|models\.config|envs\.functional",
     r"(backends|models|memories|optimizers)(\..*)?",

@@ -470,3 +470,31 @@ def test_make_replaces_the_id():
 
     env = GymnasiumEnv({"id": "my own", "num_envs": 2}, make=Counting)
     assert env.reset(seed=[2, 3])[:, 2].tolist() == [2, 3]
+
+
+# -- attributes of the copies ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_attributes_are_read_and_set_and_kept(make, mode):
+    env, other = (make("CartPole-v1", 3, mode, seed=1) for _ in range(2))
+    env.reset()
+    assert env.get_attr("gravity") == [9.8] * 3
+    env.set_attr("gravity", 3)
+    assert env.get_attr("gravity") == [3] * 3
+    env.set_attr("gravity", [1.0, 20.0, 300.0])
+    other.restore(env.snapshot())
+    assert env.get_attr("gravity") == other.get_attr("gravity") == [1.0, 20.0, 300.0]
+    pushed = [one.step(np.zeros(3, np.int64)).next_observations for one in (env, other)]
+    assert np.array_equal(*pushed)
+    with pytest.raises(ValueError, match="gravity: 2 values for 3 copies; give one, or one per copy"):
+        env.set_attr("gravity", [1, 2])
+    with pytest.raises(EnvironmentFailure, match=r"env.id=CartPole-v1: .*set_attr gravitie.*gravitie"):
+        env.set_attr("gravitie", 1)
+
+
+def test_a_native_environment_has_no_copies_to_ask(make):
+    env = make("CartPole-v1", 4, "native", seed=3)
+    for call in (lambda: env.get_attr("gravity"), lambda: env.set_attr("gravity", 1)):
+        with pytest.raises(ConfigError, match=r"env.vectorization=native: has no gravity of single copies; use sync or async"):
+            call()

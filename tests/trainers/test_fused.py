@@ -18,7 +18,7 @@ from rltrain.errors import ConfigError, NonFiniteError
 from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import Run
 from rltrain.tracking import TrackingConfig
-from rltrain.trainers import fused
+from rltrain.trainers import ParallelTrainer, fused
 
 ONE = [(PPO, 4, {"rollout_length": 16, "epochs": 2, "minibatches": 3})]
 NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "normalize_values": True, "kl_stop": 0.05}
@@ -45,11 +45,10 @@ def test_fused_equals_stepped(agents, env):
 
 
 @pytest.mark.parametrize("env", [Walk, Fenced], ids=["plain", "states and masks"])
-def test_a_program_per_agent_on_a_device_of_its_own_equals_one_for_all(env, monkeypatch):
+def test_parallel_is_a_program_per_agent_on_a_device_of_its_own_and_equals_one_for_all(env, monkeypatch):
     whole = make_trainer(TWO, env(), timesteps=105)
     whole.train()
-    monkeypatch.setattr(type(whole), "_devices", lambda self: jax.devices()[:2])
-    apart = make_trainer(TWO, env(), timesteps=105)
+    apart = make_trainer(TWO, env(), timesteps=105, kind=ParallelTrainer)
     used, real = set(), fused.FusedLoop._tell
 
     def tell(self, parts, *rest):

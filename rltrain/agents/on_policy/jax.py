@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from rltrain import spaces
+from rltrain.agents.base import Made
 from rltrain.agents.on_policy.config import OnPolicyConfig
 from rltrain.backends.jax import RANDOM, JaxBackend, key_of
 from rltrain.checks import build
@@ -63,10 +64,11 @@ class Batch(NamedTuple):
     statistics: Array | None = None  # (B, K) of the distribution that they were drawn from, where it compares with that
 
 
-class OnPolicy(ABC):
+class OnPolicy(Made, ABC):
     """Acts by a stochastic policy and collects a rollout; an algorithm says in `_improve` how to learn from it."""
 
     config: ClassVar[type[OnPolicyConfig]]
+    reads_infos = False
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from rltrain import spaces
+from rltrain.agents.base import Made
 from rltrain.agents.on_policy.config import OnPolicyConfig
 from rltrain.backends.torch import TorchBackend
 from rltrain.checks import build
@@ -57,10 +58,11 @@ class Batch:
             yield Batch(**absent, **{name: split[i] for name, split in shuffled.items()})  # type: ignore[arg-type]
 
 
-class OnPolicy(ABC):
+class OnPolicy(Made, ABC):
     """Acts by a stochastic policy and collects a rollout; an algorithm says in `_improve` how to learn from it."""
 
     config: ClassVar[type[OnPolicyConfig]]
+    reads_infos = False
 
     def __init__(
         self,

@@ -1,0 +1,43 @@
+"""What a process does so that it never outlives the one that started it."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from multiprocessing import connection
+
+PR_SET_PDEATHSIG = 1
+LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # sent to the group, they are its to answer
+
+
+def end_with_parent(parent: int | None = None) -> None:
+    """Have the kernel kill this process when the one that started it ends, where the kernel can (Linux).
+
+    `parent` is the pid that should be the parent's: it may have ended already.
+    """
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
+
+
+def watch_parent() -> None:
+    """End this process, which multiprocessing started, when the one that asked for it ends, whatever it does meanwhile."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def leave_signals_to_parent() -> None:
+    """Ignore what a terminal or a cluster sends to the whole group."""
+    for number in LEFT_TO_THE_PARENT:
+        signal.signal(number, signal.SIG_IGN)

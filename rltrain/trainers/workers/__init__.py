@@ -1,0 +1,1 @@
+"""Workers of the parallel trainer: processes that each own an agent."""

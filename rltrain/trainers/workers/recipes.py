@@ -1,0 +1,60 @@
+"""How agents travel to workers: as what they are made of and a snapshot, never as live modules or compiled programs."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rltrain.agents.base import Agent, Recipe
+from rltrain.errors import ConfigError
+
+
+@dataclass
+class AgentRecipe:
+    """Makes an agent like one that lives in another process."""
+
+    kind: type[Agent]
+    name: str
+    backend: Any  # sets the threads in the process that unpickles it
+    algorithm: Recipe
+    snapshot: dict[str, Any]
+
+    @classmethod
+    def of(cls, agent: Agent) -> "AgentRecipe":
+        """Return the recipe of an agent.
+
+        Raises ConfigError if its algorithm doesn't say how it was made.
+        """
+        if agent.recipe is None:
+            raise ConfigError(
+                f"agents.{agent.name}", agent.kind,
+                "doesn't say how it was made, so no worker can make one alike; derive it from rltrain.agents.base.Made or "
+                "use trainer=sequential",
+            )  # fmt: skip
+        return cls(type(agent), agent.name, agent.backend, agent.recipe, agent.snapshot())
+
+    def make(self) -> Agent:
+        """Return the agent, in the state of the snapshot."""
+        kind, args, kwargs = self.algorithm
+        agent = self.kind(kind(*args, **kwargs), name=self.name)
+        type(self.backend)(self.backend.cfg)  # again: a backend that the algorithm made for itself has threads of its own
+        agent.restore(self.snapshot)
+        return agent
+
+
+def pickled(job: Any, parts: Mapping[str, Any]) -> bytes:
+    """Return the job as it travels to a worker.
+
+    Raises ConfigError naming which of `parts` can't travel.
+    """
+    try:
+        return pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        for key, part in parts.items():
+            try:
+                pickle.dumps(part)
+            except Exception as error:
+                what = f"can't be sent to a worker process: {type(error).__name__}: {error}"
+                remedy = "use classes and functions at the top of a module, no lambdas or open files, or trainer=sequential"
+                raise ConfigError(key, type(part).__name__, f"{what}; {remedy}") from error
+        raise
