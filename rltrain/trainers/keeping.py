@@ -46,24 +46,30 @@ def take_snapshot(trainer: "Trainer", *, with_environment: bool) -> tuple[dict[s
         snapshot = agent.snapshot()
         parts[f"agents/{agent.name}/policy"] = snapshot["policy"]
         parts[f"agents/{agent.name}/training"] = snapshot["training"]
-    return parts, env is not None and not any(lacks_memory(parts, agent) for agent in trainer.agents)
+    return parts, env is not None and not any(lacks_memory(parts, agent.name) for agent in trainer.agents)
 
 
-def lacks_memory(parts: Mapping[str, Any], agent: Agent) -> bool:
-    """Tell whether an agent learns from a memory that these parts don't hold."""
-    algorithm = parts[f"agents/{agent.name}/training"]["algorithm"]
+def lacks_memory(parts: Mapping[str, Any], agent: str) -> bool:
+    """Tell whether the agent of that name learns from a memory that these parts don't hold."""
+    algorithm = parts[f"agents/{agent}/training"]["algorithm"]
     return isinstance(algorithm, Mapping) and algorithm.get("memory", True) is None
 
 
 def put_snapshot(trainer: "Trainer", parts: Mapping[str, Any]) -> None:
     """Put agents, environment and what the trainer keeps back from the parts of `take_snapshot`."""
     put_agents(trainer, parts)
+    for agent in trainer.agents:
+        if lacks_memory(parts, agent.name):
+            trainer._say_once(
+                f"agents.{agent.name}: the checkpoint has no memory, which fills anew before learning goes on (exact_resume is "
+                "false); checkpoints.memory=true keeps it"
+            )
     put_progress(trainer, parts["trainer"])
     put_environment(trainer, parts["trainer"])
 
 
 def put_agents(trainer: "Trainer", parts: Mapping[str, Any]) -> None:
-    """Restore every agent; one whose memory was not kept is said once.
+    """Restore every agent.
 
     Raises CheckpointError if the parts are of other agents or scopes.
     """
@@ -80,11 +86,6 @@ def put_agents(trainer: "Trainer", parts: Mapping[str, Any]) -> None:
             agent.restore(snapshot)
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"agents.{agent.name}: the checkpoint does not fit this agent: {error}") from error
-        if lacks_memory(parts, agent):
-            trainer._say_once(
-                f"agents.{agent.name}: the checkpoint has no memory, which fills anew before learning goes on (exact_resume is "
-                "false); checkpoints.memory=true keeps it"
-            )
 
 
 def put_progress(trainer: "Trainer", kept: Mapping[str, Any]) -> None:

@@ -159,3 +159,24 @@ def test_a_run_without_says_once_that_it_is_not_exact(at, here):  # noqa: F811
     assert result.status == 0
     sentence = "agents.dqn: the checkpoint has no memory, which fills anew before learning goes on (exact_resume is false)"
     assert (here / "run" / "train.log").read_text().count(sentence) == 1
+
+
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("placement", ["partitioned", "shared"])
+def test_parallel_is_sequential(placement, memory, here):
+    run = (
+        "train", "agents=[dqn,sac]", "env.num_envs=5", "agents_scope=[2,3]", "trainer.timesteps=60", "checkpoints.interval=25",
+        "agents.dqn.learning_starts=10", "agents.dqn.batch_size=8", "agents.dqn.memory_size=60", "agents.sac.learning_starts=15",
+        "agents.sac.batch_size=8", "agents.sac.memory_size=60", "agents.sac.network.policy_sizes=[8]",
+        "agents.sac.network.critic_sizes=[8]", "evaluation.interval=30", "evaluation.episodes=2", "seed=3",
+        f"checkpoints.memory={str(memory).lower()}",
+    )  # fmt: skip
+    assert call(*run, "run.dir=sequential").status == 0
+    result = call(*run, "trainer=parallel", f"trainer.placement={placement}", "run.dir=parallel")
+    assert result.status == 0, result.err
+    assert "has no memory" not in result.text
+    for name in ("sequential", "parallel"):
+        assert verify(latest(here / name))["exact_resume"] is memory
+    assert summary(here / "sequential")["agents"] == summary(here / "parallel")["agents"]
+    numbers = [{key: value for key, value in everything(here / name).items()} for name in ("sequential", "parallel")]
+    assert numbers[0] == numbers[1]

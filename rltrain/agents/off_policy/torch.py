@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from rltrain.agents.base import Made
 from rltrain.agents.off_policy.config import OffPolicyConfig
 from rltrain.backends.torch import TorchBackend
 from rltrain.checks import build
@@ -70,10 +71,11 @@ class Learner:
             self.target_parameters.values.lerp_(self.parameters.values, share)
 
 
-class OffPolicy(ABC):
+class OffPolicy(Made, ABC):
     """Collects transitions in a memory and learns from batches of them; an algorithm says in `_improve` how."""
 
     config: ClassVar[type[OffPolicyConfig]]
+    reads_infos = False
     head: Any  # from actions as they are learned to what the environment takes; `_build` makes it
 
     def __init__(
