@@ -35,8 +35,8 @@ class Start:
     def put(self, trainer: Trainer) -> None:
         """Bring the slice there.
 
-        Without a snapshot it is reset as the whole was, at the run's beginning or at a resume. Where that doesn't lead to the
-        same observations, the whole is elsewhere by now: new episodes begin, as at a resume.
+        Without a snapshot it is reset as the whole was, at the run's beginning or at a resume. If that doesn't lead to the same
+        observations, the whole is elsewhere by now: new episodes begin, as at a resume.
         """
         env = trainer.env
         if self.snapshot is not None:
