@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import connection
 
 PR_SET_PDEATHSIG = 1
@@ -35,6 +36,20 @@ def watch_parent() -> None:
 def _end_after(sentinel: int) -> None:
     connection.wait([sentinel])
     os._exit(1)
+
+
+@contextmanager
+def known_start_method() -> Iterator[None]:
+    """Start processes from within a job of joblib's too, where the default way of starting them is one that only it knows."""
+    method = multiprocessing.get_start_method(allow_none=True)
+    if method is None or method in multiprocessing.get_all_start_methods():
+        yield
+        return
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(method, force=True)
 
 
 def leave_signals_to_parent() -> None:

@@ -14,6 +14,7 @@ The contenders; N is the task's number of copies:
     rltrain-files     the same, writing what the command line does: metrics, TensorBoard, a checkpoint
     rltrain-doubled   two agents at once on 2N copies, N each: twice the work of one agent
     rltrain-shared    two agents at once on N copies, N/2 each: the env steps of one agent, in smaller minibatches
+    rltrain-parallel  as doubled, with trainer=parallel: a program per agent, each on a host device (core) of its own
     environment       no training: random actions in one compiled scan over rltrain's environment, the ceiling
     rejax             one agent on N copies; its PPO clips values too
 
@@ -52,7 +53,7 @@ from benchmarking import (
 from peers.fused import CHUNK, EPOCHS, MINIBATCHES, SHAPES, Shape, figures, time_parts
 
 PACKAGES = (("-e", f"{ROOT}[jax,gymnax]", "rejax"),)  # gymnax wants an older Gymnasium than rltrain's other extras
-CONTENDERS = ("rltrain", "rltrain-files", "rltrain-doubled", "rltrain-shared", "environment", "rejax")
+CONTENDERS = ("rltrain", "rltrain-files", "rltrain-doubled", "rltrain-shared", "rltrain-parallel", "environment", "rejax")
 VERSIONS_OF = ("rltrain", "rejax", "gymnax", "jax", "flax", "optax", "gymnasium", "numpy")
 
 
@@ -91,7 +92,9 @@ def environment(shape: Shape, env_steps: int, seed: int) -> Result:
     return time_parts(env_steps, prepare)
 
 
-def rltrain(shape: Shape, env_steps: int, seed: int, *, agents: int = 1, files: Path | None = None) -> Result:
+def rltrain(
+    shape: Shape, env_steps: int, seed: int, *, agents: int = 1, parallel: bool = False, files: Path | None = None
+) -> Result:
     """Train `agents` PPO agents, even parts of `shape.num_envs` copies each, in rltrain's fused loop.
 
     `files` is a directory for what a run from the command line writes: metrics, TensorBoard, a checkpoint. The time of the
@@ -102,7 +105,7 @@ def rltrain(shape: Shape, env_steps: int, seed: int, *, agents: int = 1, files: 
     from rltrain.backends.jax import JaxBackend
     from rltrain.envs.gymnax import GymnaxEnv
     from rltrain.runs import Run
-    from rltrain.trainers import SequentialTrainer, fused
+    from rltrain.trainers import ParallelTrainer, SequentialTrainer, fused
 
     seen: list[tuple[float, int]] = []
 
@@ -127,7 +130,7 @@ def rltrain(shape: Shape, env_steps: int, seed: int, *, agents: int = 1, files: 
     ]
     settings = {"timesteps": env_steps // shape.num_envs, "fused": "true", "disable_progressbar": True}
     run = {"run": Run(directory=files)} if files else {}
-    trainer = SequentialTrainer(env=env, agents=made, cfg=settings, **run)
+    trainer = (ParallelTrainer if parallel else SequentialTrainer)(env=env, agents=made, cfg=settings, **run)
     trainer.train()
     (compiled, first), (end, last) = seen[0], seen[-1]
     if first != CHUNK or last != env_steps:
@@ -139,14 +142,19 @@ def rltrain(shape: Shape, env_steps: int, seed: int, *, agents: int = 1, files: 
 def work(contender: str, task: str, env_steps: int, seed: int) -> Result:
     """Run a contender in this process and return its figures."""
     shape = SHAPES[task]
+    if contender == "rltrain-parallel":
+        from rltrain.backends.base import BackendConfig, prepare
+
+        prepare(BackendConfig(), devices=2)  # before JAX starts, which importing gymnax does
     import flax  # noqa: F401  imported where they are first needed otherwise, within what is timed
     import gymnax  # noqa: F401
     import optax  # noqa: F401
 
     if contender == "environment":
         return environment(shape, 8 * env_steps, seed)  # as it is so quick
-    if contender == "rltrain-doubled":
-        return rltrain(shape._replace(num_envs=2 * shape.num_envs), env_steps, seed, agents=2)
+    if contender in ("rltrain-doubled", "rltrain-parallel"):
+        doubled = shape._replace(num_envs=2 * shape.num_envs)
+        return rltrain(doubled, env_steps, seed, agents=2, parallel=contender == "rltrain-parallel")
     if contender == "rltrain-shared":
         return rltrain(shape, env_steps, seed, agents=2)
     if contender.startswith("rltrain"):

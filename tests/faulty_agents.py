@@ -1,4 +1,4 @@
-"""Agents that fail when told to by environment variables, in whichever process they live, or write down what they do.
+"""Agents that fail when told to by environment variables, in whichever process they live.
 
 FAULT="agent:updates:what" makes the agent of that name, in that update (from 1; 0: when it is made in a worker), do `what`:
 raise, nan, exit, kill, segfault, stop or hang. The time is written to the file FAULT_AT first.
@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rltrain.agents.base import Agent
 from rltrain.agents.ppo.config import PPOConfig
 from rltrain.agents.ppo.torch import PPO
 from rltrain.config import register
@@ -49,17 +48,6 @@ class Faulty(PPO):
             ctypes.string_at(0)
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}.get(what, 0))
         time.sleep(1000)
-
-
-class Diary(Agent):
-    """Writes a line at each timestep to the file DIARY; agent B is slow."""
-
-    def pre_interaction(self, timestep: int, timesteps: int) -> None:
-        """Write down where it is."""
-        with open(os.environ["DIARY"], "a") as file:
-            file.write(f"{self.name} {timestep} {os.getpid()}\n")
-        if self.name == "B":
-            time.sleep(0.002)
 
 
 register("agents", "faulty", "faulty_agents.Faulty", PPOConfig)

@@ -129,7 +129,7 @@ def test_wrong_commands(arguments, sentence, here):
 
 
 def test_lists(here):
-    assert call("list", "trainers").out.split() == ["sequential", "step"]
+    assert call("list", "trainers").out.split() == ["parallel", "sequential", "step"]
     assert call("list", "backends").out.split() == ["jax", "torch"]
     assert "ppo" in call("list", "agents").out.split()
     assert {"ppo_cartpole", "ppo_acrobot", "ppo_pendulum"} <= set(call("list", "experiments").out.split())

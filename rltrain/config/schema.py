@@ -18,7 +18,7 @@ from rltrain.agents.td3.config import TD3Config
 from rltrain.backends.base import BackendConfig
 from rltrain.checkpoints import CheckpointsConfig
 from rltrain.checks import option, section
-from rltrain.envs.functional import FunctionalConfig
+from rltrain.envs.functional import BraxConfig, FunctionalConfig
 from rltrain.envs.gymnasium import GymnasiumConfig
 from rltrain.errors import ConfigError, nearest
 from rltrain.evaluation import EvaluationConfig
@@ -92,7 +92,7 @@ CHOICES: dict[str, dict[str, Choice]] = {
     "env": {
         "gymnasium": Choice("rltrain.envs.gymnasium.GymnasiumEnv", GymnasiumConfig),
         "gymnax": Choice("rltrain.envs.gymnax.GymnaxEnv", FunctionalConfig),
-        "brax": Choice("rltrain.envs.brax.BraxEnv", FunctionalConfig),
+        "brax": Choice("rltrain.envs.brax.BraxEnv", BraxConfig),
     },
     "agents": {
         "a2c": Choice("rltrain.agents.a2c.${backend.name}.A2C", A2CConfig),

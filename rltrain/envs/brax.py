@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rltrain.envs.functional import FunctionalConfig, check_kwargs
+from rltrain.envs.functional import BraxConfig, FunctionalConfig, check_kwargs
 from rltrain.envs.jax_functional import FunctionalEnv
 from rltrain.errors import ConfigError, nearest
 from rltrain.structures import Array, Arrays
@@ -24,6 +24,8 @@ class BraxEnv(FunctionalEnv):
 
     `env.kwargs` are what its class takes (`backend` and its rewards), and `episode_length`, `action_repeat`.
     """
+
+    config = BraxConfig
 
     def make(self, cfg: FunctionalConfig) -> "_Brax":
         """Return the environment of `cfg.id`."""

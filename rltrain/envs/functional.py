@@ -24,6 +24,13 @@ class FunctionalConfig:
     )
 
 
+@dataclass
+class BraxConfig(FunctionalConfig):
+    """A Brax environment by id."""
+
+    id: str = option("halfcheetah", "environment id", fixed=True)
+
+
 class Functional(Protocol):
     """One copy of an environment, without a state of its own.
 

@@ -26,6 +26,7 @@ from rltrain.envs.gymnasium_copies import CopyError, dump_stacks, end_processes,
 from rltrain.envs.gymnasium_infos import Infos
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError
+from rltrain.processes import known_start_method
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
 from rltrain.structures import Arrays, Step
 
@@ -333,7 +334,8 @@ class GymnasiumEnv(EnvWrapper):
             self._stacks = tempfile.mkdtemp(prefix="rltrain-")
             worker = functools.partial(work, self._stacks)
             self._venv = AsyncVectorEnv.__new__(AsyncVectorEnv)  # known before it starts processes, so that close() ends them
-            self._venv.__init__(copies, context=method, autoreset_mode=AutoresetMode.DISABLED, worker=worker)
+            with known_start_method():
+                self._venv.__init__(copies, context=method, autoreset_mode=AutoresetMode.DISABLED, worker=worker)
             return self._venv
         return SyncVectorEnv(copies, autoreset_mode=AutoresetMode.DISABLED)
 

@@ -9,7 +9,7 @@ scopes never touch, so both give the same.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -230,8 +230,9 @@ class Program:
         acted = []
         for pure, agent, own, scope in zip(self.pures, carry.agents, noise, self.scopes, strict=True):
             seen, allowed = _cut((observations, masks), scope)
-            acted.append(pure.act(pure.policy(agent.state), own, seen, allowed))
-        env, step = self.env.step(carry.env, jnp.concatenate([actions for actions, _ in acted]))
+            acted.append(_apart(carry.timestep, pure.act, pure.policy(agent.state), own, seen, allowed))
+        actions = jnp.concatenate([actions for actions, _ in acted])
+        env, step = _apart(carry.timestep, self.env.step, carry.env, actions)
         rows = tuple(
             _row(_cut(observations, scope), _cut(states, scope), _cut(step._replace(infos={}), scope), outputs)
             for (_, outputs), scope in zip(acted, self.scopes, strict=True)
@@ -254,13 +255,23 @@ class Program:
             state, metrics, learned = pure.learn(agent.state, agent.memory, progress)
             return state, (metrics, learned, jnp.bool_(True), pure.is_finite(state))
 
-        if pure.schedule.every == self.length and not pure.schedule.learning_starts:
-            state, update = learn()
-        else:
-            shapes = jax.eval_shape(learn)[1]
-            none = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-            state, update = jax.lax.cond(pure.schedule.is_due(progress.timestep), learn, lambda: (agent.state, none))
+        shapes = jax.eval_shape(learn)[1]
+        none = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        state, update = jax.lax.cond(pure.schedule.is_due(progress.timestep), learn, lambda: (agent.state, none))
         return agent._replace(state=state), update
+
+
+def _apart(timestep: Array, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return function(*arguments), compiled as when it is called on its own.
+
+    What XLA compiles together it rounds otherwise: sine and cosine of a vector's last elements, a product and a sum in one. The
+    branch of a condition is compiled by itself, and XLA doesn't know that timesteps are never negative.
+    """
+
+    def none() -> Any:
+        return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(function, *arguments))
+
+    return jax.lax.cond(timestep >= 0, lambda: function(*arguments), none)
 
 
 def _cut(tree: Any, scope: slice) -> Any:

@@ -37,6 +37,8 @@ class ParallelTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self._elsewhere: Mapping[str, Any] | None = None  # what was kept of an environment whose state can't be brought back here
         self._lockstep: Lockstep | None = None  # while workers act and learn for the environment here
+        self._compiled = 0.0  # seconds that workers in lock-step have spent on compiling
+        self.clock.compiling = lambda: self.agents[0].backend.compile_seconds + self._compiled
         self._lost = False  # a worker ended and took its agent along
         self.placement = self._choose_placement()
 
@@ -104,8 +106,8 @@ class ParallelTrainer(Trainer):
         jobs = self._free_jobs()
         with Crew([agent.name for agent in self.agents], self.cfg.worker_timeout) as crew:
             gathering = Gathering(self, crew)
-            crew.start(jobs)
             try:
+                crew.start(jobs)
                 parts = gathering.follow()
             except BaseException:
                 if gathering.last is not None:
@@ -131,8 +133,9 @@ class ParallelTrainer(Trainer):
             job = FreeJob(
                 agent=AgentRecipe.of(agent), env=slices[i], evaluation_env=evaluation_slices[i], start=start,
                 cfg={field.name: self.cfg[field.name] for field in fields(TrainerConfig)} | {"fused": "auto"},
-                horizon=self.horizon, timestep=self.timestep, until=self.timesteps, tracking=self.run.tracking,
-                evaluation=self.run.evaluation, checkpoints=self.run.checkpoints, max_drift=self.cfg.max_drift,
+                horizon=self.horizon, timestep=self.timestep, until=self.timesteps, seconds=self.clock.read(),
+                tracking=self.run.tracking, evaluation=self.run.evaluation, checkpoints=self.run.checkpoints,
+                max_drift=self.cfg.max_drift,
             )  # fmt: skip
             jobs.append(pickled(job, {f"agents.{agent.name}": job.agent, "env": job.env, "evaluation_env": job.evaluation_env}))
         return jobs
@@ -147,9 +150,14 @@ class ParallelTrainer(Trainer):
         with Crew([agent.name for agent in self.agents], self.cfg.worker_timeout) as crew:
             self._lockstep = lockstep = Lockstep(crew, self.agents, self.scopes, self.env, self.observations)
             try:
+                self.clock.stop()
                 crew.start(jobs, lockstep.board)
+                lockstep.ask("ready")
+                self.clock.start()
                 super()._loop()
                 lockstep.bring_agents()
+                self.clock.stop()
+                self._compiled = 0.0  # counted by now; other workers count anew
             except BaseException as error:
                 self._lost = True
                 if isinstance(error, EnvironmentFailure):  # of the environment here: the agents are well
@@ -184,7 +192,7 @@ class ParallelTrainer(Trainer):
     def write_rows(self, evaluation: dict[str, dict[str, Any]] | None = None) -> None:
         """Write each agent's row of metrics of this timestep."""
         if self._lockstep is not None:
-            self._lockstep.bring_bookkeeping()
+            self._compiled = self._lockstep.bring_bookkeeping()
         super().write_rows(evaluation)
 
     # -- state ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import call, rows, summary, wait_until
-from faulty_agents import Diary
+from diary_agents import Diary
 from resumed import kept
 from run_folders import assert_same_runs, checkpoints_of
 
@@ -59,6 +59,31 @@ def test_parallel_is_sequential(placement, backend, sequential, tmp_path):
     assert_same_runs(run, sequential(backend))
     assert f"placement: {placement}" in result.err
     assert len(rows(run)) == 2 * 7 and len(summary(run)["agents"]["ppo"]["best"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["partitioned", "shared"])
+def test_parallel_is_sequential_without_snapshots_and_at_a_resume_of_such(placement, tmp_path):
+    """Box2D's state can't be had: slices are reset as the whole was."""
+    how = ("env=LunarLander-v3", "schedule.horizon=120")
+    for kind in (("trainer=sequential",), ("trainer=parallel", f"trainer.placement={placement}")):
+        run = tmp_path / kind[0]
+        train(run, *how, *kind, "trainer.timesteps=60")
+        assert call("train", f"resume={run}", "trainer.timesteps=120").status == 0
+    assert_same_runs(tmp_path / "trainer=sequential", tmp_path / "trainer=parallel")
+
+
+@pytest.mark.slow
+def test_copies_in_processes_of_their_own_and_jobs_of_joblib(sequential, tmp_path):
+    """Workers may have processes of their own, and be those of a process that is one itself."""
+    run = tmp_path / "run"
+    train(run, *ENVIRONMENTS["torch"], "trainer=parallel", "env.vectorization=async")
+    assert_same_runs(run, sequential("torch"))
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={tmp_path}/sweep")
+    command = [sys.executable, "-m", "rltrain", *RUN, *ENVIRONMENTS["torch"], "-m", "trainer=sequential,parallel", *launcher]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert_same_runs(tmp_path / "sweep/0", tmp_path / "sweep/1")
 
 
 # -- in a script -------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from rltrain.errors import EnvironmentFailure, NonFiniteError, RltrainError, RunError
+from rltrain.processes import known_start_method
 from rltrain.trainers.workers.channel import Channel
 from rltrain.trainers.workers.process import Report, run
 from rltrain.trainers.workers.shared import CONTEXT, WAIT, Pulse, Stacks
@@ -64,7 +65,8 @@ class Crew:
                 arguments = (index, theirs, self.pulse, self._stacks[index], os.getpid(), extra)
                 process = CONTEXT.Process(target=run, args=arguments, name=f"rltrain-{self.names[index]}")
                 self.channels.append(Channel(ours))
-                process.start()
+                with known_start_method():
+                    process.start()
             self._processes.append(process)
             for descriptor in (ours.fileno(), process.sentinel):
                 self._by_descriptor[descriptor] = index

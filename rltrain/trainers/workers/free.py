@@ -35,8 +35,8 @@ class Start:
     def put(self, trainer: Trainer) -> None:
         """Bring the slice there.
 
-        Without a snapshot it is reset as the whole was, at the run's beginning or at a resume. Where that doesn't lead to the
-        same observations, the whole is elsewhere by now: new episodes begin, as at a resume.
+        Without a snapshot it is reset as the whole was, at the run's beginning or at a resume. Where that leads to other
+        observations, the whole is elsewhere by now: new episodes begin, as at a resume.
         """
         env = trainer.env
         if self.snapshot is not None:
@@ -68,6 +68,7 @@ class FreeJob:
     horizon: int
     timestep: int
     until: int
+    seconds: float  # of training before
     tracking: TrackingConfig
     evaluation: EvaluationConfig
     checkpoints: CheckpointsConfig
@@ -84,7 +85,7 @@ class FreeJob:
             env, [agent], [env.num_envs], cfg, evaluation_env=evaluation_env, run=run, horizon=self.horizon
         )  # fmt: skip
         trainer.settle(desk, self.max_drift)
-        trainer.timestep = self.timestep
+        trainer.timestep, trainer.clock.seconds = self.timestep, self.seconds
         desk.enter("restore")
         self.start.put(trainer)
         trainer.train()

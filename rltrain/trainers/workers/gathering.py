@@ -26,7 +26,6 @@ class Gathering:
     def __init__(self, trainer: "Trainer", crew: Crew) -> None:
         self.trainer, self.crew, self.run = trainer, crew, trainer.run
         self.names = crew.names
-        self._seconds = trainer.clock.read()  # of training before
         self._rows: dict[int, dict[int, tuple[int, dict[str, float]]]] = {}  # by timestep and worker
         self._parts: dict[int, dict[int, tuple[Parts, dict[str, Any]]]] = {}
         self._results: dict[int, dict[int, Any]] = {}
@@ -147,7 +146,7 @@ class Gathering:
             "states": _concatenate([each["states"] for each in kept]),
             "env": self.trainer.env.join_snapshots(snapshots) if has_env else None,
             "scopes": [size for each in kept for size in each["scopes"]],
-            "training_seconds": self._seconds + max(each["training_seconds"] for each in kept),
+            "training_seconds": max(each["training_seconds"] for each in kept),
             "best": {name: asdict(best) for name, best in self.trainer.best.items()},
         }
         agents = {name: part for parts in by_worker for name, part in parts.items() if name != "trainer"}

@@ -80,6 +80,9 @@ class LockstepJob:
             self.actions = agent.act(self.observations, self.states, masks, **when)
             self.board.write(f"actions/{desk.index}", self.actions)
 
+    def _ready(self) -> None:
+        """Answer, when everything is made."""
+
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return getattr(self.made, method)(*args, **kwargs)
 
@@ -90,10 +93,10 @@ class LockstepJob:
         return self.made.algorithm.snapshot()["policy"]
 
     def _bookkeeping(self) -> Any:
-        """Return it for a row of metrics, which empties the sums."""
+        """Return it for a row of metrics, which empties the sums, and the seconds spent on compiling."""
         kept = self.made.read_bookkeeping()
         self.made.read_metrics()
-        return kept
+        return kept, self.made.backend.compile_seconds
 
 
 class Lockstep:
@@ -150,10 +153,12 @@ class Lockstep:
         """Call a method of every agent."""
         return self.ask("call", [method] * len(self.agents), args, kwargs)
 
-    def bring_bookkeeping(self) -> None:
-        """Bring what stands around the algorithms here, for rows of metrics."""
-        for agent, kept in zip(self.agents, self.ask("bookkeeping"), strict=True):
+    def bring_bookkeeping(self) -> float:
+        """Bring what stands around the algorithms here, for rows of metrics; return the seconds spent on compiling so far."""
+        answers = self.ask("bookkeeping")
+        for agent, (kept, _) in zip(self.agents, answers, strict=True):
             agent.restore_bookkeeping(_with_info(agent, kept))
+        return max(seconds for _, seconds in answers)
 
     def bring_policies(self) -> None:
         """Bring what acting needs here, for an evaluation."""
