@@ -54,6 +54,7 @@ def sequential(tmp_path_factory):
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 @pytest.mark.parametrize("placement", ["partitioned", "shared"])
 def test_parallel_is_sequential(placement, backend, sequential, tmp_path):
+    pytest.importorskip({"torch": "mujoco", "jax": "jax"}[backend])
     run = tmp_path / "run"
     result = train(run, f"backend={backend}", *ENVIRONMENTS[backend], "trainer=parallel", f"trainer.placement={placement}")
     assert_same_runs(run, sequential(backend))
