@@ -1,10 +1,12 @@
-"""Measure the fused loop, environment and training in one XLA program, beside rejax: tasks J1a and J1b.
+"""Measure the fused loop, environment and training in one XLA program, beside rejax: tasks J1a, J1b and J2.
 
 The work, the same for everyone: PPO on gymnax's CartPole-v1, 4 copies x 128 timesteps per rollout (J1a) or 512 x 32
 (J1b), 4 epochs x 4 minibatches, separate 64x64 tanh networks, learning rate 2.5e-4 (constant), gamma 0.99, lambda 0.95,
-ratio clip 0.2, entropy 0.01, value loss 0.5, gradient norm 0.5, float32, CPU, XLA on one thread.
+ratio clip 0.2, entropy 0.01, value loss 0.5, gradient norm 0.5, float32, CPU, XLA on one thread. J2 is the same on Brax's
+halfcheetah (backend spring), 128 x 16, networks 256x256: nearly all its time is the simulator's.
 
-    python scripts/benchmark_fused.py                                     # both tasks
+    python scripts/benchmark_fused.py                                     # J1a and J1b
+    python scripts/benchmark_fused.py --tasks J2 --contenders rltrain,environment --env-steps 262144
     python scripts/benchmark_fused.py --tasks J1b --repeats 5 --json j1b.json
     python scripts/benchmark_fused.py --contenders rltrain,rltrain-files,rejax
 
@@ -52,21 +54,38 @@ from benchmarking import (
 )
 from peers.fused import CHUNK, EPOCHS, MINIBATCHES, SHAPES, Shape, figures, time_parts
 
-PACKAGES = (("-e", f"{ROOT}[jax,gymnax]", "rejax"),)  # gymnax wants an older Gymnasium than rltrain's other extras
+PACKAGES = (("-e", f"{ROOT}[jax,gymnax,brax]", "rejax"),)  # gymnax wants an older Gymnasium than rltrain's other extras
 CONTENDERS = ("rltrain", "rltrain-files", "rltrain-doubled", "rltrain-shared", "rltrain-parallel", "environment", "rejax")
 VERSIONS_OF = ("rltrain", "rejax", "gymnax", "jax", "flax", "optax", "gymnasium", "numpy")
 
 
+def make_env(shape: Shape, seed: int) -> Any:
+    """Return rltrain's environment of the task."""
+    if shape.simulator == "brax":
+        from rltrain.envs.brax import BraxEnv
+
+        return BraxEnv({"id": "halfcheetah", "num_envs": shape.num_envs, "kwargs": {"backend": "spring"}}, seed=seed)
+    from rltrain.envs.gymnax import GymnaxEnv
+
+    return GymnaxEnv({"id": "CartPole-v1", "num_envs": shape.num_envs}, seed=seed)
+
+
 def environment(shape: Shape, env_steps: int, seed: int) -> Result:
-    """Step rltrain's gymnax wrapper with random actions in one compiled scan: no trainer on it can be quicker."""
+    """Step rltrain's environment with random actions in one compiled scan: no trainer on it can be quicker."""
     import jax
     import jax.numpy as jnp
 
-    from rltrain.envs.gymnax import GymnaxEnv
-
     def prepare() -> Callable[[int], Any]:
-        env = GymnaxEnv({"id": "CartPole-v1", "num_envs": shape.num_envs}, seed=seed)
+        env = make_env(shape, seed)
         env.reset()
+        space = env.action_space
+
+        def draw(key: Any) -> Any:
+            rows = (shape.rollout, shape.num_envs)
+            if shape.simulator == "brax":
+                return jax.random.uniform(key, (*rows, *space.shape), minval=-1, maxval=1)
+            return jax.random.bernoulli(key, shape=rows).astype(jnp.int32)
+
         held = [(env.copies, jax.random.key(seed), jnp.float32(0))]
 
         def step(carry: Any, actions: Any) -> tuple[Any, None]:
@@ -77,8 +96,7 @@ def environment(shape: Shape, env_steps: int, seed: int) -> Result:
         def rollout(_: Any, carry: Any) -> Any:
             copies, key, rewards = carry
             key, own = jax.random.split(key)
-            actions = jax.random.bernoulli(own, shape=(shape.rollout, shape.num_envs)).astype(jnp.int32)
-            (copies, rewards), _ = jax.lax.scan(step, (copies, rewards), actions)
+            (copies, rewards), _ = jax.lax.scan(step, (copies, rewards), draw(own))
             return copies, key, rewards
 
         steps = jax.jit(lambda carry, rollouts: jax.lax.fori_loop(0, rollouts, rollout, carry), donate_argnums=0)
@@ -103,7 +121,6 @@ def rltrain(
     from rltrain.agents.base import Agent
     from rltrain.agents.ppo.jax import PPO
     from rltrain.backends.jax import JaxBackend
-    from rltrain.envs.gymnax import GymnaxEnv
     from rltrain.runs import Run
     from rltrain.trainers import ParallelTrainer, SequentialTrainer, fused
 
@@ -119,9 +136,10 @@ def rltrain(
     backend = JaxBackend({"compilation_cache": "none"})
 
     start = time.perf_counter()
-    env = GymnaxEnv({"id": "CartPole-v1", "num_envs": shape.num_envs}, seed=seed)
+    env = make_env(shape, seed)
     own = shape.num_envs // agents
     cfg = {"rollout_length": shape.rollout, "epochs": EPOCHS, "minibatches": MINIBATCHES}
+    cfg |= {"network": {"policy_sizes": list(shape.hidden_sizes), "value_sizes": list(shape.hidden_sizes)}}
     made = [
         Agent(
             PPO(env.observation_space, env.action_space, num_envs=own, cfg=cfg, seed=seed + i, backend=backend), name=f"ppo_{i}"
@@ -147,11 +165,12 @@ def work(contender: str, task: str, env_steps: int, seed: int) -> Result:
 
         prepare(BackendConfig(), devices=2)  # before JAX starts, which importing gymnax does
     import flax  # noqa: F401  imported where they are first needed otherwise, within what is timed
-    import gymnax  # noqa: F401
     import optax  # noqa: F401
 
+    importlib.import_module(shape.simulator)
+
     if contender == "environment":
-        return environment(shape, 8 * env_steps, seed)  # as it is so quick
+        return environment(shape, env_steps * (1 if shape.simulator == "brax" else 8), seed)  # as gymnax is so quick
     if contender in ("rltrain-doubled", "rltrain-parallel"):
         doubled = shape._replace(num_envs=2 * shape.num_envs)
         return rltrain(doubled, env_steps, seed, agents=2, parallel=contender == "rltrain-parallel")
@@ -198,11 +217,13 @@ def summarize(task: str, contenders: list[str], runs: list[Result]) -> Result:
 
 def parse_arguments() -> argparse.Namespace:
     """Parse and check the command line."""
-    parser = argparse.ArgumentParser(description="Tasks J1a, J1b (PPO, gymnax CartPole): rltrain's fused loop and rejax.")
+    parser = argparse.ArgumentParser(description="Tasks J1a, J1b (PPO, gymnax CartPole), J2 (Brax): rltrain and rejax.")
     add_arguments(parser, CONTENDERS)
-    parser.add_argument("--tasks", default=",".join(SHAPES), help="default: %(default)s")
+    parser.add_argument("--tasks", default="J1a,J1b", help="default: %(default)s")
     parser.add_argument("--env-steps", type=int, default=2_000_000, help=f"per run, rounded up to whole chunks of {CHUNK}")
-    parser.add_argument("--python", type=Path, help="an interpreter that has rltrain[jax,gymnax] and rejax; default: .venv-fused")
+    parser.add_argument(
+        "--python", type=Path, help="its interpreter: has rltrain[jax,gymnax,brax] and rejax; default: .venv-fused"
+    )
     arguments = parser.parse_args()
     check_arguments(parser, arguments, CONTENDERS, python="python")
     arguments.tasks = arguments.tasks.split(",")

@@ -17,6 +17,8 @@ from rltrain import checkpoints
 from rltrain.checkpoints import CheckpointStore, decode, encode, read_manifest, read_part, tree_sha256, verify, write
 from rltrain.errors import CheckpointError, NonFiniteError
 
+pytest.importorskip("torch")  # the default backend, which the runs here are of
+
 # -- trees ---------------------------------------------------------------------------------------------------------------
 
 TREES = [

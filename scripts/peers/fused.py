@@ -1,4 +1,4 @@
-"""Tasks J1a and J1b and how they are timed: a training is built, runs a part of it, which compiles, then the rest."""
+"""Tasks J1a, J1b, J2 and how they are timed: a training is built, runs a part of it, which compiles, then the rest."""
 
 import time
 from collections.abc import Callable
@@ -11,13 +11,15 @@ Result = dict[str, Any]
 
 
 class Shape(NamedTuple):
-    """Copies and timesteps of a rollout."""
+    """Copies and timesteps of a rollout, and what on."""
 
     num_envs: int
     rollout: int
+    simulator: str = "gymnax"
+    hidden_sizes: tuple[int, ...] = (64, 64)
 
 
-SHAPES = {"J1a": Shape(4, 128), "J1b": Shape(512, 32)}
+SHAPES = {"J1a": Shape(4, 128), "J1b": Shape(512, 32), "J2": Shape(128, 16, "brax", (256, 256))}
 
 
 def time_parts(env_steps: int, prepare: Callable[[], Callable[[int], Any]]) -> Result:

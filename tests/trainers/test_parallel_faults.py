@@ -13,6 +13,8 @@ from command_line import Process, Result, wait_until
 
 from rltrain.checkpoints import CheckpointStore, verify
 
+pytest.importorskip("torch")  # the default backend, which the runs here are of
+
 SECONDS = 5.0
 TELLS_AT_ONCE = ("raise", "nan", "exit", "kill", "segfault")
 WORDS = {

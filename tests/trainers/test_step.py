@@ -20,6 +20,8 @@ from rltrain.seeding import EVALUATION_ENVIRONMENTS
 from rltrain.tracking import TrackingConfig
 from rltrain.trainers import SequentialTrainer, StepTrainer, TrainerConfig
 
+pytest.importorskip("torch")  # the default backend, which the runs here are of
+
 NETWORK = {"policy_sizes": [8], "value_sizes": [8]}
 ONE = [("ppo", 4, {"rollout_length": 8, "epochs": 2, "minibatches": 2})]
 TWO = [
