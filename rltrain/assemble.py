@@ -97,7 +97,9 @@ def make_agents(config: Config, env: EnvWrapper, backend: Any) -> list[Agent]:
             env.observation_space, env.action_space, state_space=env.state_space, num_envs=copies, cfg=checked.cfg,
             seed=config.seed, index=index, backend=backend, key=checked.key,
         )  # fmt: skip
-        agents.append(Agent(algorithm, name=name))
+        agent = Agent(algorithm, name=name)
+        agent.keeps_memory = config.checkpoints.memory
+        agents.append(agent)
     return agents
 
 

@@ -35,6 +35,9 @@ class CheckpointsConfig:
     """When checkpoints are written and which are kept."""
 
     interval: int = option(0, "timesteps between checkpoints; 0: only at the end", low=0)
+    memory: bool = option(
+        False, "checkpoints hold the replay memories of off-policy agents too; without, a resume fills them anew and isn't exact"
+    )
     keep: int = option(3, "newest checkpoints that are kept, besides `best`", low=1, high=1_000_000)
 
 

@@ -22,6 +22,10 @@ PPO, A2C, ON_POLICY = "agents/ppo/torch.py", "agents/a2c/torch.py", "agents/on_p
 LOSSES, RETURNS, OPTIMIZERS = "ops/losses.py", "ops/returns/torch.py", "optimizers/torch.py"
 HEADS, NETWORKS, INPUTS = "models/heads/torch.py", "models/networks/torch.py", "models/inputs/torch.py"
 MEMORY, GYMNASIUM, TRAINER = "memories/staged.py", "envs/gymnasium.py", "trainers/base.py"
+OFF_POLICY, DQN, DDQN = "agents/off_policy/torch.py", "agents/dqn/torch.py", "agents/ddqn/torch.py"
+DDPG, TD3, SAC = "agents/ddpg/torch.py", "agents/td3/torch.py", "agents/sac/torch.py"
+REPLAY, PRIORITIES = "memories/replay.py", "memories/priorities.py"
+OFF_POLICY_TESTS, REPLAY_TESTS = ("agents/test_off_policy_torch.py",), ("memories/test_replay_memory.py",)
 
 
 @dataclass(frozen=True)
@@ -292,6 +296,135 @@ BUGS = [
         "one-hot columns counted from 0, not from start",
         ((INPUTS, "np.cumsum([0, *counts[:-1]]) - starts", "np.cumsum([0, *counts[:-1]])"),),
         ("models/test_inputs_torch.py",),
+    ),
+    Bug(
+        "replay: a time limit taken for an end",
+        ((REPLAY, 'self.powers.take(steps) * ~flat["terminated"].take(last)',
+          'self.powers.take(steps) * ~(flat["terminated"] | flat["truncated"]).take(last)'),),
+        REPLAY_TESTS,
+    ),
+    Bug(
+        "replay: successors of the next episode",
+        ((REPLAY, "if transition.truncated.any():", "if False:"),),
+        REPLAY_TESTS,
+    ),
+    Bug(
+        "replay: a slot freed too late",
+        ((REPLAY, "slots[:] = -1", "pass"),),
+        REPLAY_TESTS,
+    ),
+    Bug(
+        "replay: n-step sums over the newest row",
+        ((REPLAY, " & (last // self.num_envs != newest)", ""),),
+        REPLAY_TESTS,
+    ),
+    Bug(
+        "replay: n-step sums over a time limit",
+        ((REPLAY, '~(flat["terminated"].take(last) | flat["truncated"].take(last))', '~flat["terminated"].take(last)'),),
+        REPLAY_TESTS,
+    ),
+    Bug(
+        "replay: always gamma^n",
+        ((REPLAY, "steps += going", "steps += 1"),),
+        REPLAY_TESTS,
+    ),
+    Bug(
+        "replay: rows that did not happen are drawn",
+        ((REPLAY, "        if self._any_invalid:\n            wrong", "        if False:\n            wrong"),),
+        REPLAY_TESTS,
+    ),
+    Bug(
+        "replay: priorities of old rows stay",
+        ((REPLAY, "self.priorities.add(self._rows_of(t), np.zeros(self.num_envs, bool))", "pass"),),
+        REPLAY_TESTS,
+    ),
+    Bug(
+        "replay: weights without the size",
+        ((REPLAY, "(self.count * probabilities) ** -importance_exponent",
+          "(self.count * probabilities) ** importance_exponent"),),
+        REPLAY_TESTS,
+    ),
+    Bug(
+        "replay: new rows have priority 1",
+        ((PRIORITIES, "self.largest**self.exponent", "1.0"),),
+        REPLAY_TESTS,
+    ),
+    Bug(
+        "replay: signed errors",
+        ((PRIORITIES, "np.abs(errors.astype(np.float64))", "errors.astype(np.float64)"),),
+        REPLAY_TESTS,
+    ),
+    Bug(
+        "off-policy: the first update makes up for the warm-up",
+        ((OFF_POLICY, "max(1, min(self.env_steps, cfg.update_interval * self.num_envs))", "max(1, self.env_steps)"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "off-policy: evaluations warm up too",
+        ((OFF_POLICY, "if not actor.trains:", "if False:"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "off-policy: targets never move by polyak",
+        ((OFF_POLICY, "cfg.polyak < 1 and self", "cfg.polyak > 1 and self"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "off-policy: unweighted slopes",
+        ((OFF_POLICY, "errors * batch.weights, slopes * batch.weights", "errors * batch.weights, slopes"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "off-policy: noise goes on in the next episode",
+        ((OFF_POLICY, "actor.noise[torch.as_tensor(done, device=actor.noise.device)] = 0.0", "pass"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "DQN: the network instead of its target",
+        ((DQN, "learner.target.values(batch.next_inputs), batch", "learner.network.values(batch.next_inputs), batch"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "double DQN: the target chooses",
+        ((DDQN, "chosen = self._choose(batch.next_inputs, batch.next_action_masks)",
+          "chosen = learner.target.values(batch.next_inputs).argmax(1)"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "DDPG: the policy moves the critic",
+        ((NETWORKS, "forward(torch.cat((inputs, actions), 1), learns=False)", "forward(torch.cat((inputs, actions), 1))"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "DDPG: the policy climbs down",
+        ((DDPG, "torch.full_like(values, -1 / len(values))", "torch.full_like(values, 1 / len(values))"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "TD3: unclipped smoothing",
+        ((TD3, "noise.clamp_(-cfg.target_noise_clip, cfg.target_noise_clip)", "noise"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "SAC: log p without tanh",
+        ((HEADS, "- LOG_SQRT_2PI - _log_slope(samples)).sum(-1)", "- LOG_SQRT_2PI).sum(-1)"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "SAC: alpha moves the wrong way",
+        ((SAC, "slope = entropy - self.target_entropy", "slope = self.target_entropy - entropy"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "SAC: the greater critic",
+        ((SAC, "critics.target.values(batch.next_inputs, actions).amin(0)",
+          "critics.target.values(batch.next_inputs, actions).amax(0)"),),
+        OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "SAC: no entropy in the target",
+        ((SAC, ".amin(0) - coefficient * log_probs", ".amin(0)"),),
+        OFF_POLICY_TESTS,
     ),
 ]  # fmt: skip
 

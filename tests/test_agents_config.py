@@ -10,7 +10,7 @@ from rltrain import config
 from rltrain.agents.a2c.config import A2CConfig
 from rltrain.agents.ppo.config import PPOConfig
 
-CHOICES = "a2c, ppo"
+CHOICES = "a2c, ddpg, ddqn, dqn, ppo, sac, td3"
 
 
 def checked(*overrides: str) -> config.Config:
@@ -188,8 +188,8 @@ def refused(*overrides: str) -> str:
         ("agents=", f"agents=: name a choice; options: {CHOICES}"),
         ("agents=null", f"agents=null: name a choice; options: {CHOICES}"),
         ("agents=ppo,a2c", "agents=ppo,a2c: several values are a sweep: add -m, or give one"),
-        ("agents=[ppo,acc]", "agents=acc: no such choice; did you mean 'a2c'? options: a2c, ppo"),
-        ("agents=[fast:ppo,slow:pop]", "agents=pop: no such choice; did you mean 'ppo'? options: ppo, a2c"),
+        ("agents=[ppo,acc]", "agents=acc: no such choice; did you mean 'sac'? options: sac, a2c, "),
+        ("agents=[fast:ppo,slow:pop]", "agents=pop: no such choice; did you mean 'ppo'? options: ppo, a2c, "),
         ("agents=[fast:zzz]", f"agents=zzz: no such choice; options: {CHOICES}"),
         ("agents=ppo:2", f"agents=2: no such choice; did you mean 'a2c'? options: {CHOICES}"),
         ("agents=[fast:true]", f"agents=true: no such choice; options: {CHOICES}"),
@@ -299,7 +299,7 @@ def test_sweeps(overrides, jobs, here, zygote):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["agents=ppo,acc"], "agents=acc: no such choice; did you mean 'a2c'?"),
+        (["agents=ppo,acc"], "agents=acc: no such choice; did you mean 'sac'?"),
         (["agents.ppo.count=2,0"], "agents.ppo.count=0: must be"),
         (["agents.ppo.count=2,9"], "env.num_envs=8: 9 agents need a copy each"),
         (["agents=fast:ppo,slow:ppo"], f"agents=fast:ppo,slow:ppo: {UNREADABLE}"),

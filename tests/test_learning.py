@@ -10,7 +10,14 @@ from rltrain.cli import main
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("experiment", "seeds", "least"),
-    [("ppo_cartpole", (1, 2, 3), 500.0), ("ppo_acrobot", (1,), -95.0), ("ppo_pendulum", (1,), -230.0)],
+    [
+        ("ppo_cartpole", (1, 2, 3), 500.0),
+        ("ppo_acrobot", (1,), -95.0),
+        ("ppo_pendulum", (1,), -230.0),
+        ("dqn_cartpole", (1,), 475.0),
+        ("sac_pendulum", (1,), -160.0),
+        ("td3_pendulum", (1,), -160.0),
+    ],
 )
 def test_a_preset_reaches_its_return(experiment, seeds, least, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -19,5 +26,6 @@ def test_a_preset_reaches_its_return(experiment, seeds, least, tmp_path, monkeyp
         assert main(["train", f"experiment={experiment}", f"seed={seed}", f"run.dir={run}"]) == 0
         capsys.readouterr()
         assert main(["eval", run, "episodes=100", "json=true"]) == 0
-        mean = json.loads(capsys.readouterr().out)["agents"]["ppo"]["mean"]
+        (agent,) = json.loads(capsys.readouterr().out)["agents"].values()
+        mean = agent["mean"]
         assert mean >= least, f"{experiment}, seed {seed}: {mean}"

@@ -112,6 +112,16 @@ class Agent:
         self._evaluation_actor: Actor = None
         self._outputs: dict[str, Array] = {}
 
+    @property
+    def keeps_memory(self) -> bool:
+        """Whether snapshots hold the memory of an algorithm that has one which may be left out."""
+        return getattr(self.algorithm, "keeps_memory", True)
+
+    @keeps_memory.setter
+    def keeps_memory(self, keeps: bool) -> None:
+        if hasattr(self.algorithm, "keeps_memory"):
+            self.algorithm.keeps_memory = keeps
+
     def pre_interaction(self, timestep: int, timesteps: int) -> None:
         """Do what comes before a timestep; nothing for the built-in algorithms, a hook for one's own."""
 

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rltrain.agents.a2c.config import A2CConfig
+from rltrain.agents.ddpg.config import DDPGConfig
+from rltrain.agents.ddqn.config import DDQNConfig
+from rltrain.agents.dqn.config import DQNConfig
 from rltrain.agents.ppo.config import PPOConfig
+from rltrain.agents.sac.config import SACConfig
+from rltrain.agents.td3.config import TD3Config
 from rltrain.backends.base import BackendConfig
 from rltrain.checkpoints import CheckpointsConfig
 from rltrain.checks import option, section
@@ -91,7 +96,12 @@ CHOICES: dict[str, dict[str, Choice]] = {
     },
     "agents": {
         "a2c": Choice("rltrain.agents.a2c.${backend.name}.A2C", A2CConfig),
+        "ddpg": Choice("rltrain.agents.ddpg.${backend.name}.DDPG", DDPGConfig),
+        "ddqn": Choice("rltrain.agents.ddqn.${backend.name}.DDQN", DDQNConfig),
+        "dqn": Choice("rltrain.agents.dqn.${backend.name}.DQN", DQNConfig),
         "ppo": Choice("rltrain.agents.ppo.${backend.name}.PPO", PPOConfig),
+        "sac": Choice("rltrain.agents.sac.${backend.name}.SAC", SACConfig),
+        "td3": Choice("rltrain.agents.td3.${backend.name}.TD3", TD3Config),
     },
 }
 plugin_options: set[tuple[str, str]] = set()  # (group, name) of choices that no YAML file stands for

@@ -6,6 +6,10 @@ from rltrain.checks import option
 from rltrain.errors import ConfigError
 
 ACTIVATIONS = ["tanh", "relu", "elu", "silu", "gelu"]
+INITIALIZATION = (
+    "orthogonal: gain sqrt(2), 0.01 for the policy's outputs, biases 0; default: uniform within 1 / sqrt(inputs), as PyTorch's "
+    "layers"
+)
 
 
 @dataclass
@@ -17,11 +21,7 @@ class NetworkConfig:
     shared: bool = option(False, "one network of policy_sizes with two outputs instead; value_sizes then stays as it is")
     activation: str = option("tanh", "between layers", choices=ACTIVATIONS)
     layer_norm: bool = option(False, "normalise each hidden layer before its activation")
-    initialization: str = option(
-        "orthogonal", "orthogonal: gain sqrt(2), 0.01 for the policy's outputs, biases 0; default: uniform within "
-        "1 / sqrt(inputs), as PyTorch's layers",
-        choices=["orthogonal", "default"],
-    )  # fmt: skip
+    initialization: str = option("orthogonal", INITIALIZATION, choices=["orthogonal", "default"])
     initial_log_std: float = option(
         0.0, "logarithm of the standard deviation that a Gaussian policy starts with, in units of half the action range",
         low=-20, high=2,
@@ -35,3 +35,25 @@ class NetworkConfig:
             raise ConfigError(
                 f"{key}.value_sizes", self.value_sizes, "shared=true has one network, of policy_sizes; leave value_sizes out"
             )
+
+
+@dataclass
+class QNetworkConfig:
+    """A network for the values of every choice."""
+
+    sizes: list[int] = option([64, 64], "hidden units, layer by layer", low=1, high=65536)
+    dueling: bool = option(False, "its outputs are V(s) and A(s, a): Q = V + A - the mean of A over all choices")
+    activation: str = option("relu", "between layers", choices=ACTIVATIONS)
+    layer_norm: bool = option(False, "normalise each hidden layer before its activation")
+    initialization: str = option("default", INITIALIZATION, choices=["orthogonal", "default"])
+
+
+@dataclass
+class ActorCriticsConfig:
+    """A policy's network, and networks for the value of an action."""
+
+    policy_sizes: list[int] = option([256, 256], "hidden units of the policy network, layer by layer", low=1, high=65536)
+    critic_sizes: list[int] = option([256, 256], "hidden units of each critic, layer by layer", low=1, high=65536)
+    activation: str = option("relu", "between layers", choices=ACTIVATIONS)
+    layer_norm: bool = option(False, "normalise each hidden layer before its activation")
+    initialization: str = option("default", INITIALIZATION, choices=["orthogonal", "default"])

@@ -54,6 +54,17 @@ def squared_error(xp: Any, values: Array, old_values: Array, returns: Array, val
     return xp.maximum(errors, clipped), xp.where(moves, 2 * difference, 0.0)
 
 
+def temporal_difference_loss(xp: Any, differences: Array, kind: str) -> tuple[Array, Array]:
+    """Return the loss of d = Q - target per row, and its slope with respect to Q.
+
+    squared: d^2 and 2 d; huber: d^2 / 2 and d up to |d| = 1, |d| - 1/2 and the sign of d beyond (Mnih et al. 2015).
+    """
+    if kind == "squared":
+        return differences * differences, 2 * differences
+    slopes = xp.clip(differences, -1.0, 1.0)
+    return slopes * (differences - 0.5 * slopes), slopes
+
+
 def approximate_kl(ratios: Array, log_ratios: Array) -> Array:
     """Return an estimate of KL(old, new) per row, r - 1 - log r, never negative (Schulman 2020, "Approximating KL")."""
     return (ratios - 1) - log_ratios

@@ -5,6 +5,7 @@ from typing import Any
 from rltrain.structures import Array, Progress
 
 KINDS = ["constant", "linear", "cosine", "exponential"]
+END = "what is left of it at the horizon, as a part of its first value"  # of a setting's last value
 
 
 def fraction(xp: Any, progress: Progress, every: int) -> Array:

@@ -46,12 +46,24 @@ def take_snapshot(trainer: "Trainer", *, with_environment: bool) -> tuple[dict[s
         snapshot = agent.snapshot()
         parts[f"agents/{agent.name}/policy"] = snapshot["policy"]
         parts[f"agents/{agent.name}/training"] = snapshot["training"]
-    return parts, env is not None
+    return parts, env is not None and not any(lacks_memory(parts, agent.name) for agent in trainer.agents)
+
+
+def lacks_memory(parts: Mapping[str, Any], agent: str) -> bool:
+    """Tell whether the agent of that name learns from a memory that these parts don't hold."""
+    algorithm = parts[f"agents/{agent}/training"]["algorithm"]
+    return isinstance(algorithm, Mapping) and algorithm.get("memory", True) is None
 
 
 def put_snapshot(trainer: "Trainer", parts: Mapping[str, Any]) -> None:
     """Put agents, environment and what the trainer keeps back from the parts of `take_snapshot`."""
     put_agents(trainer, parts)
+    for agent in trainer.agents:
+        if lacks_memory(parts, agent.name):
+            trainer._say_once(
+                f"agents.{agent.name}: the checkpoint has no memory, which fills anew before learning goes on (exact_resume is "
+                "false); checkpoints.memory=true keeps it"
+            )
     put_progress(trainer, parts["trainer"])
     put_environment(trainer, parts["trainer"])
 

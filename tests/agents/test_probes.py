@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from rltrain.agents.base import Agent
+from rltrain.agents.ddpg.torch import DDPG
+from rltrain.agents.ddqn.torch import DDQN
+from rltrain.agents.dqn.torch import DQN
 from rltrain.agents.ppo.torch import PPO
+from rltrain.agents.sac.torch import SAC
+from rltrain.agents.td3.torch import TD3
 from rltrain.envs.gymnasium import GymnasiumEnv
 from rltrain.structures import Progress
 from rltrain.trainers import SequentialTrainer
@@ -93,3 +98,96 @@ def test_truncation():
 def test_entropy_bonus_keeps_the_policy_open():
     # action 1 earns more, yet a large bonus holds both probabilities near 1/2; of the wrong sign it would drive one to 1
     assert 0.3 < probability(solve("Advantage", 40, entropy_scale=5.0), 0.0, 1) < 0.8
+
+
+# -- off-policy --------------------------------------------------------------------------------------------------------------
+
+OFF_POLICY = {"dqn": DQN, "ddqn": DDQN, "ddpg": DDPG, "td3": TD3, "sac": SAC}
+CRITICS_CFG = {
+    "learning_starts": 30, "update_interval": 1, "gradient_steps": 1, "batch_size": 32, "memory_size": 2000,
+    "learning_rate": 0.01, "discount_factor": 0.5, "polyak": 0.05, "target_update_interval": 1,
+}  # fmt: skip
+EXTRAS = {"prioritized": True, "n_steps": 3, "normalize_observations": True}
+QUIET = {"entropy_coefficient": 0.01}  # so that values are of rewards
+
+
+def learn(agent: str, probe: str, timesteps: int, **cfg):
+    """Train an off-policy agent on a probe."""
+    env = GymnasiumEnv({"id": f"probe_envs:{probe}-v0", "num_envs": 4}, seed=1)
+    q = agent in ("dqn", "ddqn")
+    network = {"sizes": [16]} if q else {"policy_sizes": [16], "critic_sizes": [16]}
+    own = {"epsilon_end": 0.2} if q else QUIET if agent == "sac" else {"noise_scale": 0.3}
+    settings = {**CRITICS_CFG, "network": network, **own, **cfg}
+    algorithm = OFF_POLICY[agent](env.observation_space, env.action_space, num_envs=4, cfg=settings, seed=1)
+    SequentialTrainer(env, Agent(algorithm), cfg={"timesteps": timesteps, "disable_progressbar": True}).train()
+    return algorithm
+
+
+def q_values(algorithm, *observations: float) -> list[list[float]]:
+    """Return the values of every choice at each observation, the mean over critics."""
+    learner = algorithm.learners.get("q") or algorithm.learners["critics"]
+    with torch.no_grad():
+        found = learner.network.values(algorithm.inputs(torch.tensor(observations)[:, None]))
+    return (found if found.ndim == 2 else found.mean(0)).tolist()
+
+
+CHOOSE = [("dqn", {}), ("dqn", {"network": {"sizes": [16], "dueling": True}, "loss": "squared"}), ("dqn", EXTRAS), ("ddqn", {}),
+          ("sac", {}), ("sac", EXTRAS)]  # fmt: skip
+CHOOSING = pytest.mark.parametrize(("agent", "cfg"), CHOOSE, ids=["dqn", "dueling", "dqn+", "ddqn", "sac", "sac+"])
+
+
+@CHOOSING
+def test_values_of_a_constant_and_of_an_observation(agent, cfg):
+    assert q_values(learn(agent, "ConstantValue", 150, **cfg), 0.0)[0] == pytest.approx([1.0], abs=0.05)
+    found = q_values(learn(agent, "ValueFromObservation", 250, **cfg), -1.0, 1.0)
+    assert [value for (value,) in found] == pytest.approx([-1.0, 1.0], abs=0.1)
+
+
+@CHOOSING
+def test_values_of_a_later_reward(agent, cfg):
+    found = q_values(learn(agent, "Discounting", 400, **cfg), 0.0, 1.0)
+    assert [value for (value,) in found] == pytest.approx([0.5, 1.0], abs=0.05)
+
+
+@CHOOSING
+def test_choices_by_observation(agent, cfg):
+    algorithm = learn(agent, "PolicyFromObservation", 350, **cfg)
+    assert acts(algorithm, -1.0, 1.0) == [0, 1]
+    below, above = q_values(algorithm, -1.0, 1.0)
+    assert below == pytest.approx([1.0, -1.0], abs=0.25) and above == pytest.approx([-1.0, 1.0], abs=0.25)
+
+
+@pytest.mark.parametrize("agent", ["dqn", "ddqn", "sac"])
+def test_n_step_returns_bring_credit_to_the_first_of_two_actions(agent):
+    """The second observation doesn't tell what the first action was: one reward per target can't tell the two apart."""
+    algorithm = learn(agent, "TwoStepPolicy", 600, n_steps=2)
+    assert acts(algorithm, -1.0, 1.0) == [1, 0]
+    worse, better = q_values(algorithm, -1.0)[0]
+    assert worse < 0.1 and better > 0.35  # gamma = 1/2, less what exploring loses at the second step
+
+
+@CHOOSING
+def test_values_at_a_time_limit(agent, cfg):
+    # 1 / (1 - 0.8) = 5; as an end: at most 1 + 0.8 + 0.64 = 2.44; from the next episode's first observation: in between
+    found = q_values(learn(agent, "Truncation", 900, discount_factor=0.8, **cfg), -1.0, 1.0)
+    assert [value for (value,) in found] == pytest.approx([0.0, 5.0], abs=0.4)
+
+
+@pytest.mark.parametrize(
+    ("agent", "cfg"),
+    [("ddpg", {}), ("ddpg", {"noise": "ornstein_uhlenbeck", "noise_scale": 2.0}), ("td3", {}), ("td3", EXTRAS), ("sac", {}),
+     ("sac", EXTRAS)],
+    ids=["ddpg", "ddpg-ou", "td3", "td3+", "sac", "sac+"],
+)  # fmt: skip
+def test_actions_by_observation(agent, cfg):
+    algorithm = learn(agent, "ContinuousTarget", 1200 if agent == "td3" else 800, **cfg)
+    assert acts(algorithm, -1.0, 1.0) == pytest.approx([-1.0, 1.0], abs=0.35)
+
+
+def test_an_entropy_coefficient_that_learns_keeps_the_entropy():
+    """Two choices of which one is right: without a bonus the entropy would go to 0, here it is held at 0.5."""
+    algorithm = learn("sac", "Advantage", 700, entropy_coefficient="auto", target_entropy=0.5, entropy_learning_rate=0.02)
+    with torch.no_grad():
+        log_probs = torch.log_softmax(algorithm._heads(algorithm.inputs(torch.zeros(1, 1)), None), 1)
+    assert float(-(log_probs.exp() * log_probs).sum()) == pytest.approx(0.5, abs=0.1)
+    assert acts(algorithm, 0.0) == [1]

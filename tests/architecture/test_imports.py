@@ -26,6 +26,7 @@ LAYERS = [
     r"cli|__main__|",
 ]
 EXTENDS = {("ppo", "on_policy"), ("a2c", "on_policy"), ("ippo", "ppo"), ("mappo", "ppo"), ("ddqn", "dqn"), ("td3", "ddpg")}
+EXTENDS |= {(agent, "off_policy") for agent in ("dqn", "ddqn", "ddpg", "td3", "sac")}
 TORCH_FILES = r"(.*\.)?torch"
 JAX_FILES = r"(.*\.)?jax|trainers\.fused|envs\.(gymnax|brax|jax_\w+)"
 HYDRA_FILES = r"cli|config(\..*)?|commands(\..*)?"

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from rltrain.checks import option, section
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
-from rltrain.ops.schedules import KINDS
-
-END = "what is left of it at the horizon, as a part of its first value"
+from rltrain.ops.schedules import END, KINDS
 
 
 @dataclass

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from rltrain.agents.on_policy.config import END, OnPolicyConfig
+from rltrain.agents.on_policy.config import OnPolicyConfig
 from rltrain.checks import option
 from rltrain.errors import ConfigError
-from rltrain.ops.schedules import KINDS
+from rltrain.ops.schedules import END, KINDS
 
 
 @dataclass

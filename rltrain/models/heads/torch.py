@@ -227,6 +227,10 @@ class Gaussian:
 
     def to_environment(self, actions: torch.Tensor) -> torch.Tensor:
         """Return actions (B, *A) in the environment's units, inside its bounds."""
+        return self.scale(actions)
+
+    def scale(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return middle + half range x action (B, *A), inside the bounds."""
         scaled = torch.addcmul(self.middle, self.half, actions.to(self.environment_dtype))
         return torch.clamp(scaled, self.low, self.high).reshape(-1, *self.action_shape)
 
@@ -258,9 +262,19 @@ class SquashedGaussian(Gaussian):
         slopes = (_log_slope(at) @ self.weights).sum(-1)
         return self.log_prob(heads, actions), log_std.sum(-1) + self.actions * (0.5 + LOG_SQRT_2PI) + slopes
 
+    def draw(self, heads: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a = tanh(u) (B, A), u = mean + deviation x noise, and log p(a) (B,), both with slopes in the heads.
+
+        Of log p = -sum_i (noise_i^2 / 2 + log s_i + log sqrt(2 pi) + log(1 - tanh^2 u_i)) the noise is given, not (u - m) / s.
+        """
+        means, log_std = self.distribution(heads)
+        samples = torch.addcmul(means, noise, log_std.exp())
+        log_probs = (-0.5 * noise * noise - log_std - LOG_SQRT_2PI - _log_slope(samples)).sum(-1)
+        return torch.tanh(samples), log_probs
+
     def to_environment(self, actions: torch.Tensor) -> torch.Tensor:
         """Return actions (B, *A) in the environment's units."""
-        return super().to_environment(torch.tanh(actions))
+        return self.scale(torch.tanh(actions))
 
 
 def _log_slope(u: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rltrain.models.config import NetworkConfig
+from rltrain.models.config import ActorCriticsConfig, NetworkConfig, QNetworkConfig
 
 POLICY_GAIN, VALUE_GAIN = 0.01, 1.0
 
@@ -42,11 +42,11 @@ class _Layers(torch.autograd.Function):
     """A perceptron as one node of the graph: with small layers, a node per operation costs as much as the arithmetic.
 
     `backward` adds to the parameters' `grad` in place and returns no gradient for them; `anchor` is any of the parameters, it
-    only tells autograd that there is something to differentiate.
+    only tells autograd that there is something to differentiate. Without it only the input's gradient is worked out.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, anchor: torch.Tensor, mlp: "MLP") -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, anchor: torch.Tensor | None, mlp: "MLP") -> torch.Tensor:
         activate, layers = ACTIVATIONS[mlp.activation][0], mlp.layers
         kept, h = [x], x
         for weight, bias in layers[:-1]:
@@ -64,8 +64,9 @@ class _Layers(torch.autograd.Function):
         g = gradients[0]
         for i in reversed(range(len(layers))):
             weight, bias = layers[i]
-            _add_product(weight, g, kept[2 * i])
-            bias.grad.add_(g.sum(0))
+            if ctx.needs_input_grad[1]:
+                _add_product(weight, g, kept[2 * i])
+                bias.grad.add_(g.sum(0))
             if i > 0:
                 g = differentiate(g.mm(weight), kept[2 * i - 1], kept[2 * i])
         return (g.mm(layers[0][0]) if ctx.needs_input_grad[0] else None), None, None
@@ -89,7 +90,12 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, sizes: list[int], outputs: Sequence[tuple[int, float]], cfg: NetworkConfig, generator: torch.Generator
+        self,
+        inputs: int,
+        sizes: list[int],
+        outputs: Sequence[tuple[int, float]],
+        cfg: NetworkConfig | QNetworkConfig | ActorCriticsConfig,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
         widths = [inputs, *sizes, sum(size for size, _ in outputs)]
@@ -116,23 +122,29 @@ class MLP(nn.Module):
         """Weights and biases in order; walking a ParameterList costs as much as a product."""
         return list(zip(self.weights, self.biases, strict=True))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the last layer's outputs."""
+    def forward(self, x: torch.Tensor, *, learns: bool = True) -> torch.Tensor:
+        """Return the last layer's outputs; unless it `learns`, gradients pass through and leave none at the parameters."""
         if len(self.scales):
-            return self._forward_normalized(x)
+            return self._forward_normalized(x, learns)
         if torch.is_grad_enabled():
-            return _Layers.apply(x, self.layers[0][0], self)
+            return _Layers.apply(x, self.layers[0][0] if learns else None, self)
         activate = ACTIVATIONS[self.activation][0]
         for weight, bias in self.layers[:-1]:
             x = activate(nn.functional.linear(x, weight, bias))
         return nn.functional.linear(x, *self.layers[-1])
 
-    def _forward_normalized(self, x: torch.Tensor) -> torch.Tensor:
+    def _forward_normalized(self, x: torch.Tensor, learns: bool) -> torch.Tensor:
         activate = DIFFERENTIABLE[self.activation]
-        for (weight, bias), scale, shift in zip(self.layers[:-1], self.scales, self.shifts, strict=True):
+        layers = [
+            (*layer, *norm) for layer, norm in zip(self.layers[:-1], zip(self.scales, self.shifts, strict=True), strict=True)
+        ]
+        last = self.layers[-1]
+        if not learns:
+            layers, last = [tuple(p.detach() for p in layer) for layer in layers], tuple(p.detach() for p in last)  # type: ignore[assignment,misc]
+        for weight, bias, scale, shift in layers:
             z = nn.functional.linear(x, weight, bias)
             x = activate(nn.functional.layer_norm(z, z.shape[1:], scale, shift))
-        return nn.functional.linear(x, *self.layers[-1])
+        return nn.functional.linear(x, *last)
 
 
 class ActorCritic:
@@ -174,4 +186,76 @@ class ActorCritic:
             f"{name}.{parameter_name}": parameter
             for name, network in self.networks.items()
             for parameter_name, parameter in network.named_parameters()
+        }
+
+
+class QNetwork:
+    """A network for the values of every choice (Mnih et al. 2015), dueling (Wang et al. 2016) on request.
+
+    The two streams of a dueling network share the hidden layers; it has as many parameters as a plain one, but for one output.
+    """
+
+    def __init__(self, inputs: int, choices: int, cfg: QNetworkConfig, generator: torch.Generator, device: torch.device) -> None:
+        outputs = [(choices, VALUE_GAIN)] + ([(1, VALUE_GAIN)] if cfg.dueling else [])
+        self.dueling = cfg.dueling
+        self.network = MLP(inputs, cfg.sizes, outputs, cfg, generator).to(device)
+
+    def values(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return Q of every choice: (B, inputs) -> (B, choices)."""
+        outputs = self.network.forward(inputs)
+        if not self.dueling:
+            return outputs
+        advantages, value = outputs[:, :-1], outputs[:, -1:]
+        return value + advantages - advantages.mean(1, keepdim=True)
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Return every parameter by name."""
+        return {f"q.{name}": parameter for name, parameter in self.network.named_parameters()}
+
+
+class Policy:
+    """A policy's network."""
+
+    def __init__(
+        self, inputs: int, outputs: int, cfg: ActorCriticsConfig, generator: torch.Generator, device: torch.device
+    ) -> None:
+        self.network = MLP(inputs, cfg.policy_sizes, [(outputs, POLICY_GAIN)], cfg, generator).to(device)
+
+    def heads(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what actions or their distribution are made of: (B, inputs) -> (B, outputs)."""
+        return self.network.forward(inputs)
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Return every parameter by name."""
+        return {f"policy.{name}": parameter for name, parameter in self.network.named_parameters()}
+
+
+class Critics:
+    """C networks for the value of an action, or of every choice."""
+
+    def __init__(
+        self, count: int, inputs: int, outputs: int, cfg: ActorCriticsConfig, generator: torch.Generator, device: torch.device
+    ) -> None:
+        self.networks = [MLP(inputs, cfg.critic_sizes, [(outputs, VALUE_GAIN)], cfg, generator).to(device) for _ in range(count)]
+
+    def values(self, inputs: torch.Tensor, actions: torch.Tensor | None = None, *, learns: bool = True) -> torch.Tensor:
+        """Return Q: (B, inputs) and actions (B, A) -> (C, B); without actions, of every choice -> (C, B, choices).
+
+        Unless they learn, gradients pass through to the actions and leave none at the parameters.
+        """
+        if actions is None:
+            return torch.stack([network.forward(inputs, learns=learns) for network in self.networks])
+        rows = torch.cat((inputs, actions), 1)
+        return torch.stack([network.forward(rows, learns=learns)[:, 0] for network in self.networks])
+
+    def first(self, inputs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Return the first critic's Q (B,), which a policy climbs: gradients pass through to the actions."""
+        return self.networks[0].forward(torch.cat((inputs, actions), 1), learns=False)[:, 0]
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Return every parameter by name."""
+        return {
+            f"critic_{i}.{name}": parameter
+            for i, network in enumerate(self.networks)
+            for name, parameter in network.named_parameters()
         }

@@ -8,6 +8,7 @@ import numpy as np
 
 from rltrain.spaces import map_arrays
 from rltrain.trainers import evaluating
+from rltrain.trainers.keeping import lacks_memory
 from rltrain.trainers.workers.crew import Crew
 
 if TYPE_CHECKING:
@@ -139,17 +140,17 @@ class Gathering:
         """Return the parts of all agents as the sequential trainer keeps them, and whether going on from them is exact."""
         kept = [parts["trainer"] for parts in by_worker]
         snapshots = [each["env"] for each in kept]
-        exact = all(snapshot is not None for snapshot in snapshots)
+        has_env = all(snapshot is not None for snapshot in snapshots)
         trainer = kept[0] | {
             "observations": _concatenate([each["observations"] for each in kept]),
             "states": _concatenate([each["states"] for each in kept]),
-            "env": self.trainer.env.join_snapshots(snapshots) if exact else None,
+            "env": self.trainer.env.join_snapshots(snapshots) if has_env else None,
             "scopes": [size for each in kept for size in each["scopes"]],
             "training_seconds": max(each["training_seconds"] for each in kept),
             "best": {name: asdict(best) for name, best in self.trainer.best.items()},
         }
         agents = {name: part for parts in by_worker for name, part in parts.items() if name != "trainer"}
-        return {"trainer": trainer, **agents}, exact
+        return {"trainer": trainer, **agents}, has_env and not any(lacks_memory(agents, name) for name in self.names)
 
 
 def _concatenate(parts: Sequence[Any]) -> Any:

@@ -18,6 +18,7 @@ class AgentRecipe:
     backend: Any  # sets the threads in the process that unpickles it
     algorithm: Recipe
     snapshot: dict[str, Any]
+    keeps_memory: bool
 
     @classmethod
     def of(cls, agent: Agent) -> "AgentRecipe":
@@ -31,7 +32,10 @@ class AgentRecipe:
                 "doesn't say how it was made, so no worker can make one alike; derive it from rltrain.agents.base.Made or "
                 "use trainer=sequential",
             )  # fmt: skip
-        return cls(type(agent), agent.name, agent.backend, agent.recipe, agent.snapshot())
+        keeps_memory, agent.keeps_memory = agent.keeps_memory, True  # it travels, whether checkpoints hold it or not
+        snapshot = agent.snapshot()
+        agent.keeps_memory = keeps_memory
+        return cls(type(agent), agent.name, agent.backend, agent.recipe, snapshot, keeps_memory)
 
     def make(self) -> Agent:
         """Return the agent, in the state of the snapshot."""
@@ -39,6 +43,7 @@ class AgentRecipe:
         agent = self.kind(kind(*args, **kwargs), name=self.name)
         type(self.backend)(self.backend.cfg)  # again: a backend that the algorithm made for itself has threads of its own
         agent.restore(self.snapshot)
+        agent.keeps_memory = self.keeps_memory
         return agent
 
 

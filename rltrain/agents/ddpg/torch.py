@@ -1,0 +1,107 @@
+"""DDPG in PyTorch (Lillicrap et al. 2016, "Continuous control with deep reinforcement learning")."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from rltrain.agents.ddpg.config import DDPGConfig
+from rltrain.agents.off_policy.torch import Actor, Batch, Diagnostics, Learner, OffPolicy
+from rltrain.errors import ConfigError
+from rltrain.models.config import NetworkConfig
+from rltrain.models.heads.torch import Gaussian
+from rltrain.models.networks.torch import Critics, Policy
+from rltrain.structures import Progress
+
+
+class DDPG(OffPolicy):
+    """Acts by tanh of a network, plus noise; the policy climbs the critic. Actions are in units of half the action range."""
+
+    config = DDPGConfig
+    critics = 1
+
+    def _build(self, action_space: Any, generator: torch.Generator) -> None:
+        import gymnasium
+
+        if not isinstance(action_space, gymnasium.spaces.Box) or not np.issubdtype(action_space.dtype, np.floating):
+            raise ConfigError("env.action_space", action_space, "this agent acts in Box spaces of floats; use dqn, sac or ppo")
+        if not action_space.is_bounded():
+            raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
+        cfg, device = self.cfg, self.backend.device
+        self.head = Gaussian(action_space, NetworkConfig(), device)  # for its units
+        inputs, actions = self.inputs.size, self.head.actions
+        policy = Policy(inputs, actions, cfg.network, generator, device)
+        critics = Critics(self.critics, inputs + actions, 1, cfg.network, generator, device)
+        self.learners["policy"] = Learner(policy, cfg.learning_rate, device, has_target=True)
+        self.learners["critics"] = Learner(critics, cfg.learning_rate, device, has_target=True)
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def init_actor(self, num_envs: int, seed: int) -> Actor:
+        """Return a fresh actor with a random stream of its own, and noise of its own where that drifts."""
+        actor = super().init_actor(num_envs, seed)
+        if self.cfg.noise == "ornstein_uhlenbeck":
+            actor.noise = torch.zeros(num_envs, self.head.actions, device=self.backend.device)
+        return actor
+
+    def _choose(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+        return torch.tanh(self.learners["policy"].network.heads(inputs))
+
+    def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
+        actions = self._choose(inputs, action_masks)
+        if self.cfg.noise == "none":
+            return actions
+        return (actions + self._draw_noise(actor, actions, self._noise_scale(progress))).clamp_(-1, 1)
+
+    def _draw_noise(self, actor: Actor, actions: torch.Tensor, scale: float) -> torch.Tensor:
+        """Return noise (N, A): scale x normal, or x <- x - theta x dt + scale sqrt(dt) x normal (Uhlenbeck, Ornstein 1930)."""
+        cfg = self.cfg
+        normal = torch.empty_like(actions).normal_(generator=actor.generator)
+        if actor.noise is None:
+            return normal.mul_(scale)
+        step = cfg.noise_time_step
+        return actor.noise.mul_(1 - cfg.noise_decay * step).add_(normal, alpha=scale * math.sqrt(step))
+
+    def _noise_scale(self, progress: Progress) -> float:
+        """Return the noise's scale in a timestep."""
+        return self._now("noise_scale", progress, 1)
+
+    def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
+        shape = (count, self.head.actions)
+        return torch.rand(shape, generator=actor.generator, device=self.backend.device).mul_(2).sub_(1)
+
+    def _to_environment(self, actions: torch.Tensor) -> torch.Tensor:
+        return self.head.scale(actions)
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def _improve(self, batch: Batch) -> tuple[Diagnostics, torch.Tensor]:
+        """Step down the loss of Q(s, a) against r + gamma^k min_i Q_i_target(s', a'), then up Q_0(s, policy(s))."""
+        # ---- critics
+        learner = self.learners["critics"]
+        with torch.no_grad():
+            next_values = learner.target.values(batch.next_inputs, self._next_actions(batch)).amin(0)
+            targets = batch.returns + batch.discounts * next_values
+        values = learner.network.values(batch.inputs, batch.actions)
+        differences = values.detach() - targets
+        found = self._regress(learner, values, differences, batch) | {"value/target_mean": targets.mean()}
+        # ---- policy
+        if self._step_moves_targets():
+            found |= self._improve_policy(batch)
+        return found, differences.abs().mean(0)
+
+    def _next_actions(self, batch: Batch) -> torch.Tensor:
+        """Return the target policy's actions at the successors, (B, A)."""
+        return torch.tanh(self.learners["policy"].target.heads(batch.next_inputs))
+
+    def _improve_policy(self, batch: Batch) -> Diagnostics:
+        policy, critics = self.learners["policy"], self.learners["critics"]
+        actions = torch.tanh(policy.network.heads(batch.inputs))
+        values = critics.network.first(batch.inputs, actions)
+        slopes = torch.full_like(values, -1 / len(values))
+        norm = policy.step((values,), (slopes,), self.cfg.grad_norm_clip)
+        return {"loss/policy": -values.detach().mean(), "policy/grad_norm": norm}
+
+    def _report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:
+        return super()._report(progress, replay_ratio) | {"policy/noise_scale": self._noise_scale(progress)}

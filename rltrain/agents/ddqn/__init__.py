@@ -1,0 +1,1 @@
+"""Double deep Q-learning."""

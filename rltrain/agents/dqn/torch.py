@@ -1,0 +1,76 @@
+"""DQN in PyTorch (Mnih et al. 2015, "Human-level control through deep reinforcement learning")."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from rltrain.agents.dqn.config import DQNConfig
+from rltrain.agents.off_policy.torch import Actor, Batch, Diagnostics, Learner, OffPolicy, choose_uniform
+from rltrain.errors import ConfigError
+from rltrain.models.heads.torch import MASKED, Categorical
+from rltrain.models.networks.torch import QNetwork
+from rltrain.ops import schedules
+from rltrain.structures import Progress
+
+
+class DQN(OffPolicy):
+    """Acts by the choice of highest value, or at random with probability epsilon; learns values from the target's."""
+
+    config = DQNConfig
+
+    def _build(self, action_space: Any, generator: torch.Generator) -> None:
+        import gymnasium
+
+        if not isinstance(action_space, gymnasium.spaces.Discrete):
+            raise ConfigError("env.action_space", action_space, "this agent acts in Discrete spaces; use sac, td3, ddpg or ppo")
+        cfg, device = self.cfg, self.backend.device
+        self.head = Categorical(action_space)
+        network = QNetwork(self.inputs.size, self.head.size, cfg.network, generator, device)
+        self.learners["q"] = Learner(network, cfg.learning_rate, device, has_target=True)
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def _choose(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+        return _masked(self.learners["q"].network.values(inputs), action_masks).argmax(1)
+
+    def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
+        count = len(inputs)
+        random = torch.rand(count, generator=actor.generator, device=inputs.device) < self._epsilon(progress)
+        return torch.where(random, self._draw_uniform(actor, count, action_masks), self._choose(inputs, action_masks))
+
+    def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
+        return choose_uniform(count, self.head.size, action_masks, actor.generator)
+
+    def _to_environment(self, actions: torch.Tensor) -> torch.Tensor:
+        return self.head.to_environment(actions)
+
+    def _epsilon(self, progress: Progress) -> float:
+        """Return the probability of a random action: from `epsilon` to `epsilon_end` over the first part of the horizon."""
+        cfg = self.cfg
+        done = min(1.0, float(schedules.fraction(np, progress, 1)) / cfg.exploration_fraction)
+        end = cfg.epsilon_end / cfg.epsilon if cfg.epsilon else 0.0
+        return float(schedules.scheduled(np, cfg.epsilon_schedule, cfg.epsilon, end, done))
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def _improve(self, batch: Batch) -> tuple[Diagnostics, torch.Tensor]:
+        """Step down the loss of Q(s, a) against r + gamma^k max_a' Q_target(s', a')."""
+        learner = self.learners["q"]
+        with torch.no_grad():
+            targets = batch.returns + batch.discounts * self._next_values(learner, batch)
+        values = learner.network.values(batch.inputs).gather(1, batch.actions[:, None])[:, 0]
+        differences = values.detach() - targets
+        found = self._regress(learner, values[None], differences[None], batch)
+        return found | {"value/target_mean": targets.mean()}, differences
+
+    def _next_values(self, learner: Learner, batch: Batch) -> torch.Tensor:
+        """Return what the successors are worth, (B,): the target's highest value."""
+        return _masked(learner.target.values(batch.next_inputs), batch.next_action_masks).amax(1)
+
+    def _report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:
+        return super()._report(progress, replay_ratio) | {"policy/epsilon": self._epsilon(progress)}
+
+
+def _masked(values: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
+    return values if masks is None else values.masked_fill(~masks, MASKED)

@@ -1,0 +1,88 @@
+"""Settings that DQN, DDPG, SAC and what extends them share, the same for both backends."""
+
+from dataclasses import dataclass
+
+from rltrain.checks import option
+from rltrain.errors import ConfigError
+from rltrain.ops.schedules import END, KINDS
+
+
+@dataclass
+class OffPolicyConfig:
+    """When to learn and from what: memory, targets, n-step returns, priorities."""
+
+    learning_starts: int = option(
+        1000, "timesteps before the first update; until then actions are uniform random", low=0, high=1_000_000_000
+    )
+    update_interval: int = option(1, "timesteps between updates", low=1, high=10_000_000)
+    gradient_steps: int | str = option(
+        "auto", "of an update; auto: as many as env steps since the last one", low=1, high=10_000_000, choices=["auto"]
+    )
+    batch_size: int = option(256, "transitions of a gradient step, drawn uniformly with replacement", low=1, high=10_000_000)
+    memory_size: int = option(
+        1_000_000, "transitions that are kept, over all copies; rounded down to whole timesteps", low=1, high=10**12, fixed=True
+    )
+    memory_mapped: str = option(
+        "auto", "keep them in a file instead of main memory; auto: if they would take more than half of what is free",
+        choices=["auto", "true", "false"],
+    )  # fmt: skip
+    memory_directory: str | None = option(None, "where that file is; null: the system's folder for temporary files")
+    learning_rate: float = option(3e-4, "Adam's step size", above=0, high=1)
+    learning_rate_schedule: str = option("constant", "how it changes over the run", choices=KINDS)
+    learning_rate_end: float = option(0.0, END, low=0, high=100)
+    discount_factor: float = option(0.99, "gamma", low=0, high=1)
+    n_steps: int = option(
+        1, "rewards in a target before it bootstraps; fewer where an episode ends or is cut off", low=1, high=10_000
+    )
+    polyak: float = option(
+        0.005, "share of the networks in their targets: target <- target + this (network - target) after each gradient step; 1: "
+        "a copy, after an update's last one", above=0, high=1,
+    )  # fmt: skip
+    target_update_interval: int = option(
+        1, "timesteps between moves of the targets; a move comes with the next update", low=1, high=1_000_000_000
+    )
+    loss: str = option("squared", "of Q against its target: d^2, or huber: d^2 / 2 up to |d| = 1, |d| - 1/2 beyond",
+                       choices=["squared", "huber"])  # fmt: skip
+    grad_norm_clip: float = option(0.0, "largest norm of a network's gradient; 0: no limit", low=0)
+    reward_scale: float = option(1.0, "rewards are multiplied by this before learning; reported returns are not", above=0)
+    reward_clip: float | None = option(None, "then clipped to +- this; null: not", above=0)
+    normalize_observations: bool = option(
+        False, "by running mean and variance, which change before each update; the memory holds them raw"
+    )
+    prioritized: bool = option(
+        False, "draw transitions in proportion to (|error| + 1e-6)^priority_exponent (Schaul et al. 2016)", fixed=True
+    )
+    priority_exponent: float = option(0.6, "alpha: 0 draws uniformly", low=0, high=1)
+    importance_exponent: float = option(0.4, "beta: weights (1 / (size x probability))^beta, divided by the batch's largest",
+                                        low=0, high=1)  # fmt: skip
+    importance_exponent_schedule: str = option("linear", "how it changes over the run", choices=KINDS)
+    importance_exponent_end: float = option(2.5, END, low=0, high=100)
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError for settings that contradict each other."""
+        for name, kind in vars(self).items():
+            if name.endswith("_schedule") and kind == "exponential" and not getattr(self, name.replace("schedule", "end")):
+                end = f"{key}.{name.replace('schedule', 'end')}"
+                raise ConfigError(f"{key}.{name}", kind, f"never reaches {end}=0; give a value above 0, such as 0.01")
+        if self.batch_size > self.memory_size:
+            raise ConfigError(
+                f"{key}.batch_size", self.batch_size, f"more than {key}.memory_size={self.memory_size}; give at most that many"
+            )
+        if self.memory_directory is not None and self.memory_mapped == "false":
+            raise ConfigError(
+                f"{key}.memory_directory", self.memory_directory, f"has no effect while {key}.memory_mapped=false; leave it out"
+            )
+
+    def check_copies(self, num_envs: int, key: str) -> None:
+        """Raise ConfigError if the memory can't hold what a gradient step needs of every copy."""
+        least = num_envs * max(2, self.n_steps)
+        if self.memory_size < least:
+            raise ConfigError(
+                f"{key}.memory_size", self.memory_size,
+                f"less than {max(2, self.n_steps)} timesteps of {num_envs} copies; give at least {least}",
+            )  # fmt: skip
+        if self.memory_size // num_envs * num_envs < self.batch_size:
+            raise ConfigError(
+                f"{key}.memory_size", self.memory_size,
+                f"in whole timesteps of {num_envs} copies less than {key}.batch_size={self.batch_size}; give more",
+            )  # fmt: skip

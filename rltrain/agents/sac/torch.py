@@ -1,0 +1,171 @@
+"""SAC in PyTorch (Haarnoja et al. 2018, "Soft actor-critic algorithms and applications"); for choices, Christodoulou 2019."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rltrain.agents.off_policy.torch import Actor, Batch, Diagnostics, Learner, OffPolicy, choose_uniform
+from rltrain.agents.sac.config import SACConfig
+from rltrain.errors import ConfigError
+from rltrain.models.config import NetworkConfig
+from rltrain.models.heads.torch import make_head
+from rltrain.models.networks.torch import Critics, Policy
+from rltrain.structures import Progress
+
+GAUSSIAN = NetworkConfig(squashed=True, state_dependent_std=True)
+CRITICS = 2
+CHOICES_SHARE = 0.89  # of log n: the entropy that `auto` aims at among n choices
+
+
+class EntropyCoefficient:
+    """The logarithm of alpha, which learns."""
+
+    def __init__(self, initial: float, device: torch.device) -> None:
+        self.log = nn.Parameter(torch.tensor([math.log(initial)], device=device))
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Return it by name."""
+        return {"log_entropy_coefficient": self.log}
+
+
+class SAC(OffPolicy):
+    """Acts by a stochastic policy that climbs value + alpha x entropy. Actions are in units of half the action range."""
+
+    config = SACConfig
+
+    def _build(self, action_space: Any, generator: torch.Generator) -> None:
+        import gymnasium
+
+        cfg, device = self.cfg, self.backend.device
+        self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
+        if not self.discrete and not isinstance(action_space, gymnasium.spaces.Box):
+            raise ConfigError("env.action_space", action_space, "this agent acts in Discrete and Box spaces; use ppo")
+        if not self.discrete and not action_space.is_bounded():
+            raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
+        self.head = make_head(action_space, GAUSSIAN, device, f"{self.key}.network")
+        inputs = self.inputs.size
+        reads, outputs = (inputs, self.head.size) if self.discrete else (inputs + self.head.actions, 1)
+        policy = Policy(inputs, self.head.size, cfg.network, generator, device)
+        critics = Critics(CRITICS, reads, outputs, cfg.network, generator, device)
+        self.learners["policy"] = Learner(policy, cfg.learning_rate, device)
+        self.learners["critics"] = Learner(critics, cfg.learning_rate, device, has_target=True)
+        self.fixed_coefficient: torch.Tensor | None = None
+        if cfg.entropy_coefficient == "auto":
+            coefficient = EntropyCoefficient(cfg.initial_entropy_coefficient, device)
+            self.learners["entropy"] = Learner(coefficient, cfg.learning_rate, device)
+        else:
+            self.fixed_coefficient = torch.tensor([cfg.entropy_coefficient], device=device)
+        natural = CHOICES_SHARE * float(np.log(self.head.size)) if self.discrete else -float(self.head.size // 2)
+        self.target_entropy = natural if cfg.target_entropy == "auto" else float(cfg.target_entropy)
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def _choose(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+        modes = self.head.mode(self._heads(inputs, action_masks))
+        return modes if self.discrete else torch.tanh(modes)
+
+    def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
+        samples = self.head.sample(self._heads(inputs, action_masks), actor.generator)
+        return samples if self.discrete else torch.tanh(samples)
+
+    def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
+        if self.discrete:
+            return choose_uniform(count, self.head.size, action_masks, actor.generator)
+        shape = (count, self.head.actions)
+        return torch.rand(shape, generator=actor.generator, device=self.backend.device).mul_(2).sub_(1)
+
+    def _to_environment(self, actions: torch.Tensor) -> torch.Tensor:
+        return self.head.to_environment(actions) if self.discrete else self.head.scale(actions)
+
+    def _heads(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+        """Return what the policy's distribution is made of, (B, H)."""
+        heads = self.learners["policy"].network.heads(inputs)
+        return heads if action_masks is None else self.head.mask(heads, action_masks)
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def _improve(self, batch: Batch) -> tuple[Diagnostics, torch.Tensor]:
+        """Step down the loss of Q(s, a) against r + gamma^k V(s'), then up V(s), then move alpha towards the target entropy.
+
+        V(s) = E min_i Q_i(s, a) - alpha log p(a | s) over the policy's actions a: one of them, or all where they are choices.
+        """
+        coefficient = self._coefficient()
+        # ---- critics
+        learner = self.learners["critics"]
+        with torch.no_grad():
+            targets = batch.returns + batch.discounts * self._next_values(learner, batch, coefficient)
+        if self.discrete:
+            chosen = batch.actions[None, :, None].expand(CRITICS, -1, 1)
+            values = learner.network.values(batch.inputs).gather(2, chosen)[:, :, 0]
+        else:
+            values = learner.network.values(batch.inputs, batch.actions)
+        differences = values.detach() - targets
+        found = self._regress(learner, values, differences, batch) | {"value/target_mean": targets.mean()}
+        # ---- policy
+        improve = self._improve_choices if self.discrete else self._improve_policy
+        loss, norm, entropies = improve(batch, coefficient)
+        entropy = entropies.mean()
+        found |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
+        # ---- entropy coefficient
+        if "entropy" in self.learners:
+            found["loss/entropy_coefficient"] = self._improve_coefficient(entropy)
+        found["policy/entropy_coefficient"] = coefficient[0]
+        return found, differences.abs().mean(0)
+
+    @torch.no_grad()
+    def _coefficient(self) -> torch.Tensor:
+        """Return alpha, (1,)."""
+        return self.learners["entropy"].network.log.exp() if self.fixed_coefficient is None else self.fixed_coefficient
+
+    def _next_values(self, critics: Learner, batch: Batch, coefficient: torch.Tensor) -> torch.Tensor:
+        """Return V(s') by the targets, (B,)."""
+        heads = self._heads(batch.next_inputs, batch.next_action_masks)
+        if self.discrete:
+            log_probs = torch.log_softmax(heads, 1)
+            values = critics.target.values(batch.next_inputs).amin(0)
+            return (log_probs.exp() * (values - coefficient * log_probs)).sum(1)
+        actions, log_probs = self.head.draw(heads, self._noise(heads))
+        return critics.target.values(batch.next_inputs, actions).amin(0) - coefficient * log_probs
+
+    def _improve_policy(self, batch: Batch, coefficient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Step down the mean of alpha log p(a) - min_i Q_i(s, a); return it, the gradient's norm and -log p(a), (B,)."""
+        policy, critics = self.learners["policy"], self.learners["critics"]
+        heads = policy.network.heads(batch.inputs)
+        actions, log_probs = self.head.draw(heads, self._noise(heads))
+        values = critics.network.values(batch.inputs, actions, learns=False).amin(0)
+        share = torch.full_like(values, 1 / len(values))
+        norm = policy.step((log_probs, values), (coefficient * share, -share), self.cfg.grad_norm_clip)
+        entropies = -log_probs.detach()
+        return -(coefficient * entropies + values.detach()).mean(), norm, entropies
+
+    def _improve_choices(self, batch: Batch, coefficient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Step down the mean of sum_a p(a) (alpha log p(a) - min_i Q_i(s, a)); return it, the norm and the entropies (B,)."""
+        policy, critics = self.learners["policy"], self.learners["critics"]
+        with torch.no_grad():
+            values = critics.network.values(batch.inputs).amin(0)
+        log_probs = torch.log_softmax(self._heads(batch.inputs, batch.action_masks), 1)
+        probs = log_probs.exp()
+        entropies = -(probs * log_probs).sum(1)
+        gains = (probs * values).sum(1)
+        share = torch.full_like(gains, 1 / len(gains))
+        norm = policy.step((entropies, gains), (-coefficient * share, -share), self.cfg.grad_norm_clip)
+        entropies = entropies.detach()
+        return -(coefficient * entropies + gains.detach()).mean(), norm, entropies
+
+    @torch.no_grad()
+    def _improve_coefficient(self, entropy: torch.Tensor) -> torch.Tensor:
+        """Step down log alpha x (entropy - target entropy); return that loss."""
+        learner = self.learners["entropy"]
+        slope = entropy - self.target_entropy
+        loss = learner.network.log[0] * slope
+        learner.parameters.gradients.copy_(slope.view(1))
+        learner.optimizer.step()
+        return loss
+
+    def _noise(self, heads: torch.Tensor) -> torch.Tensor:
+        """Draw standard normal noise (B, A)."""
+        shape = (len(heads), self.head.actions)
+        return torch.empty(shape, device=heads.device).normal_(generator=self.generator)
