@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from functional_envs import Fenced, make_trainer
+from talkative_jobs import TellsAndFails
 
 from rltrain.agents.a2c.jax import A2C
 from rltrain.agents.base import Made
@@ -16,6 +17,7 @@ from rltrain.envs.gymnasium import GymnasiumEnv
 from rltrain.trainers import ParallelTrainer
 from rltrain.trainers.workers.board import Board, Slot, slots_like
 from rltrain.trainers.workers.channel import Channel
+from rltrain.trainers.workers.crew import Crew, WorkerError
 
 
 def test_frames_come_whole_and_in_order_however_they_are_cut():
@@ -37,6 +39,18 @@ def test_a_message_that_nobody_takes_is_given_up():
     ours, theirs = socket.socketpair()
     with theirs, pytest.raises(TimeoutError):
         Channel(ours).send(b"x" * 10_000_000, 0.1)
+
+
+def test_what_a_worker_sent_before_it_failed_comes_first():
+    messages = []
+    with Crew(["a"], 60.0) as crew:
+        crew.start([pickle.dumps(TellsAndFails())])
+        with pytest.raises(WorkerError, match=r"agents\.a: make, timestep 0: ZeroDivisionError: broken"):
+            while True:
+                messages += crew.wait(1.0)
+        with pytest.raises(WorkerError, match="broken"):
+            crew.send(0, "nobody is there")
+    assert [(index, message[0]) for index, message in messages] == [(0, "part"), (0, "row")]
 
 
 def test_the_board_hands_over_rows_dtypes_and_absence():

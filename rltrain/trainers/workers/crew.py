@@ -48,6 +48,7 @@ class Crew:
         self._beats = [-1] * len(names)
         self._silence = [0.0] * len(names)
         self._looked = time.monotonic()
+        self._failed: RltrainError | None = None
 
     def __enter__(self) -> "Crew":
         """Return the crew."""
@@ -83,26 +84,43 @@ class Crew:
     def wait(self, seconds: float) -> list[tuple[int, Any]]:
         """Return the messages that come within `seconds`, with the number of who sent them.
 
-        Raises the failure of a worker that raised, ended or hangs.
+        Raises the failure of a worker that raised, ended or hangs; what had been sent until then is returned first, as a
+        checkpoint may be whole with it.
         """
+        if self._failed:
+            raise self._failed
         messages: list[tuple[int, Any]] = []
         for descriptor, _ in self._poll.poll(seconds * 1000):
             index = self._by_descriptor.get(descriptor)
             if index is None:
                 continue
-            found = self.channels[index].read_available()
-            messages += [(index, message) for message in found]
-            for message in found:
-                if isinstance(message, tuple) and message[0] == "error":
-                    raise self._failure(index, message[1])
+            found = self._read(index)
+            messages += found
             if not found and (self.channels[index].closed or descriptor == self._processes[index].sentinel):
-                raise self._death(index)
-        if time.monotonic() - self._looked > LOOK:
+                self._failed = self._failed or self._death(index)
+        if self._failed:
+            for index in set(self._by_descriptor.values()):
+                messages += self._read(index)
+            if not messages:
+                raise self._failed
+        elif time.monotonic() - self._looked > LOOK:
             self._check_silence()
+        return messages
+
+    def _read(self, index: int) -> list[tuple[int, Any]]:
+        """Return what a worker has sent; an error among it is kept."""
+        messages = []
+        for message in self.channels[index].read_available():
+            if isinstance(message, tuple) and message[0] == "error":
+                self._failed = self._failed or self._failure(index, message[1])
+            else:
+                messages.append((index, message))
         return messages
 
     def send(self, index: int, message: Any) -> None:
         """Send a message to a worker that waits for one."""
+        if self._failed:
+            raise self._failed
         try:
             self.channels[index].send(message, self.timeout)
         except TimeoutError:
