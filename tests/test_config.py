@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from rltrain import assemble, config
 from rltrain.commands.plans import finish_plan
+from rltrain.config.compose import is_known_key
 from rltrain.errors import ConfigError
 
 CONF = config.conf_directory()
@@ -50,6 +51,12 @@ LEAVES = all_leaves()
 KEYS = [leaf[1] for leaf in LEAVES]
 SECTIONS = ["agents.ppo.network", "run", "tracking", "checkpoints", "evaluation", "schedule"]
 NAN, INF = float("nan"), float("inf")
+
+
+def test_every_setting_of_every_agent_can_be_given_to_a_saved_configuration():
+    unknown = [key for key in KEYS if not is_known_key(key)]
+    assert unknown == []
+    assert not is_known_key("agents.ppo.network.value_size")
 
 
 def is_optional(hint: Any) -> bool:

@@ -150,12 +150,14 @@ def is_known_key(key: str, cfg: Any = None) -> bool:
     section = key.split(".")[0]
     if section in ("env", "trainer") and cfg is not None and not str(cfg[section].get("_target_")).startswith("rltrain."):
         return True  # `check` asks its dataclass
-    node: Any = {**defaults(Config), "trainer": _all_defaults("trainer"), "env": _all_defaults("env")}
     parts = key.split(".")
     if parts[0] == "agents" and len(parts) > 2:
-        parts = parts[2:]
-        node = {"count": 1}
-        node |= {name: value for choice in CHOICES["agents"].values() for name, value in defaults(choice.cfg).items()}
+        agents = [{"count": 1, **defaults(choice.cfg)} for choice in CHOICES["agents"].values()]
+        return any(_has(agent, parts[2:]) for agent in agents)
+    return _has({**defaults(Config), "trainer": _all_defaults("trainer"), "env": _all_defaults("env")}, parts)
+
+
+def _has(node: Any, parts: Sequence[str]) -> bool:
     for part in parts:
         if not isinstance(node, dict) or part not in node:
             return False
