@@ -49,6 +49,9 @@ def all_leaves() -> list[tuple[str, str, Any, dataclasses.Field]]:
 
 LEAVES = all_leaves()
 KEYS = [leaf[1] for leaf in LEAVES]
+SHARED = {
+    re.sub(r"^agents\.\w+", "agents", key): key for key in reversed(KEYS)
+}  # one agent for each setting
 SECTIONS = ["agents.ppo.network", "run", "tracking", "checkpoints", "evaluation", "schedule"]
 NAN, INF = float("nan"), float("inf")
 
@@ -171,7 +174,7 @@ def test_every_key_has_a_sentence_and_every_number_a_bound(choice, key, hint, fi
         assert field.metadata["low"] is not None or field.metadata["above"] is not None, f"{key} has no lower bound"
 
 
-@pytest.mark.parametrize("key", [*KEYS, *SECTIONS])
+@pytest.mark.parametrize("key", [*SHARED.values(), *SECTIONS])
 @pytest.mark.parametrize("sign", ["", "+", "++"])
 def test_every_key_misspelt_is_refused(key, sign):
     misspelt = key + "x" if len(key.rpartition(".")[2]) < 4 else key[:-1]
