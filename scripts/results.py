@@ -3,8 +3,8 @@
     python scripts/results.py ppo_cartpole ppo_acrobot ppo_pendulum --seeds 1 2 3 4 5 --folder outputs/results
 
 Each run is `rltrain train experiment=NAME seed=N`, each figure `rltrain eval RUN episodes=100`: deterministic actions, final
-checkpoint, seeds of the final-evaluation role. Runs that are there already are evaluated, not trained again. `--best 2500` evaluates while
-training, every 2500 timesteps on seeds of its own, and adds the same figures of the checkpoint that was best there.
+checkpoint, seeds of the final-evaluation role. Runs that are there already are evaluated, not trained again. `--best 2500`
+evaluates while training, every 2500 timesteps on seeds of their own, and adds the figures of the checkpoint that was best there.
 """
 
 import argparse
