@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain import spaces
-from rltrain.memories.replay import Sample
+from rltrain.memories.replay import Replay, Sample
 from rltrain.memories.staged import StagedRollout
-from rltrain.structures import Array, Arrays
+from rltrain.structures import Array, Arrays, Transition
 
 
 class Rollout(NamedTuple):
@@ -28,6 +28,14 @@ class Rollout(NamedTuple):
 
 class RolloutMemory(StagedRollout):
     """A staged rollout that is read with every successor in its row: compiled code wants one shape, whatever was truncated."""
+
+    may_be_left_out = False  # of a checkpoint
+    why_not_lent = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the next row is a rollout's first."""
+        return self.position == 0
 
     def read(self) -> Rollout:
         """Return the full rollout and start the next one; the arrays hold until its first row is written.
@@ -67,12 +75,13 @@ class RolloutMemory(StagedRollout):
         self.position = position
         return rollout
 
-    def take_back(self, rollout: Rollout | None, position: int) -> None:
-        """Stage the first `position` rows of a rollout that a fused loop gives back."""
+    def take_back(self, rollout: Rollout, timestep: int) -> None:
+        """Stage the rows of a rollout that a fused loop gives back at `timestep`."""
         self.clear()
-        self.position = position
-        if rollout is None:
+        self.position = position = timestep % self.length
+        if not position:
             return
+        rollout = jax.device_get(rollout)
         self._arrays = {
             **spaces.named(rollout.observations, "observations"),
             **({} if rollout.states is None else spaces.named(rollout.states, "states")),
@@ -149,11 +158,14 @@ class ReplayOnDevice:
         running = ~(memory.terminated[newest] | memory.truncated[newest]) & (memory.filled > 0)
         return memory._replace(truncated=memory.truncated.at[newest].set(memory.truncated[newest] | running))
 
-    def draw(self, memory: Transitions, key: Array, count: int) -> Sample:
-        """Return transitions drawn uniformly with replacement."""
+    def draw_rows(self, memory: Transitions, key: Array, count: int) -> Array:
+        """Return where transitions are, drawn uniformly with replacement, (count,)."""
         numbers = jax.random.randint(key, (count,), 0, memory.filled * self.num_envs)
         oldest = (memory.position - memory.filled) % self.timesteps * self.num_envs
-        rows = (oldest + numbers) % (self.timesteps * self.num_envs)
+        return (oldest + numbers) % (self.timesteps * self.num_envs)
+
+    def read(self, memory: Transitions, rows: Array) -> Sample:
+        """Return the transitions that are there (B,)."""
         last, returns, discounts = self._sum_rewards(memory, rows)
         outputs = {name: _take(array, rows) for name, array in memory.outputs.items()}
         if "action_masks" in outputs:  # what is allowed where an episode was cut off, or is now, was never said
@@ -162,7 +174,7 @@ class ReplayOnDevice:
             outputs["next_action_masks"] = following | unknown[:, None]
         observations = spaces.map_arrays(lambda array: _take(array, rows), memory.observations)
         successors = spaces.map_arrays(lambda array: _take(array, last), memory.next_observations)
-        return Sample(observations, successors, returns, discounts, outputs, None, rows)
+        return Sample(observations, successors, returns, discounts, outputs, None, None)
 
     def _following(self, rows: Array) -> Array:
         return (rows + self.num_envs) % (self.timesteps * self.num_envs)
@@ -227,6 +239,94 @@ class ReplayOnDevice:
             observations, successors, **parts["rest"], outputs=parts["outputs"],
             position=jnp.int32(position), filled=jnp.int32(filled), recorded=jnp.int32(snapshot["recorded"]),
         )  # fmt: skip
+
+
+class ReplayMemory:
+    """A replay memory that is where the environment is: the first row decides, by whether it is of NumPy arrays.
+
+    On the host it is `host`, which priorities need and what is kept in a file; on the device it is `rows`.
+    """
+
+    may_be_left_out = True  # of a checkpoint
+
+    def __init__(self, host: Replay, on_device: ReplayOnDevice, why_not_on_device: str) -> None:
+        self.host, self.on_device, self._why_not_on_device = host, on_device, why_not_on_device
+        self.rows: Transitions | None = None
+        self.env_steps = 0  # since the last update, on the host
+        self.unfolded = 0  # timesteps on the host that the observations' statistics don't know yet
+        self._record, self._interrupt = (jax.jit(f, donate_argnums=0) for f in (on_device.record, on_device.interrupt))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was recorded."""
+        return self.rows is None and self.host.filled == 0
+
+    @property
+    def why_not_lent(self) -> str:
+        """What keeps a fused loop from having it; nothing if nothing does."""
+        return self._why_not_on_device or ("the memory is on the host" if self.host.filled else "")
+
+    def record(self, transition: Transition) -> None:
+        """Write one row per copy over the oldest ones."""
+        first = next(iter(spaces.named(transition.observations, "observations").values()))
+        if self.rows is None and (isinstance(first, np.ndarray) or self.why_not_lent or transition.valid is not None):
+            self.host.record(transition)
+            self.env_steps += self.host.num_envs if transition.valid is None else int(np.sum(transition.valid))
+            self.unfolded += 1
+            return
+        row = Rollout(
+            transition.observations, None, transition.next_observations, None, transition.rewards, transition.terminated,
+            transition.truncated, None, transition.outputs,
+        )  # fmt: skip
+        self.rows = self._record(self.on_device.empty(row) if self.rows is None else self.rows, row)
+
+    def interrupt(self) -> None:
+        """Mark the newest row of every copy as truncated, unless its episode ended there: its next row is another episode's."""
+        if self.rows is None:
+            self.host.interrupt()
+        else:
+            self.rows = self._interrupt(self.rows)
+
+    def take_counts(self) -> tuple[int, int]:
+        """Return env steps since the last update and timesteps that the statistics don't know yet; count anew."""
+        counts = self.env_steps, self.unfolded
+        self.env_steps = self.unfolded = 0
+        return counts
+
+    def lend(self) -> Transitions | None:
+        """Return what is on the device, or None if nothing was recorded."""
+        return self.rows
+
+    def take_back(self, rows: Transitions, timestep: int) -> None:
+        """Take what a fused loop gives back."""
+        self.rows = rows
+
+    def clear(self) -> None:
+        """Forget all transitions."""
+        self.host.clear()
+        self.rows, self.env_steps, self.unfolded = None, 0, 0
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all transitions and where they are."""
+        if self.rows is not None:
+            return self.on_device.snapshot(self.rows)
+        return {"on_device": False, "env_steps": self.env_steps, "unfolded": self.unfolded, "host": self.host.snapshot()}
+
+    def restore(self, snapshot: dict[str, Any] | None) -> None:
+        """Put everything back where it was, or nothing.
+
+        Raises ValueError if it is of another number of copies, more than fits, or where it can't be now.
+        """
+        self.clear()
+        if snapshot is None:
+            return
+        if not snapshot["on_device"]:
+            self.host.restore(snapshot["host"])
+            self.env_steps, self.unfolded = int(snapshot["env_steps"]), int(snapshot["unfolded"])
+        elif self._why_not_on_device:
+            raise ValueError(f"the memory there was on the device, but {self._why_not_on_device}")
+        else:
+            self.rows = self.on_device.restore(snapshot)
 
 
 def _take(array: Array, rows: Array) -> Array:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain.agents.dqn.config import DQNConfig
-from rltrain.agents.off_policy.jax import Batch, Diagnostics, Learner, LearnerState, OffPolicy, State, choose_uniform
+from rltrain.agents.off_policy.jax import Batch, Diagnostics, Learner, LearnerState, OffPolicy, State, Tally, choose_uniform
 from rltrain.errors import ConfigError
 from rltrain.models.heads.jax import MASKED, Categorical
 from rltrain.models.networks.jax import QNetwork
@@ -61,9 +61,7 @@ class DQN(OffPolicy):
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def _improve(
-        self, state: State, batch: Batch, rates: dict[str, Array]
-    ) -> tuple[State, Diagnostics, tuple[Diagnostics, Array], Array]:
+    def _improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
         """Step down the loss of Q(s, a) against r + gamma^k max_a' Q_target(s', a')."""
 
         def values(parameters: dict[str, Array]) -> Array:
@@ -72,7 +70,7 @@ class DQN(OffPolicy):
 
         targets = batch.returns + batch.discounts * self._next_values(state.learners["q"], batch)
         state, found, differences = self._regress(state, "q", values, targets, batch, rates["q"])
-        return state, found, ({}, jnp.bool_(True)), differences[0]
+        return state, Tally(found, {}, jnp.float32(0)), differences[0]
 
     def _next_values(self, learner: LearnerState, batch: Batch) -> Array:
         """Return what the successors are worth, (B,): the target's highest value."""

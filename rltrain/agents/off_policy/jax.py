@@ -1,9 +1,10 @@
 """What DQN, DDPG, SAC and what extends them have in common in JAX: warm-up, targets, the steps of an update.
 
-Pure functions over `State`. A memory on the host is drawn from there; one on the device inside `learn`.
+Pure functions over `State`. A memory on the host is drawn from there, in `update`; one on the device in `learn`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,19 +12,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy.special
 
 from rltrain.agents.base import Made
 from rltrain.agents.off_policy.config import OffPolicyConfig
 from rltrain.backends.jax import RANDOM, JaxBackend, key_of
 from rltrain.checks import build
-from rltrain.memories.jax import ReplayOnDevice, Rollout, Transitions
+from rltrain.memories.jax import ReplayMemory, ReplayOnDevice, Rollout, Transitions
 from rltrain.memories.replay import Replay, Sample
 from rltrain.models.inputs.jax import Inputs
 from rltrain.ops import losses, normalizers, schedules
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
 from rltrain.structures import Array, Arrays, Progress, UpdateSchedule
 
+STEPS_AT_ONCE = 64  # gradient steps whose batches are drawn on the host for one compiled call
+
 Diagnostics = dict[str, Array]  # each (), by tag
+
+
+class Tally(NamedTuple):
+    """Diagnostics of gradient steps, added up."""
+
+    every: Diagnostics  # those that every step has
+    some: Diagnostics  # those of the policy where it moves more rarely
+    count: Array  # () steps that had these
 
 
 class LearnerState(NamedTuple):
@@ -133,11 +145,18 @@ class OffPolicy(Made, ABC):
         self._build(action_space)
 
         self.gradient_steps = cfg.update_interval * num_envs if cfg.gradient_steps == "auto" else int(cfg.gradient_steps)
+        parts = self.gradient_steps if cfg.prioritized else -(-self.gradient_steps // STEPS_AT_ONCE)
+        self.at_once = -(-self.gradient_steps // parts)  # priorities of a step's batch depend on the step before
         self._memory_settings: dict[str, Any] = {
             "discount_factor": cfg.discount_factor, "n_steps": cfg.n_steps, "reward_scale": cfg.reward_scale,
             "reward_clip": cfg.reward_clip,
         }  # fmt: skip
         self.memory = ReplayOnDevice(cfg.memory_size, num_envs, **self._memory_settings)
+        timesteps = max(min(cfg.learning_starts + 1, self.memory.timesteps), -(-cfg.batch_size // num_envs))
+        self.least = timesteps * num_envs  # transitions that learning takes
+        self._learn_on_device = jax.jit(self._learn_and_look, donate_argnums=0)
+        self._improve_from_host = jax.jit(self._improve_and_look, donate_argnums=0)
+        self._fold_rows = jax.jit(self._fold_rows_of, donate_argnums=0)
 
     @abstractmethod
     def _build(self, action_space: Any) -> None:
@@ -188,15 +207,19 @@ class OffPolicy(Made, ABC):
 
         Without `noise` they are the best ones. With NumPy arrays everything is computed in NumPy.
         """
-        inputs = self.inputs(policy.observation_moments, observations)
         if noise is None:
+            inputs = self.inputs(policy.observation_moments, observations)
             return carried, self._to_environment(self._choose(policy.parameters, inputs, action_masks)), {}
-        following, actions = self._explore(policy.parameters, carried, noise, inputs, action_masks, progress)
-        uniform = self._draw_uniform(noise, action_masks)
         warms_up = progress.timestep < self.cfg.learning_starts
-        actions = _xp(inputs).where(warms_up, uniform, actions)
-        if carried is not None:
-            carried = _xp(inputs).where(warms_up, carried, following)
+        if warms_up is True:
+            actions = self._draw_uniform(noise, action_masks)
+        else:
+            inputs = self.inputs(policy.observation_moments, observations)
+            following, actions = self._explore(policy.parameters, carried, noise, inputs, action_masks, progress)
+            if warms_up is not False:
+                actions = jnp.where(warms_up, self._draw_uniform(noise, action_masks), actions)
+                following = None if carried is None else jnp.where(warms_up, carried, following)
+            carried = following
         outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
         return carried, self._to_environment(actions), outputs
 
@@ -221,17 +244,17 @@ class OffPolicy(Made, ABC):
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def make_memory(self) -> Replay:
-        """Return a memory on the host."""
+    def make_memory(self) -> ReplayMemory:
+        """Return a memory for `update`."""
         cfg = self.cfg
-        return Replay(
+        on_host = Replay(
             cfg.memory_size, self.num_envs, self.memory_seed, **self._memory_settings,
             priority_exponent=cfg.priority_exponent if cfg.prioritized else None,
             mapped=cfg.memory_mapped, directory=cfg.memory_directory, key=self.key,
         )  # fmt: skip
+        return ReplayMemory(on_host, self.memory, self._why_not_on_device())
 
-    def why_not_on_device(self) -> str:
-        """Say what keeps the memory from being on the device, and the loop from being fused; nothing if nothing does."""
+    def _why_not_on_device(self) -> str:
         if self.cfg.prioritized:
             return f"{self.key}.prioritized=true draws from a memory on the host"
         if self.cfg.memory_mapped == "true":
@@ -246,76 +269,133 @@ class OffPolicy(Made, ABC):
         """Return the memory with the row (N, ...) of a timestep in its place."""
         return self.memory.record(memory, row)
 
-    def learn(self, state: State, memory: Transitions, progress: Progress) -> tuple[State, Diagnostics, dict[str, Array]]:
-        """Take the gradient steps that are due on a memory on the device; return means over them, and which there are.
+    def interrupt(self, state: State, memory: ReplayMemory, next_observations: Arrays, next_states: Arrays) -> State:
+        """Take the last row recorded of every copy as truncated there, unless its episode ended anyway."""
+        memory.interrupt()
+        return state
+
+    def discard(self, state: State, memory: ReplayMemory) -> State:
+        """Keep every transition; the running episodes end where they are."""
+        memory.interrupt()
+        return state
+
+    def update(self, state: State, memory: ReplayMemory, progress: Progress) -> tuple[State, dict[str, float], bool]:
+        """Take the gradient steps that are due; return diagnostics, means over them, and if every parameter is finite.
 
         Nothing is learned before the memory holds a batch, and as many timesteps as learning starts after: after a resume
         without the memory it fills first.
         """
-        cfg = self.cfg
-        least = max(min(cfg.learning_starts + 1, self.memory.timesteps), -(-cfg.batch_size // self.num_envs))
+        if memory.rows is not None:
+            state, looks = self._learn_on_device(state, memory.rows, progress)
+            found, there, finite = jax.device_get(looks)
+            return state, {tag: float(value) for tag, value in found.items() if there[tag]}, bool(finite)
+        if memory.host.filled * self.num_envs < self.least or memory.host.count < self.cfg.batch_size:
+            return state, {}, True
+        return self._update_from_host(state, memory, progress)
+
+    def _update_from_host(self, state: State, memory: ReplayMemory, progress: Progress) -> tuple[State, dict[str, float], bool]:
+        cfg, host = self.cfg, memory.host
+        env_steps, unfolded = memory.take_counts()
+        env_steps = max(1, min(env_steps, cfg.update_interval * self.num_envs))  # the warm-up's don't count
+        steps = min(env_steps, self.gradient_steps) if cfg.gradient_steps == "auto" else self.gradient_steps
+        if cfg.normalize_observations:
+            state = self._fold_rows(state, *host.newest(min(unfolded, host.filled)))
+        importance_exponent = min(1.0, float(self._now("importance_exponent", progress, cfg.update_interval)))
+        looks = []
+        for start in range(0, steps, self.at_once):
+            # ---- batches
+            sample = host.draw(self.at_once * cfg.batch_size, importance_exponent)
+            batches = jax.tree.map(lambda array: array.reshape(self.at_once, -1, *array.shape[1:]), sample._replace(rows=None))
+            # ---- steps
+            count = min(self.at_once, steps - start)
+            state, look, errors = self._improve_from_host(state, batches, count, start + count == steps, progress)
+            looks.append(look)
+            # ---- priorities
+            if cfg.prioritized:
+                host.update_priorities(sample.rows, np.asarray(errors))
+        tallies, finite = zip(*jax.device_get(looks), strict=True)
+        tally = jax.tree.map(lambda *parts: sum(parts), *tallies)
+        found = {tag: total / steps for tag, total in tally.every.items()}
+        if tally.count:
+            found |= {tag: total / tally.count for tag, total in tally.some.items()}
+        found |= self._report(progress) | {"replay/ratio": steps / env_steps, "replay/size": host.count}
+        return state, {tag: float(value) for tag, value in found.items()}, all(finite)
+
+    def _improve_and_look(
+        self, state: State, batches: Sample, steps: Array, finishes: Array, progress: Progress
+    ) -> tuple[State, tuple[Tally, Array], Array]:
+        def batch(k: int | Array) -> Sample:
+            return jax.tree.map(lambda array: array[k], batches)
+
+        state, tally, errors = self.improve(state, batch, steps, finishes, progress)
+        return state, (tally, self.is_finite(state)), errors
+
+    def _fold_rows_of(self, state: State, rows: Arrays, weights: Array | None) -> State:
+        return state._replace(observation_moments=self.inputs.fold(state.observation_moments, rows, weights))
+
+    def _learn_and_look(self, state: State, memory: Transitions, progress: Progress) -> tuple[State, Any]:
+        state, found, there = self.learn(state, memory, progress)
+        return state, (found, there, self.is_finite(state))
+
+    def learn(self, state: State, memory: Transitions, progress: Progress) -> tuple[State, Diagnostics, dict[str, Array]]:
+        """Take the gradient steps that are due on a memory on the device; return means over them, and which there are."""
         shapes = jax.eval_shape(self._learn, state, memory, progress)[1]
         none = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
         learn = lambda: self._learn(state, memory, progress)  # noqa: E731
-        state, (found, there) = jax.lax.cond(memory.filled >= least, learn, lambda: (state, none))
+        is_due = memory.filled * self.num_envs >= self.least
+        state, (found, there) = jax.lax.cond(is_due, learn, lambda: (state, none))
         return state, found, there
 
     def _learn(self, state: State, memory: Transitions, progress: Progress) -> tuple[State, Any]:
         state = self._fold_observations(state, memory)
         key, own = jax.random.split(state.key)
-        steps, size = self.gradient_steps, self.cfg.batch_size
-        sample = self.memory.draw(memory, own, steps * size)
-        state, found, there, _ = self.improve(state._replace(key=key), in_batches(sample, steps), steps, True, progress)
-        env_steps = self.cfg.update_interval * self.num_envs
-        found |= {"replay/ratio": jnp.float32(steps / env_steps), "replay/size": memory.filled * jnp.float32(self.num_envs)}
-        return state, (found, {tag: there.get(tag, jnp.bool_(True)) for tag in found})
+        steps = self.gradient_steps
+        rows = self.memory.draw_rows(memory, own, steps * self.cfg.batch_size).reshape(steps, -1)
+        batch = lambda k: self.memory.read(memory, rows[k])  # noqa: E731
+        state, tally, _ = self.improve(state._replace(key=key), batch, steps, True, progress)
+        always = {tag: total / steps for tag, total in tally.every.items()} | self._report(progress)
+        always |= {
+            "replay/ratio": jnp.float32(steps / (self.cfg.update_interval * self.num_envs)),
+            "replay/size": (memory.filled * self.num_envs).astype(jnp.float32),
+        }
+        some = {tag: total / jnp.maximum(tally.count, 1) for tag, total in tally.some.items()}
+        there = dict.fromkeys(always, jnp.bool_(True)) | dict.fromkeys(some, tally.count > 0)
+        return state, (always | some, there)
 
     def improve(
-        self, state: State, batches: Sample, steps: int | Array, finishes: bool | Array, progress: Progress
-    ) -> tuple[State, Diagnostics, dict[str, Array], Array]:
-        """Take the first `steps` gradient steps on batches (K, B, ...); tell if they `finish` an update.
+        self, state: State, batch: Callable[[int | Array], Sample], steps: int | Array, finishes: bool | Array, progress: Progress
+    ) -> tuple[State, Tally, Array]:
+        """Take gradient steps 0 ... `steps` - 1, each on `batch`(k) (B, ...); tell if they `finish` an update.
 
-        Return diagnostics, means over them, which of those that not every step has there are, and the last one's errors (B,).
+        Return diagnostics, summed over them, and the last one's errors (B,).
         """
         # ---- learning rates
         rates = self._learning_rates(progress)
 
-        def take(k: int | Array, state: State) -> tuple[State, Diagnostics, dict[str, Array], Array]:
+        def take(k: int | Array, state: State) -> tuple[State, Tally, Array]:
             # ---- batch
-            batch = self._prepare(state, jax.tree.map(lambda array: array[k], batches))
+            ready = self._prepare(state, batch(k))
             # ---- step
             state = state._replace(gradient_steps=state.gradient_steps + 1)
-            state, found, some, errors = self._improve(state, batch, rates)
+            state, found, errors = self._improve(state, ready, rates)
             # ---- targets
             is_last = finishes & (k == steps - 1)
-            return self._move_targets_if_due(state, progress, is_last), found, some, errors
+            return self._move_targets_if_due(state, progress, is_last), found, errors
 
-        if len(batches.returns) == 1:
-            state, found, some, errors = take(0, state)
-            return state, found | some[0] | self._report(progress), dict.fromkeys(some[0], some[1]), errors
+        if self.at_once == 1:
+            return take(0, state)
 
-        def add(k: Array, carry: Any) -> Any:
-            state, sums, some_sums, count, _ = carry
-            state, found, (some, there), errors = take(k, state)
-            sums = jax.tree.map(jnp.add, sums, found)
-            return state, sums, jax.tree.map(lambda a, b: a + there * b, some_sums, some), count + there, errors
+        def add(k: Array, carry: tuple[State, Tally, Array]) -> tuple[State, Tally, Array]:
+            state, tally, errors = take(k, carry[0])
+            return state, jax.tree.map(jnp.add, carry[1], tally), errors
 
-        _, found, (some, _), errors = jax.eval_shape(take, 0, state)
-        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), (found, some, jnp.float32(0), errors))
-        state, found, some, count, errors = jax.lax.fori_loop(0, steps, add, (state, *zeros))
-        found = {tag: total / steps for tag, total in found.items()}
-        some = {tag: total / jnp.maximum(count, 1) for tag, total in some.items()}
-        return state, found | some | self._report(progress), dict.fromkeys(some, count > 0), errors
+        shapes = jax.eval_shape(take, 0, state)[1:]
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        return jax.lax.fori_loop(0, steps, add, (state, *zeros))
 
     @abstractmethod
-    def _improve(
-        self, state: State, batch: Batch, rates: dict[str, Array]
-    ) -> tuple[State, Diagnostics, tuple[Diagnostics, Array], Array]:
-        """Take one gradient step.
-
-        Return its diagnostics, those that not every step has and if this one has them, and the errors (B,) that priorities
-        follow.
-        """
+    def _improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
+        """Take one gradient step; return its diagnostics and the errors (B,) that priorities follow."""
 
     def _prepare(self, state: State, sample: Sample) -> Batch:
         """Return what was drawn as inputs of the networks."""
@@ -349,9 +429,7 @@ class OffPolicy(Made, ABC):
         }  # fmt: skip
         return state, diagnostics, differences
 
-    def _descend(
-        self, state: State, name: str, gradients: tuple[dict[str, Array]], learning_rate: Array
-    ) -> tuple[State, Array]:
+    def _descend(self, state: State, name: str, gradients: tuple[dict[str, Array]], learning_rate: Array) -> tuple[State, Array]:
         """Let a learner take one step; return the gradient's norm."""
         learner, norm = self.learners[name].step(state.learners[name], gradients[0], learning_rate, self.cfg.grad_norm_clip)
         return state._replace(learners={**state.learners, name: learner}), norm
@@ -403,9 +481,12 @@ class OffPolicy(Made, ABC):
             return self._move_targets(state)
         targets = lambda state: {name: learner.target for name, learner in state.learners.items()}  # noqa: E731
         found = jax.lax.cond(due, lambda: targets(self._move_targets(state)), lambda: targets(state))
-        return state._replace(
-            learners={name: learner._replace(target=found[name]) for name, learner in state.learners.items()}
-        )
+        return state._replace(learners={name: learner._replace(target=found[name]) for name, learner in state.learners.items()})
+
+    def _noise(self, state: State, shape: tuple[int, ...]) -> tuple[State, Array]:
+        """Draw standard normal noise for a gradient step."""
+        key, own = jax.random.split(state.key)
+        return state._replace(key=key), jax.random.normal(own, shape)
 
     def _move_targets(self, state: State) -> State:
         moved = {name: learner.move_target(state.learners[name], self.cfg.polyak) for name, learner in self.learners.items()}
@@ -462,9 +543,10 @@ class OffPolicy(Made, ABC):
         state = state._replace(learners=learners, observation_moments=moments)
         if training is None:
             return state
+        folded = 0 if training["memory"] is None else training["folded"]  # a new memory counts anew
         return state._replace(
             key=jax.random.wrap_key_data(jnp.asarray(training["key"]), impl=RANDOM),
-            folded=jnp.int32(training["folded"]),
+            folded=jnp.int32(folded),
             gradient_steps=jnp.int32(training["gradient_steps"]),
         )
 
@@ -486,11 +568,6 @@ class OffPolicy(Made, ABC):
         return sum(int(np.prod(array.shape)) for learner in learners for array in learner.parameters.values())
 
 
-def in_batches(sample: Sample, count: int) -> Sample:
-    """Return K x B transitions as batches (K, B, ...)."""
-    return jax.tree.map(lambda array: array.reshape(count, -1, *array.shape[1:]), sample)
-
-
 def choose_uniform(size: int, noise: Array, masks: Array | None) -> Array:
     """Return of `size` choices, (B,), each allowed one equally likely; `noise` (B,) is uniform."""
     xp = _xp(noise)
@@ -499,6 +576,12 @@ def choose_uniform(size: int, noise: Array, masks: Array | None) -> Array:
     counts = masks.sum(1)
     nth = xp.minimum((noise * counts.astype(np.float32)).astype(np.int32), counts - 1)
     return (masks.cumsum(1) > nth[:, None]).argmax(1)
+
+
+def draw_in_range(noise: Array) -> Array:
+    """Return actions (N, A) that are uniform in [-1, 1]; `noise` (N, A) is standard normal, whose distribution function it is."""
+    scaled = noise * np.float32(0.5**0.5)
+    return scipy.special.erf(scaled) if isinstance(noise, np.ndarray) else jax.scipy.special.erf(scaled)
 
 
 def _xp(array: Array) -> ModuleType:
