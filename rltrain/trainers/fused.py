@@ -233,7 +233,7 @@ class Program:
     ) -> tuple[Any, tuple[Array | None, ...], tuple[Rollout, ...], tuple[Array, ...]]:
         """Act and step; return the environment, what actors carry, each agent's row and what the host sees."""
         observations, states, masks = carry.env.observations, self.env.states(carry.env), self.env.action_masks(carry.env)
-        progress = Progress(carry.timestep, horizon)  # type: ignore[arg-type]
+        progress = Progress(carry.timestep, horizon)
         acted = []
         for pure, agent, own, scope in zip(self.pures, carry.agents, noise, self.scopes, strict=True):
             seen, allowed = _cut((observations, masks), scope)

@@ -43,7 +43,7 @@ class LearnerState(NamedTuple):
 
     parameters: dict[str, Array]
     optimizer: Any  # optax's
-    target: dict[str, Array] | None
+    target: Any  # parameters, or None
 
 
 class State(NamedTuple):
@@ -218,7 +218,7 @@ class OffPolicy(Made, ABC):
             following, actions = self._explore(policy.parameters, carried, noise, inputs, action_masks, progress)
             if warms_up is not False:
                 actions = jnp.where(warms_up, self._draw_uniform(noise, action_masks), actions)
-                following = None if carried is None else jnp.where(warms_up, carried, following)
+                following = jax.tree.map(lambda new, old: jnp.where(warms_up, old, new), following, carried)
             carried = following
         outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
         return carried, self._to_environment(actions), outputs
@@ -304,10 +304,10 @@ class OffPolicy(Made, ABC):
         looks = []
         for start in range(0, steps, self.at_once):
             # ---- batches
-            sample = host.draw(self.at_once * cfg.batch_size, importance_exponent)
-            batches = jax.tree.map(lambda array: array.reshape(self.at_once, -1, *array.shape[1:]), sample._replace(rows=None))
-            # ---- steps
             count = min(self.at_once, steps - start)
+            sample = host.draw(count * cfg.batch_size, importance_exponent)
+            batches = in_batches(sample._replace(rows=None), count, self.at_once)
+            # ---- steps
             state, look, errors = self._improve_from_host(state, batches, count, start + count == steps, progress)
             looks.append(look)
             # ---- priorities
@@ -566,6 +566,18 @@ class OffPolicy(Made, ABC):
     def _count_parameters(self) -> int:
         learners = jax.eval_shape(self.init).learners.values()
         return sum(int(np.prod(array.shape)) for learner in learners for array in learner.parameters.values())
+
+
+def in_batches(sample: Sample, count: int, length: int) -> Sample:
+    """Return count x B transitions as batches (length, B, ...), those after the first `count` of zeros."""
+
+    def cut(array: np.ndarray) -> np.ndarray:
+        batches = array.reshape(count, -1, *array.shape[1:])
+        if count == length:
+            return batches
+        return np.concatenate((batches, np.zeros((length - count, *batches.shape[1:]), batches.dtype)))
+
+    return jax.tree.map(cut, sample)
 
 
 def choose_uniform(size: int, noise: Array, masks: Array | None) -> Array:
