@@ -63,11 +63,17 @@ class RolloutMemory(StagedRollout):
             outputs=arrays,
         )
 
-    def lend(self) -> Rollout | None:
-        """Return an unfinished rollout with zeros for the rows to come, or None if there is none."""
+    def lend(self, observations: Arrays, states: Arrays) -> Rollout | None:
+        """Return an unfinished rollout with zeros for the rows to come, or None if there is none.
+
+        `observations` and `states` are those to act on next: the last row's successors.
+        """
         if not self.position:
             return None
         position, self.position = self.position, self.length
+        row = {**spaces.named(observations, "observations"), **({} if states is None else spaces.named(states, "states"))}
+        for key, values in row.items():
+            self._arrays[key][position] = values
         everything = np.arange(self.length * self.num_envs)[-self.num_envs :]
         zeros = {key: np.zeros((self.num_envs, *array.shape[2:]), array.dtype) for key, array in self._arrays.items()}
         self._successors.append({"rows": everything, **{key: zeros[key] for key in self._successor_keys()}})
@@ -293,7 +299,7 @@ class ReplayMemory:
         self.env_steps = self.unfolded = 0
         return counts
 
-    def lend(self) -> Transitions | None:
+    def lend(self, observations: Arrays, states: Arrays) -> Transitions | None:
         """Return what is on the device, or None if nothing was recorded."""
         return self.rows
 

@@ -142,11 +142,12 @@ class FusedLoop:
         """Return everything that the stepped loop holds as what the programs carry."""
         trainer = self.trainer
         carries = []
+        copies = trainer.env.copies  # type: ignore[attr-defined]
+        following = copies.observations, self.env.states(copies)
         for i, program in enumerate(self.programs):
-            copies = trainer.env.copies  # type: ignore[attr-defined]
             agents = []
-            for agent in trainer.agents[program.group]:
-                memory = agent.algorithm.memory.lend()
+            for agent, scope in zip(trainer.agents[program.group], trainer.scopes[program.group], strict=True):
+                memory = agent.algorithm.memory.lend(*_cut(following, scope))
                 agents.append(AgentCarry(agent.algorithm.state, memory, agent.actor.key, agent.actor.carried))
             carry = Carry(copies, tuple(agents), jnp.int32(trainer.timestep))
             if self.devices is not None:
