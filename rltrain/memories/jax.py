@@ -1,5 +1,6 @@
 """Memories in JAX."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -7,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain import spaces
+from rltrain.errors import ConfigError
+from rltrain.memories import files
 from rltrain.memories.replay import Replay, Sample
 from rltrain.memories.staged import StagedRollout
 from rltrain.structures import Array, Arrays, Transition
@@ -311,6 +314,24 @@ class ReplayMemory:
         """Forget all transitions."""
         self.host.clear()
         self.rows, self.env_steps, self.unfolded = None, 0, 0
+
+    def export(self, path: str | Path) -> None:
+        """Write every transition to a .npz or .parquet file, with its true successor."""
+        if self.rows is None:
+            return self.host.export(path)
+        parts = self.on_device.snapshot(self.rows)["arrays"]
+        found = {**parts["observations"], **parts["rest"], **parts["outputs"], "valid": np.ones_like(parts["rest"]["truncated"])}
+        successors = {f"next_{name}": array for name, array in parts["next_observations"].items()}
+        files.write(Path(path), {**found, **successors})
+
+    def load(self, path: str | Path) -> None:
+        """Record the transitions of a file that `export` wrote, as episodes of their own; the newest, if not all fit.
+
+        Raises ConfigError if it holds something else, or transitions of another number of copies, or this is on the device.
+        """
+        if self.rows is not None:
+            raise ConfigError("path", path, "this memory is on the device already; load before training")
+        self.host.load(path)
 
     def snapshot(self) -> dict[str, Any]:
         """Return all transitions and where they are."""
