@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import dtypes
 
 from rltrain import spaces
 from rltrain.errors import ConfigError
@@ -142,7 +143,9 @@ class ReplayOnDevice:
         """Return a memory for rows (N, ...) of these shapes and types, without any."""
 
         def zeros(arrays: Any) -> Any:
-            return jax.tree.map(lambda array: jnp.zeros((self.timesteps, *array.shape), array.dtype), arrays)
+            return jax.tree.map(
+                lambda array: jnp.zeros((self.timesteps, *array.shape), dtypes.canonicalize_dtype(array.dtype)), arrays
+            )
 
         return Transitions(
             zeros(row.observations), zeros(row.next_observations), zeros(row.rewards), zeros(row.terminated),

@@ -27,7 +27,7 @@ def fill(memory: ReplayMemory, timesteps: int, *, on_device: bool, masks: bool =
     for t in range(timesteps):
         observations = np.stack((np.full(COPIES, t), np.arange(COPIES)), 1).astype(np.float32)
         terminated, truncated = generator.random((2, COPIES)) < 0.2
-        following = observations + 1
+        following = observations + np.float32([1, 0])
         following[terminated | truncated] += 100  # the next row's observation is another episode's
         outputs = {"actions": generator.integers(0, 2, COPIES)}
         if masks:
@@ -63,9 +63,6 @@ def test_every_row_is_what_the_host_would_give(timesteps):
     masks = "next_action_masks"
     np.testing.assert_array_equal(np.asarray(found.outputs[masks])[~ends], wanted.outputs[masks][~ends])
     successors = np.asarray(found.next_observations["at"])[~ends]
-    running = successors[:, 0] < 100
-    # the host keeps a running row's successor as the next row's observation, which is the same here
-    np.testing.assert_array_equal(successors[running], wanted.next_observations["at"][~ends][running])
     np.testing.assert_array_equal(successors, wanted.next_observations["at"][~ends])
 
 
@@ -87,7 +84,7 @@ def test_it_comes_back_where_it_was_and_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="the memory there doesn't fit 3 timesteps of 3 copies"):
         small.restore(memory.snapshot())
     host_only = ReplayMemory(Replay(EVERY_ROW, COPIES, 0), ReplayOnDevice(EVERY_ROW, COPIES, **HOW), "agents.dqn.x=true keeps it")
-    with pytest.raises(ValueError, match="the memory there was on the device, but agents.dqn.x=true keeps it"):
+    with pytest.raises(ValueError, match=r"the memory there was on the device, but agents\.dqn\.x=true keeps it"):
         host_only.restore(memory.snapshot())
 
 
@@ -99,6 +96,7 @@ def test_a_file_of_the_device_is_one_of_the_host(tmp_path):
     there, here = np.load(tmp_path / "all.npz"), on_host.host.read()
     assert set(there.files) == set(here) and on_host.rows is None
     for name in ("observations/at", "next_observations/at", "rewards", "terminated", "actions"):
-        np.testing.assert_array_equal(there[name], here[name], err_msg=name)
+        last = there["terminated"] & (name == "next_observations/at")  # nothing is bootstrapped from these
+        np.testing.assert_array_equal(there[name][~last], here[name][~last], err_msg=name)
     with pytest.raises(ConfigError, match="this memory is on the device already"):
         on_device.load(tmp_path / "all.npz")
