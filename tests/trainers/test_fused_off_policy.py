@@ -131,7 +131,7 @@ def test_from_the_command_line(here):
     run = (
         "train", "agents=dqn", "backend=jax", "env=gymnax", "env.num_envs=2",
         "trainer.timesteps=40", "agents.dqn.learning_starts=10", "agents.dqn.batch_size=8", "agents.dqn.memory_size=60",
-        "agents.dqn.network.sizes=[8]", "evaluation.interval=20", "evaluation.episodes=2", "checkpoints.memory=true",
+        "agents.dqn.network.sizes=[8]", "evaluation.interval=20", "evaluation.episodes=2", "checkpoints.memory=true", "seed=3",
     )  # fmt: skip
     for how in ("true", "false"):
         result = call(*run, f"trainer.fused={how}", f"run.dir={how}")
