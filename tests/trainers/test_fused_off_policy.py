@@ -139,4 +139,4 @@ def test_from_the_command_line(here):
     assert summary(here / "true")["agents"] == summary(here / "false")["agents"]
     result = call(*run, "trainer.fused=true", "agents.dqn.prioritized=true", "run.dir=refused")
     assert result.status == 2
-    assert "trainer.fused=True: agents.dqn.prioritized=true draws from a memory on the host; use auto or false" in result.err
+    assert "trainer.fused=true: agents.dqn.prioritized=true draws from a memory on the host; use auto or false" in result.err
