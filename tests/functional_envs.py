@@ -100,3 +100,11 @@ def make_trainer(
     sizes = [size for _, size, _ in agents]
     cfg = {"timesteps": timesteps, "fused": fused, "headless": headless, "disable_progressbar": True}
     return kind(env=environment, agents=made_agents, agents_scope=sizes, cfg=cfg, **how)
+
+
+def numbers(trainer: Any) -> dict[str, Any]:
+    """Return everything that a checkpoint holds, but for the clock."""
+    parts, exact = trainer.snapshot()
+    assert exact
+    parts["trainer"].pop("training_seconds")
+    return parts

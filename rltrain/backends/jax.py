@@ -141,18 +141,25 @@ def draw(key: Array, timestep: Array, kind: str, shape: tuple[int, ...]) -> Arra
 
 
 class Actor(NamedTuple):
-    """What acting carries: a random stream for acting in NumPy and one for compiled acting."""
+    """What acting carries: a random stream for acting in NumPy and one for compiled acting; noise that drifts, where it does."""
 
     generator: np.random.Generator
     key: Array
+    carried: Array | None  # (N, ...) from timestep to timestep
+    trains: bool  # an evaluation's actor, if told to explore, does so as at the end of the run
 
 
 class Stateful:
     """Owns the state of a pure algorithm and makes it look like PyTorch's: for loops over environments on the host.
 
-    Rows are staged in NumPy and the whole rollout goes to one compiled call, which takes the state over and gives it back.
+    Rows are kept in NumPy, and what is learned from goes to compiled calls that take the state over and give it back.
     Observations that are NumPy arrays are acted on in NumPy with a copy of the policy, several times as fast as a compiled call
     for a few rows; JAX arrays, which an environment written in JAX hands out, by the very functions of the fused loop.
+
+    Of a pure algorithm it needs, with `state` first and last where it changes:
+    for acting `policy`, `noise`, `act`, `init_carried`, `reset_carried`;
+    for learning `make_memory`, `update`, `interrupt`, `discard`; for keeping `init`, `snapshot`, `restore`, `describe`.
+    The fused loop calls `new_memory`, `record`, `learn`, `is_finite`, `operations` instead of the second line.
     """
 
     def __init__(self, pure: Any) -> None:
@@ -162,16 +169,17 @@ class Stateful:
         self.backend, self.schedule = pure.backend, pure.schedule
         self.num_envs, self.actor_seed = pure.num_envs, pure.actor_seed
         self.reads_infos = getattr(pure, "reads_infos", True)
+        self.keeps_memory = True  # in snapshots, where it may be left out
         self.state = jax.jit(pure.init)()
         self.memory = pure.make_memory()
-        self._learn = jax.jit(self._learn_and_look, donate_argnums=0)
         self._act, self._draw = jax.jit(pure.act), jax.jit(draw, static_argnums=(2, 3))
         self._finite = True
-        self._policy = self._read_policy()
+        self._policy: Any = None  # in NumPy, once it is needed
 
     def init_actor(self, num_envs: int, seed: int) -> "Actor":
         """Return what acting carries: random streams of its own."""
-        return Actor(np.random.default_rng(seed), key_of(seed))
+        carried = self.pure.init_carried(num_envs)
+        return Actor(np.random.default_rng(seed), key_of(seed), carried, trains=seed == self.actor_seed)
 
     def act(
         self,
@@ -185,19 +193,22 @@ class Stateful:
     ) -> tuple["Actor", Array, dict[str, Array]]:
         """Return actions (N, *A) as the environment takes them; exploring, also what `record` wants back."""
         first = next(iter(observations.values())) if isinstance(observations, dict) else observations
-        if not isinstance(first, np.ndarray):
+        if not actor.trains:
+            progress = Progress(max(progress.timesteps, self.schedule.learning_starts), progress.timesteps)
+        if isinstance(first, np.ndarray):
+            kind, shape = self.pure.noise(len(first))
+            noise = getattr(actor.generator, DRAW[kind])(shape, np.float32) if explore else None
+            act, policy = self.pure.act, self._read_policy()
+        else:
             # drawn apart: compiled together with acting, the same sums would be rounded otherwise than in the fused loop
             noise = self._draw(actor.key, progress.timestep, *self.pure.noise(len(first))) if explore else None
-            actions, outputs = self._act(self.pure.policy(self.state), noise, observations, action_masks)
-            return actor, actions, outputs
-        kind, shape = self.pure.noise(len(first))
-        noise = getattr(actor.generator, DRAW[kind])(shape, np.float32) if explore else None
-        actions, outputs = self.pure.act(self._policy, noise, observations, action_masks)
-        return actor, actions, outputs
+            act, policy = self._act, self.pure.policy(self.state)
+        carried, actions, outputs = act(policy, actor.carried, noise, observations, action_masks, progress)
+        return actor if carried is None else actor._replace(carried=carried), actions, outputs
 
     def reset_actor(self, actor: "Actor", done: Array) -> "Actor":
-        """Nothing that the actor carries belongs to an episode."""
-        return actor
+        """Begin anew what is carried where an episode ended."""
+        return actor if actor.carried is None else actor._replace(carried=self.pure.reset_carried(actor.carried, done))
 
     def renew_actor(self, actor: "Actor") -> "Actor":
         """Return the actor with another stream: what it draws depends on the timestep, which counts from 0 again."""
@@ -209,7 +220,8 @@ class Stateful:
         """Return the actor as plain data."""
         import jax
 
-        return {"generator": actor.generator.bit_generator.state, "key": np.array(jax.random.key_data(actor.key))}
+        snapshot = {"generator": actor.generator.bit_generator.state, "key": np.array(jax.random.key_data(actor.key))}
+        return snapshot if actor.carried is None else {**snapshot, "noise": np.array(actor.carried)}
 
     def restore_actor(self, snapshot: dict[str, Any]) -> "Actor":
         """Return the actor that `snapshot` was taken of."""
@@ -217,49 +229,40 @@ class Stateful:
 
         generator = np.random.default_rng(0)
         generator.bit_generator.state = snapshot["generator"]
-        return Actor(generator, jax.random.wrap_key_data(snapshot["key"], impl=RANDOM))
+        carried = None if snapshot.get("noise") is None else np.array(snapshot["noise"])
+        return Actor(generator, jax.random.wrap_key_data(snapshot["key"], impl=RANDOM), carried, trains=True)
 
     def record(self, transition: Transition) -> None:
         """Store one transition of all copies."""
-        if self.memory.position == 0:
+        if self.memory.is_empty:
             self.pure.cfg.check_copies(self.num_envs, self.pure.key)
         self.memory.record(transition)
 
     def interrupt(self, next_observations: Arrays, next_states: Arrays = None) -> None:
         """Take the last row recorded of every copy as truncated there, unless its episode ended anyway."""
-        self.memory.truncate(next_observations, next_states)
-        if self.memory.position == 0:
-            self.state = self.pure.interrupt(self.state)
+        self.state = self.pure.interrupt(self.state, self.memory, next_observations, next_states)
 
     def discard(self) -> None:
-        """Drop what was recorded since the last update."""
-        self.memory.clear()
-        self.state = self.pure.interrupt(self.state)
+        """Drop what can't be learned from once timesteps count from 0 again."""
+        self.state = self.pure.discard(self.state, self.memory)
 
     def update(self, progress: Progress) -> dict[str, float]:
-        """Learn from the full rollout; return the usual diagnostics, means over all gradient steps."""
-        import jax
-
-        rollout = self.memory.read()
-        self.state, looks = self._learn(self.state, rollout, progress)
-        metrics, learned, self._finite = jax.device_get(looks)
-        self._policy = self._read_policy()
-        return {tag: float(value) for tag, value in metrics.items()} if learned else {}
-
-    def _learn_and_look(self, state: Any, rollout: Any, progress: Progress) -> tuple[Any, Any]:
-        state, metrics, learned = self.pure.learn(state, rollout, progress)
-        return state, (metrics, learned, self.pure.is_finite(state))
+        """Learn from what was recorded; return the usual diagnostics, means over all gradient steps."""
+        self._policy = None
+        self.state, metrics, self._finite = self.pure.update(self.state, self.memory, progress)
+        return metrics
 
     def _read_policy(self) -> Any:
         """Return what acting needs as NumPy arrays of its own: the next update takes the state's over."""
         import jax
 
-        return jax.tree.map(np.array, self.pure.policy(self.state))
+        if self._policy is None:
+            self._policy = jax.tree.map(np.array, self.pure.policy(self.state))
+        return self._policy
 
     def take_over(self, state: Any) -> None:
         """Go on from a state that a fused loop gives back."""
-        self.state = state
-        self._policy = self._read_policy()
+        self.state, self._policy = state, None
 
     def note_finite(self, finite: bool) -> None:
         """Remember whether every parameter is finite after an update of a fused loop."""
@@ -272,15 +275,15 @@ class Stateful:
     def snapshot(self) -> dict[str, Any]:
         """Return everything as arrays and plain data; "policy" is what acting needs."""
         snapshot = self.pure.snapshot(self.state)
-        return {**snapshot, "training": {**snapshot["training"], "memory": self.memory.snapshot()}}
+        left_out = self.memory.may_be_left_out and not self.keeps_memory
+        return {**snapshot, "training": {**snapshot["training"], "memory": None if left_out else self.memory.snapshot()}}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put everything back; a snapshot that holds only "policy" restores only that."""
-        self.state = self.pure.restore(self.state, snapshot)
-        self._policy = self._read_policy()
+        self.take_over(self.pure.restore(self.state, snapshot))
         if "training" in snapshot:
             self.memory.restore(snapshot["training"]["memory"])
 
     def describe(self) -> dict[str, Any]:
-        """Return parameters, memory in bytes of a full rollout, gradient steps per update."""
+        """Return parameters, memory in bytes, gradient steps per update."""
         return self.pure.describe()

@@ -23,7 +23,7 @@ class Sample(NamedTuple):
     discounts: Any  # (B,) gamma^k, 0 where the episode terminated
     outputs: dict[str, Any]  # each (B, ...), what acting wanted back: "actions", "action_masks" and "next_action_masks"
     weights: Any  # (B,) importance weights, or None: all alike
-    rows: np.ndarray  # (B,) where they are, for `update_priorities`
+    rows: Any  # (B,) where they are, for `update_priorities`; or None
 
 
 class Replay:

@@ -164,6 +164,9 @@ class Trainer:
             return "the environment is not written in JAX"
         if not all(hasattr(agent.algorithm, "pure") for agent in self.agents):
             return "an agent is not written in JAX"
+        for agent in self.agents:
+            if agent.algorithm.memory.why_not_lent:
+                return agent.algorithm.memory.why_not_lent
         if not self.headless:
             return "rendering needs every step"
         agents = ("pre_interaction", "act", "record_transition", "post_interaction")

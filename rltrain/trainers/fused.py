@@ -8,6 +8,7 @@ All agents are one program, or each is one with its own copies of the environmen
 scopes never touch, so both give the same.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,9 +25,10 @@ from rltrain.structures import Array, Arrays, Progress, Step
 if TYPE_CHECKING:
     from rltrain.trainers.base import Trainer
 
-CHUNK_ENV_STEPS = (
-    65_536  # a chunk is as many iterations as make about this: long enough to hide the host's work, short for signals
-)
+# a chunk is as many iterations as make about this, unless learning takes more: long enough to hide the host's work, short for
+# signals
+CHUNK_ENV_STEPS = 65_536
+CHUNK_OPERATIONS = 2e10  # sums and products of learning, about a second
 
 
 class AgentCarry(NamedTuple):
@@ -35,6 +37,7 @@ class AgentCarry(NamedTuple):
     state: Any
     memory: Any
     key: Array  # of its actor
+    carried: Array | None  # by its actor
 
 
 class Carry(NamedTuple):
@@ -52,7 +55,7 @@ class Looks(NamedTuple):
     done: Array  # (K, L, N) bool
     finite: Array  # (K, L) bool: rewards, observations and states
     playable: Array  # (K, L, N) bool: an action was allowed
-    updates: tuple[Any, ...]  # per agent (metrics, learned, due, finite), each (K,)
+    updates: tuple[Any, ...]  # per agent (metrics, which there are, due, finite), each (K,)
 
 
 class FusedLoop:
@@ -65,7 +68,8 @@ class FusedLoop:
         self.trainer, self.env = trainer, trainer.env.pure  # type: ignore[attr-defined]
         pures = [agent.algorithm.pure for agent in trainer.agents]
         self.length = math.gcd(*(pure.schedule.every for pure in pures))
-        self.most = max(1, CHUNK_ENV_STEPS // (self.length * trainer.env.num_envs))
+        operations = max(sum(pure.operations() for pure in pures), 1)
+        self.most = max(1, int(min(CHUNK_ENV_STEPS / trainer.env.num_envs, CHUNK_OPERATIONS / operations) / self.length))
         self.devices = devices
         groups = [slice(0, len(pures))] if devices is None else [slice(i, i + 1) for i in range(len(pures))]
         self.programs = [
@@ -110,10 +114,11 @@ class FusedLoop:
             trainer.timestep += self.length
             for agent, scope, update in zip(trainer.agents, trainer.scopes, looks.updates, strict=True):
                 agent.statistics.record_rollout(looks.rewards[k][:, scope], looks.done[k][:, scope])
-                metrics, learned, due, finite = jax.tree.map(lambda array: array[k], update)  # noqa: B023
-                if due:
-                    agent.algorithm.note_finite(bool(finite))
-                    agent.note_update({t: float(v) for t, v in metrics.items()} if learned else {}, trainer.timestep - 1)
+                metrics, there, due, finite = update
+                if due[k]:
+                    agent.algorithm.note_finite(bool(finite[k]))
+                    found = {tag: float(values[k]) for tag, values in metrics.items() if there[tag][k]}
+                    agent.note_update(found, trainer.timestep - 1)
             interval = trainer.run.tracking.interval
             if trainer.timestep // interval > trainer.row_at // interval and trainer.timestep < until:
                 trainer.write_rows()
@@ -137,12 +142,13 @@ class FusedLoop:
         """Return everything that the stepped loop holds as what the programs carry."""
         trainer = self.trainer
         carries = []
+        copies = trainer.env.copies  # type: ignore[attr-defined]
+        following = copies.observations, self.env.states(copies)
         for i, program in enumerate(self.programs):
-            copies = trainer.env.copies  # type: ignore[attr-defined]
             agents = []
-            for agent in trainer.agents[program.group]:
-                memory = agent.algorithm.memory.lend()
-                agents.append(AgentCarry(agent.algorithm.state, memory, agent.actor.key))
+            for agent, scope in zip(trainer.agents[program.group], trainer.scopes[program.group], strict=True):
+                memory = agent.algorithm.memory.lend(*_cut(following, scope))
+                agents.append(AgentCarry(agent.algorithm.state, memory, agent.actor.key, agent.actor.carried))
             carry = Carry(copies, tuple(agents), jnp.int32(trainer.timestep))
             if self.devices is not None:
                 carry = carry._replace(env=self.env.cut(copies, trainer.scopes[i]))
@@ -160,10 +166,9 @@ class FusedLoop:
         trainer.observations = copies.observations
         for agent, after in zip(trainer.agents, (after for carry in carries for after in carry.agents), strict=True):
             algorithm = agent.algorithm
-            agent.actor = agent.actor._replace(key=after.key)
+            agent.actor = agent.actor._replace(key=after.key, carried=after.carried)
             algorithm.take_over(after.state)
-            position = trainer.timestep % algorithm.memory.length
-            algorithm.memory.take_back(jax.device_get(after.memory) if position else None, position)
+            algorithm.memory.take_back(after.memory, trainer.timestep)
 
 
 class Program:
@@ -176,16 +181,15 @@ class Program:
         self.run = jax.jit(self._chunk, donate_argnums=0)
 
     def with_memories(self, carry: Carry) -> tuple[AgentCarry, ...]:
-        """Return the agents, those without a rollout with one of zeros."""
+        """Return the agents, those without a memory with an empty one."""
 
         def play(carry: Carry) -> tuple[Any, ...]:
             noise = jax.tree.map(lambda array: array[0], self._draw(carry, carry.timestep[None]))
-            return self._play(carry, noise)[1]
+            return self._play(carry, noise, jnp.int32(1))[2]
 
         agents = []
         for pure, agent, row in zip(self.pures, carry.agents, jax.eval_shape(play, carry), strict=True):
-            zeros = jax.tree.map(lambda row: jnp.zeros((pure.schedule.every, *row.shape), row.dtype), row)  # noqa: B023
-            agents.append(agent if agent.memory is not None else agent._replace(memory=zeros))
+            agents.append(agent if agent.memory is not None else agent._replace(memory=pure.new_memory(row)))
         return tuple(agents)
 
     def _chunk(self, carry: Carry, count: Array, horizon: Array) -> tuple[Carry, Looks]:
@@ -202,7 +206,8 @@ class Program:
     def _iterate(self, carry: Carry, horizon: Array) -> tuple[Carry, Looks]:
         """Make `length` timesteps, then let each agent learn that is due."""
         noise = self._draw(carry, carry.timestep + jnp.arange(self.length))
-        carry, (rewards, done, finite, playable) = jax.lax.scan(self._turn, carry, noise)
+        turn = functools.partial(self._turn, horizon)
+        carry, (rewards, done, finite, playable) = jax.lax.scan(turn, carry, noise)
         agents, updates = [], []
         for pure, agent in zip(self.pures, carry.agents, strict=True):
             after, update = self._update(pure, agent, Progress(carry.timestep - 1, horizon))
@@ -210,38 +215,41 @@ class Program:
             updates.append(update)
         return carry._replace(agents=tuple(agents)), Looks(rewards, done, finite, playable, tuple(updates))
 
-    def _turn(self, carry: Carry, noise: tuple[Array, ...]) -> tuple[Carry, tuple[Array, ...]]:
+    def _turn(self, horizon: Array, carry: Carry, noise: tuple[Array, ...]) -> tuple[Carry, tuple[Array, ...]]:
         """Make one timestep: act, step, record, reset."""
         # 2 act, 3 step
-        env, rows, looks = self._play(carry, noise)
+        env, carried, rows, looks = self._play(carry, noise, horizon)
 
         # 5 record
-        agents = tuple(
-            agent._replace(memory=pure.record(agent.memory, row, carry.timestep))
-            for pure, agent, row in zip(self.pures, carry.agents, rows, strict=True)
-        )
+        agents = []
+        for pure, agent, after, row, scope in zip(self.pures, carry.agents, carried, rows, self.scopes, strict=True):
+            memory = pure.record(agent.memory, row, carry.timestep)
+            agents.append(agent._replace(memory=memory, carried=pure.reset_carried(after, env.done[scope])))
 
         # 7 reset
-        return Carry(self.env.reset_done(env), agents, carry.timestep + 1), looks
+        return Carry(self.env.reset_done(env), tuple(agents), carry.timestep + 1), looks
 
-    def _play(self, carry: Carry, noise: tuple[Array, ...]) -> tuple[Any, tuple[Rollout, ...], tuple[Array, ...]]:
-        """Act and step; return the environment, each agent's row and what the host sees."""
+    def _play(
+        self, carry: Carry, noise: tuple[Array, ...], horizon: Array
+    ) -> tuple[Any, tuple[Array | None, ...], tuple[Rollout, ...], tuple[Array, ...]]:
+        """Act and step; return the environment, what actors carry, each agent's row and what the host sees."""
         observations, states, masks = carry.env.observations, self.env.states(carry.env), self.env.action_masks(carry.env)
+        progress = Progress(carry.timestep, horizon)
         acted = []
         for pure, agent, own, scope in zip(self.pures, carry.agents, noise, self.scopes, strict=True):
             seen, allowed = _cut((observations, masks), scope)
-            acted.append(_apart(carry.timestep, pure.act, pure.policy(agent.state), own, seen, allowed))
-        actions = jnp.concatenate([actions for actions, _ in acted])
+            acted.append(_apart(carry.timestep, pure.act, pure.policy(agent.state), agent.carried, own, seen, allowed, progress))
+        actions = jnp.concatenate([actions for _, actions, _ in acted])
         env, step = _apart(carry.timestep, self.env.step, carry.env, actions)
         rows = tuple(
             _row(_cut(observations, scope), _cut(states, scope), _cut(step._replace(infos={}), scope), outputs)
-            for (_, outputs), scope in zip(acted, self.scopes, strict=True)
+            for (_, _, outputs), scope in zip(acted, self.scopes, strict=True)
         )
         seen = (step.rewards, step.next_observations, step.next_states)
         numbers = [leaf for leaf in jax.tree.leaves(seen) if leaf.dtype.kind == "f"]
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in numbers]).all()
         playable = jnp.ones_like(env.done) if masks is None else self.env.is_playable(masks)
-        return env, rows, (step.rewards, env.done, finite, playable)
+        return env, tuple(carried for carried, _, _ in acted), rows, (step.rewards, env.done, finite, playable)
 
     def _draw(self, carry: Carry, timesteps: Array) -> tuple[Array, ...]:
         """Return the random numbers that acting takes in these timesteps, per agent (T, ...)."""
@@ -252,8 +260,8 @@ class Program:
 
     def _update(self, pure: Any, agent: AgentCarry, progress: Progress) -> tuple[AgentCarry, Any]:
         def learn() -> tuple[Any, Any]:
-            state, metrics, learned = pure.learn(agent.state, agent.memory, progress)
-            return state, (metrics, learned, jnp.bool_(True), pure.is_finite(state))
+            state, metrics, there = pure.learn(agent.state, agent.memory, progress)
+            return state, (metrics, there, jnp.bool_(True), pure.is_finite(state))
 
         shapes = jax.eval_shape(learn)[1]
         none = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)

@@ -8,7 +8,7 @@ import pytest
 
 jax = pytest.importorskip("jax")
 
-from functional_envs import Fenced, Nested, Walk, make_trainer
+from functional_envs import Fenced, Nested, Walk, make_trainer, numbers
 
 from rltrain.agents.a2c.jax import A2C
 from rltrain.agents.base import Agent
@@ -23,14 +23,6 @@ from rltrain.trainers import ParallelTrainer, fused
 ONE = [(PPO, 4, {"rollout_length": 16, "epochs": 2, "minibatches": 3})]
 NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "normalize_values": True, "kl_stop": 0.05}
 TWO = [(PPO, 3, {"rollout_length": 16, "epochs": 2, **NORMALISED}), (A2C, 2, {"rollout_length": 24})]
-
-
-def numbers(trainer):
-    """Return everything that a checkpoint holds, but for the clock."""
-    parts, exact = trainer.snapshot()
-    assert exact
-    parts["trainer"].pop("training_seconds")
-    return parts
 
 
 @pytest.mark.parametrize("agents", [ONE, TWO], ids=["one", "two"])
@@ -61,10 +53,12 @@ def test_parallel_is_a_program_per_agent_on_a_device_of_its_own_and_equals_one_f
     np.testing.assert_equal(numbers(apart), numbers(whole))
 
 
-def test_resumed_in_mid_rollout_equals_fused():
+@pytest.mark.parametrize("stop", [40, 56])
+def test_resumed_in_mid_rollout_equals_fused(stop):
+    """At 40, in the middle of the first agent's rollout and at row 16 of the second's 24, episodes end; at 56 they run."""
     whole = make_trainer(TWO, timesteps=104)
     whole.train()
-    first = make_trainer(TWO, timesteps=40, horizon=104)  # in the middle of the first agent's rollout, 16 of the second's 24
+    first = make_trainer(TWO, timesteps=stop, horizon=104)
     first.train()
     rest = make_trainer(TWO, timesteps=104)
     rest.restore(copy.deepcopy(first.snapshot()[0]))

@@ -106,6 +106,7 @@ class OnPolicy(Made, ABC):
         critic_size = (self.critic_inputs or self.inputs).size
         self.networks = ActorCritic(self.inputs.size, critic_size, self.head.size, network)
         self.optimizer = self._make_optimizer()
+        self._learn_from_host = jax.jit(self._learn_and_look, donate_argnums=0)
 
     def _make_optimizer(self) -> optax.GradientTransformation:
         return optax.scale_by_adam(eps=OPTIMIZER_EPSILON)
@@ -133,42 +134,77 @@ class OnPolicy(Made, ABC):
         """Return what acting needs."""
         return Policy(state.parameters, state.observation_moments)
 
+    def init_carried(self, num_envs: int) -> None:
+        """Nothing is carried from timestep to timestep."""
+
+    def reset_carried(self, carried: None, done: Array) -> None:
+        """Nothing that is carried belongs to an episode."""
+
     def noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
         """Return the kind (exponential, normal, uniform) and shape of the random numbers that one step of acting takes."""
         return self.head.noise, self.head.noise_shape(num_envs)
 
     def act(
-        self, policy: Policy, noise: Array | None, observations: Arrays, action_masks: Array | None = None
-    ) -> tuple[Array, dict[str, Array]]:
-        """Return actions (N, *A) as the environment takes them; exploring, also what `record` wants back.
+        self,
+        policy: Policy,
+        carried: None,
+        noise: Array | None,
+        observations: Arrays,
+        action_masks: Array | None,
+        progress: Progress,
+    ) -> tuple[None, Array, dict[str, Array]]:
+        """Return actions (N, *A) as the environment takes them, after what the actor carries; exploring, what `record` wants too.
 
         Without `noise` the likeliest ones. With NumPy arrays everything is computed in NumPy.
         """
         inputs = self.inputs(policy.observation_moments, observations)
         heads = self._heads(policy.parameters, inputs, action_masks)
         if noise is None:
-            return self.head.to_environment(self.head.mode(heads)), {}
+            return None, self.head.to_environment(self.head.mode(heads)), {}
         actions = self.head.sample(heads, noise)
         outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
-        return self.head.to_environment(actions), outputs
+        return None, self.head.to_environment(actions), outputs
 
     # -- learning ------------------------------------------------------------------------------------------------------
+
+    def make_memory(self) -> RolloutMemory:
+        """Return a memory that stages rows for `update`."""
+        return RolloutMemory(self.cfg.rollout_length, self.num_envs)
+
+    def new_memory(self, row: Rollout) -> Rollout:
+        """Return a rollout of zeros on the device for rows (N, ...) like this one."""
+        return jax.tree.map(lambda row: jnp.zeros((self.cfg.rollout_length, *row.shape), row.dtype), row)
 
     def record(self, memory: Rollout, row: Rollout, timestep: Array) -> Rollout:
         """Return the rollout with the row (N, ...) of a timestep in its place."""
         position = timestep % self.cfg.rollout_length
         return jax.tree.map(lambda rows, new: rows.at[position].set(new), memory, row)
 
-    def make_memory(self) -> RolloutMemory:
-        """Return a memory that stages rows for `learn`."""
-        return RolloutMemory(self.cfg.rollout_length, self.num_envs)
+    def interrupt(self, state: State, memory: RolloutMemory, next_observations: Arrays, next_states: Arrays) -> State:
+        """Take the last row recorded of every copy as truncated there, unless its episode ended anyway."""
+        memory.truncate(next_observations, next_states)
+        return self._forget_running(state) if memory.is_empty else state
 
-    def interrupt(self, state: State) -> State:
-        """Forget what belongs to the running episodes."""
+    def discard(self, state: State, memory: RolloutMemory) -> State:
+        """Drop what was recorded since the last update."""
+        memory.clear()
+        return self._forget_running(state)
+
+    def _forget_running(self, state: State) -> State:
         return state._replace(running_returns=jnp.zeros_like(state.running_returns))
 
-    def learn(self, state: State, rollout: Rollout, progress: Progress) -> tuple[State, Metrics, Array]:
-        """Learn from the full rollout; return the usual diagnostics, means over all gradient steps, and if there were."""
+    def update(self, state: State, memory: RolloutMemory, progress: Progress) -> tuple[State, dict[str, float], bool]:
+        """Learn from the full rollout; return diagnostics, means over all gradient steps, and if every parameter is finite."""
+        state, looks = self._learn_from_host(state, memory.read(), progress)
+        metrics, there, finite = jax.device_get(looks)
+        return state, {tag: float(value) for tag, value in metrics.items() if there[tag]}, bool(finite)
+
+    def _learn_and_look(self, state: State, rollout: Rollout, progress: Progress) -> tuple[State, Any]:
+        state, metrics, there = self.learn(state, rollout, progress)
+        return state, (metrics, there, self.is_finite(state))
+
+    def learn(self, state: State, rollout: Rollout, progress: Progress) -> tuple[State, Metrics, dict[str, Array]]:
+        """Learn from the full rollout; return the usual diagnostics, means over all gradient steps, and which there are."""
         learned = jnp.bool_(True)
         if self.cfg.normalize_observations:
             learned = state.observation_moments.count > 0
@@ -177,7 +213,7 @@ class OnPolicy(Made, ABC):
             state, metrics = jax.lax.cond(learned, lambda: self._learn(state, rollout, progress), lambda: (state, none))
         else:
             state, metrics = self._learn(state, rollout, progress)
-        return self._fold_observations(state, rollout), metrics, learned
+        return self._fold_observations(state, rollout), metrics, dict.fromkeys(metrics, learned)
 
     def _learn(self, state: State, rollout: Rollout, progress: Progress) -> tuple[State, Metrics]:
         state, batch = self._prepare(state, rollout)
@@ -371,7 +407,14 @@ class OnPolicy(Made, ABC):
             "gradient_steps_per_update": self._gradient_steps(),
         }
 
+    def operations(self) -> float:
+        """Return about how many sums and products learning takes per timestep."""
+        return 6.0 * self.describe()["parameters"] * self.num_envs * self._epochs()
+
     def _gradient_steps(self) -> int:
+        return 1
+
+    def _epochs(self) -> int:
         return 1
 
 

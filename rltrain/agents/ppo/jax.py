@@ -136,6 +136,9 @@ class PPO(OnPolicy):
     def _gradient_steps(self) -> int:
         return self.cfg.epochs * self.cfg.minibatches
 
+    def _epochs(self) -> int:
+        return self.cfg.epochs
+
 
 def _split(batch: Batch, rows: int, parts: int) -> list[Batch]:
     """Return minibatches (P, B, ...) to scan over, remainders spread: the first ones have a row more."""

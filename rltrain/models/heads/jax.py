@@ -266,6 +266,10 @@ class Gaussian:
 
     def to_environment(self, actions: Array) -> Array:
         """Return actions (B, *A) in the environment's units, inside its bounds."""
+        return self.scale(actions)
+
+    def scale(self, actions: Array) -> Array:
+        """Return middle + half range x action (B, *A), inside the bounds."""
         scaled = self.middle + self.half * actions.astype(self.environment_dtype)
         return _xp(actions).clip(scaled, self.low, self.high).reshape(-1, *self.action_shape)
 
@@ -291,9 +295,19 @@ class SquashedGaussian(Gaussian):
         slopes = (_log_slope(at) @ (WEIGHTS / WEIGHTS.sum()).astype(np.float32)).sum(-1)
         return self.log_prob(heads, actions), log_std.sum(-1) + self.actions * (0.5 + LOG_SQRT_2PI) + slopes
 
+    def draw(self, heads: Array, noise: Array) -> tuple[Array, Array]:
+        """Return a = tanh(u) (B, A), u = mean + deviation x noise, and log p(a) (B,), both with slopes in the heads.
+
+        Of log p = -sum_i (noise_i^2 / 2 + log s_i + log sqrt(2 pi) + log(1 - tanh^2 u_i)) the noise is given, not (u - m) / s.
+        """
+        means, log_std = self.distribution(heads)
+        samples = means + noise * jnp.exp(log_std)
+        log_probs = (-0.5 * noise * noise - log_std - LOG_SQRT_2PI - _log_slope(samples)).sum(-1)
+        return jnp.tanh(samples), log_probs
+
     def to_environment(self, actions: Array) -> Array:
         """Return actions (B, *A) in the environment's units."""
-        return super().to_environment(_xp(actions).tanh(actions))
+        return self.scale(_xp(actions).tanh(actions))
 
 
 def _log_slope(u: Array) -> Array:

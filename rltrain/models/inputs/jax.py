@@ -24,6 +24,7 @@ class Inputs:
     def __init__(self, space: Any, *, normalize: bool, key: str = "env.observation_space") -> None:
         self.leaves = {path: _Leaf(leaf, key, space) for path, leaf in spaces.leaves(space).items()}
         self.size = sum(leaf.size for leaf in self.leaves.values())
+        self.row_bytes = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in spaces.leaves(space).values())
         self.normalize = normalize
 
     def init(self) -> normalizers.Moments:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rltrain.models.config import NetworkConfig
+from rltrain.models.config import ActorCriticsConfig, NetworkConfig, QNetworkConfig
 from rltrain.structures import Array
 
 POLICY_GAIN, VALUE_GAIN = 0.01, 1.0
@@ -38,7 +38,7 @@ class MLP(nn.Module):
     inputs: int
     sizes: Sequence[int]
     outputs: Sequence[tuple[int, float]]
-    cfg: NetworkConfig
+    cfg: NetworkConfig | QNetworkConfig | ActorCriticsConfig
 
     def setup(self) -> None:
         """Declare the parameters."""
@@ -107,8 +107,7 @@ class ActorCritic:
         """Return fresh parameters by name."""
         parameters: Parameters = {}
         for k, (name, network) in zip(jax.random.split(key, len(self.networks)), self.networks.items(), strict=True):
-            fresh = network.init(k, jnp.zeros((1, network.inputs)))["params"]
-            parameters |= {f"{name}.{parameter_name}": parameter for parameter_name, parameter in fresh.items()}
+            parameters |= _init(network, name, k)
         return parameters
 
     def _apply(self, name: str, parameters: Parameters, inputs: Array) -> Array:
@@ -136,7 +135,84 @@ class ActorCritic:
         return outputs[:, :-1], outputs[:, -1]
 
 
-def _forward_in_numpy(parameters: Parameters, x: np.ndarray, cfg: NetworkConfig) -> np.ndarray:
+class QNetwork:
+    """A network for the values of every choice (Mnih et al. 2015), dueling (Wang et al. 2016) on request.
+
+    The two streams of a dueling network share the hidden layers; it has as many parameters as a plain one, but for one output.
+    """
+
+    def __init__(self, inputs: int, choices: int, cfg: QNetworkConfig) -> None:
+        outputs = ((choices, VALUE_GAIN), *([(1, VALUE_GAIN)] if cfg.dueling else []))
+        self.dueling = cfg.dueling
+        self.network = MLP(inputs, tuple(cfg.sizes), outputs, cfg)
+
+    def init(self, key: Array) -> Parameters:
+        """Return fresh parameters by name."""
+        return _init(self.network, "q", key)
+
+    def values(self, parameters: Parameters, inputs: Array) -> Array:
+        """Return Q of every choice: (B, inputs) -> (B, choices)."""
+        outputs = _forward(self.network, "q", parameters, inputs)
+        if not self.dueling:
+            return outputs
+        advantages, value = outputs[:, :-1], outputs[:, -1:]
+        return value + advantages - advantages.mean(1, keepdims=True)
+
+
+class Policy:
+    """A policy's network."""
+
+    def __init__(self, inputs: int, outputs: int, cfg: ActorCriticsConfig) -> None:
+        self.network = MLP(inputs, tuple(cfg.policy_sizes), ((outputs, POLICY_GAIN),), cfg)
+
+    def init(self, key: Array) -> Parameters:
+        """Return fresh parameters by name."""
+        return _init(self.network, "policy", key)
+
+    def heads(self, parameters: Parameters, inputs: Array) -> Array:
+        """Return what actions or their distribution are made of: (B, inputs) -> (B, outputs)."""
+        return _forward(self.network, "policy", parameters, inputs)
+
+
+class Critics:
+    """C networks for the value of an action, or of every choice."""
+
+    def __init__(self, count: int, inputs: int, outputs: int, cfg: ActorCriticsConfig) -> None:
+        self.networks = [MLP(inputs, tuple(cfg.critic_sizes), ((outputs, VALUE_GAIN),), cfg) for _ in range(count)]
+
+    def init(self, key: Array) -> Parameters:
+        """Return fresh parameters by name."""
+        parameters: Parameters = {}
+        for i, (k, network) in enumerate(zip(jax.random.split(key, len(self.networks)), self.networks, strict=True)):
+            parameters |= _init(network, f"critic_{i}", k)
+        return parameters
+
+    def values(self, parameters: Parameters, inputs: Array, actions: Array | None = None) -> Array:
+        """Return Q: (B, inputs) and actions (B, A) -> (C, B); without actions, of every choice -> (C, B, choices)."""
+        rows = inputs if actions is None else jnp.concatenate((inputs, actions), 1)
+        found = [_forward(network, f"critic_{i}", parameters, rows) for i, network in enumerate(self.networks)]
+        return jnp.stack(found if actions is None else [values[:, 0] for values in found])
+
+    def first(self, parameters: Parameters, inputs: Array, actions: Array) -> Array:
+        """Return the first critic's Q (B,), which a policy climbs."""
+        return _forward(self.networks[0], "critic_0", parameters, jnp.concatenate((inputs, actions), 1))[:, 0]
+
+
+def _init(network: MLP, name: str, key: Array) -> Parameters:
+    fresh = network.init(key, jnp.zeros((1, network.inputs)))["params"]
+    return {f"{name}.{parameter_name}": parameter for parameter_name, parameter in fresh.items()}
+
+
+def _forward(network: MLP, name: str, parameters: Parameters, inputs: Array) -> Array:
+    own = {key.removeprefix(f"{name}."): value for key, value in parameters.items() if key.startswith(f"{name}.")}
+    if isinstance(inputs, np.ndarray):
+        return _forward_in_numpy(own, inputs, network.cfg)
+    return network.apply({"params": own}, inputs)
+
+
+def _forward_in_numpy(
+    parameters: Parameters, x: np.ndarray, cfg: NetworkConfig | QNetworkConfig | ActorCriticsConfig
+) -> np.ndarray:
     """Return what `MLP` does, on NumPy arrays: for a few rows an eighth of the time of a compiled call."""
     last = sum(name.startswith("weights.") for name in parameters) - 1
     for i in range(last):

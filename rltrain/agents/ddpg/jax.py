@@ -1,0 +1,129 @@
+"""DDPG in JAX (Lillicrap et al. 2016, "Continuous control with deep reinforcement learning")."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rltrain.agents.ddpg.config import DDPGConfig
+from rltrain.agents.off_policy.jax import Batch, Diagnostics, Learner, OffPolicy, State, Tally, draw_in_range
+from rltrain.errors import ConfigError
+from rltrain.models.config import NetworkConfig
+from rltrain.models.heads.jax import Gaussian
+from rltrain.models.networks.jax import Critics, Policy
+from rltrain.structures import Array, Progress
+
+
+class DDPG(OffPolicy):
+    """Acts by tanh of a network, plus noise; the policy climbs the critic. Actions are in units of half the action range."""
+
+    config = DDPGConfig
+    acts_with = "policy"
+    critics = 1
+
+    def _build(self, action_space: Any) -> None:
+        import gymnasium
+
+        if not isinstance(action_space, gymnasium.spaces.Box) or not np.issubdtype(action_space.dtype, np.floating):
+            raise ConfigError("env.action_space", action_space, "this agent acts in Box spaces of floats; use dqn, sac or ppo")
+        if not action_space.is_bounded():
+            raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
+        self.head = Gaussian(action_space, NetworkConfig())  # for its units
+        inputs, actions = self.inputs.size, self.head.actions
+        self.policy_network = Policy(inputs, actions, self.cfg.network)
+        self.critic_network = Critics(self.critics, inputs + actions, 1, self.cfg.network)
+        self.learners["policy"] = Learner(self.policy_network, has_target=True)
+        self.learners["critics"] = Learner(self.critic_network, has_target=True)
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def init_carried(self, num_envs: int) -> Array | None:
+        """Return the noise that drifts from timestep to timestep, (N, A), where it does."""
+        drifts = self.cfg.noise == "ornstein_uhlenbeck"
+        return np.zeros((num_envs, self.head.actions), np.float32) if drifts else None
+
+    def noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
+        """Return the kind and shape of the random numbers that one step of acting takes."""
+        return "normal", (num_envs, self.head.actions)
+
+    def _choose(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+        heads = self.policy_network.heads(parameters, inputs)
+        return (np if isinstance(heads, np.ndarray) else jnp).tanh(heads)
+
+    def _explore(
+        self, parameters: dict[str, Array], carried: Array | None, noise: Array, inputs: Array, action_masks: Array | None,
+        progress: Progress,
+    ) -> tuple[Array | None, Array]:  # fmt: skip
+        actions = self._choose(parameters, inputs, action_masks)
+        if self.cfg.noise == "none":
+            return carried, actions
+        carried, added = self._add_up(carried, noise, self._noise_scale(progress))
+        return carried, (actions + added).clip(-1, 1)
+
+    def _add_up(self, carried: Array | None, normal: Array, scale: Array) -> tuple[Array | None, Array]:
+        """Return noise (N, A): scale x normal, or x <- x - theta x dt + scale sqrt(dt) x normal (Uhlenbeck, Ornstein 1930)."""
+        if carried is None:
+            return None, normal * scale
+        step = self.cfg.noise_time_step
+        carried = carried * np.float32(1 - self.cfg.noise_decay * step) + normal * (scale * np.float32(math.sqrt(step)))
+        return carried, carried
+
+    def _noise_scale(self, progress: Progress) -> Array:
+        """Return the noise's scale in a timestep."""
+        return self._now("noise_scale", progress, 1)
+
+    def _draw_uniform(self, noise: Array, action_masks: Array | None) -> Array:
+        return draw_in_range(noise)
+
+    def _to_environment(self, actions: Array) -> Array:
+        return self.head.scale(actions)
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def _improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
+        """Step down the loss of Q(s, a) against r + gamma^k min_i Q_i_target(s', a'), then up Q_0(s, policy(s))."""
+        # ---- critics
+        state, next_actions = self._next_actions(state, batch)
+        next_values = self.critic_network.values(state.learners["critics"].target, batch.next_inputs, next_actions).min(0)
+        targets = batch.returns + batch.discounts * next_values
+
+        def values(parameters: dict[str, Array]) -> Array:
+            return self.critic_network.values(parameters, batch.inputs, batch.actions)
+
+        state, found, differences = self._regress(state, "critics", values, targets, batch, rates["critics"])
+        # ---- policy
+        moves = jnp.asarray(self._step_moves_targets(state))
+        state, some = self._improve_policy_if(moves, state, batch, rates["policy"])
+        return state, Tally(found, some, moves.astype(jnp.float32)), jnp.abs(differences).mean(0)
+
+    def _next_actions(self, state: State, batch: Batch) -> tuple[State, Array]:
+        """Return the target policy's actions at the successors, (B, A)."""
+        return state, jnp.tanh(self.policy_network.heads(state.learners["policy"].target, batch.next_inputs))
+
+    def _improve_policy_if(self, moves: Array, state: State, batch: Batch, learning_rate: Array) -> tuple[State, Diagnostics]:
+        if self._step_moves_targets(state) is True:
+            return self._improve_policy(state, batch, learning_rate)
+
+        def improve() -> tuple[Any, Diagnostics]:
+            after, found = self._improve_policy(state, batch, learning_rate)
+            return after.learners["policy"], found
+
+        none = dict.fromkeys(("loss/policy", "policy/grad_norm"), jnp.float32(0))
+        learner, found = jax.lax.cond(moves, improve, lambda: (state.learners["policy"], none))
+        return state._replace(learners={**state.learners, "policy": learner}), found
+
+    def _improve_policy(self, state: State, batch: Batch, learning_rate: Array) -> tuple[State, Diagnostics]:
+        critics = state.learners["critics"].parameters
+
+        def climb(parameters: dict[str, Array]) -> Array:
+            actions = jnp.tanh(self.policy_network.heads(parameters, batch.inputs))
+            return self.critic_network.first(critics, batch.inputs, actions)
+
+        values, pull_back = jax.vjp(climb, state.learners["policy"].parameters)
+        state, norm = self._descend(state, "policy", pull_back(jnp.full_like(values, -1 / len(values))), learning_rate)
+        return state, {"loss/policy": -values.mean(), "policy/grad_norm": norm}
+
+    def _report(self, progress: Progress) -> Diagnostics:
+        return super()._report(progress) | {"policy/noise_scale": self._noise_scale(progress)}

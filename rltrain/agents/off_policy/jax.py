@@ -1,0 +1,611 @@
+"""What DQN, DDPG, SAC and what extends them have in common in JAX: warm-up, targets, the steps of an update.
+
+Pure functions over `State`. A memory on the host is drawn from there, in `update`; one on the device in `learn`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.special
+
+from rltrain.agents.base import Made
+from rltrain.agents.off_policy.config import OffPolicyConfig
+from rltrain.backends.jax import RANDOM, JaxBackend, key_of
+from rltrain.checks import build
+from rltrain.memories.jax import ReplayMemory, ReplayOnDevice, Rollout, Transitions
+from rltrain.memories.replay import Replay, Sample
+from rltrain.models.inputs.jax import Inputs
+from rltrain.ops import losses, normalizers, schedules
+from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
+from rltrain.structures import Array, Arrays, Progress, UpdateSchedule
+
+STEPS_AT_ONCE = 64  # gradient steps whose batches are drawn on the host for one compiled call
+
+Diagnostics = dict[str, Array]  # each (), by tag
+
+
+class Tally(NamedTuple):
+    """Diagnostics of gradient steps, added up."""
+
+    every: Diagnostics  # those that every step has
+    some: Diagnostics  # those of the policy where it moves more rarely
+    count: Array  # () steps that had these
+
+
+class LearnerState(NamedTuple):
+    """What a learner carries."""
+
+    parameters: dict[str, Array]
+    optimizer: Any  # optax's
+    target: Any  # parameters, or None
+
+
+class State(NamedTuple):
+    """Everything that learning carries, but for the memory."""
+
+    learners: dict[str, LearnerState]
+    observation_moments: normalizers.Moments
+    key: Array  # of noise in learning, and of what is drawn from a memory on the device
+    folded: Array  # () timesteps recorded on the device that the observations' statistics know
+    gradient_steps: Array  # () in all
+
+
+class Policy(NamedTuple):
+    """The part of it that acting needs."""
+
+    parameters: dict[str, Array]
+    observation_moments: normalizers.Moments
+
+
+class Batch(NamedTuple):
+    """Transitions, ready to learn from."""
+
+    inputs: Array  # (B, O) normalised
+    next_inputs: Array  # (B, O) normalised, k steps later
+    actions: Array  # (B, A), or (B,) choices
+    returns: Array  # (B,) sums of k rewards
+    discounts: Array  # (B,) gamma^k, 0 where the episode terminated
+    weights: Array | None  # (B,) importance weights, or None: all alike
+    next_action_masks: Array | None  # (B, M) bool, or None: all are allowed
+    action_masks: Array | None  # (B, M) bool, or None
+
+
+class Learner:
+    """A network that learns: its parameters, their optimiser and, where the algorithm has one, a target that follows them."""
+
+    def __init__(self, network: Any, *, has_target: bool = False) -> None:
+        self.network, self.has_target = network, has_target
+        self.optimizer = optax.scale_by_adam()
+
+    def init(self, key: Array) -> LearnerState:
+        """Return fresh parameters and what belongs to them."""
+        parameters = self.network.init(key)
+        target = jax.tree.map(jnp.copy, parameters) if self.has_target else None
+        return LearnerState(parameters, self.optimizer.init(parameters), target)
+
+    def step(
+        self, state: LearnerState, gradients: dict[str, Array], learning_rate: Array, max_norm: float
+    ) -> tuple[LearnerState, Array]:
+        """Take one step down the gradient; return the gradient's norm."""
+        norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(gradients)))
+        if max_norm > 0:
+            scale = jnp.minimum(max_norm / (norm + 1e-6), 1.0)
+            gradients = jax.tree.map(lambda g: g * scale, gradients)
+        updates, optimizer = self.optimizer.update(gradients, state.optimizer)
+        parameters = jax.tree.map(lambda p, u: p - learning_rate * u, state.parameters, updates)
+        return state._replace(parameters=parameters, optimizer=optimizer), norm
+
+    def move_target(self, state: LearnerState, share: float) -> LearnerState:
+        """Move the target: target <- target + share (network - target)."""
+        if not self.has_target:
+            return state
+        target = jax.tree.map(lambda t, p: p if share == 1 else t + share * (p - t), state.target, state.parameters)
+        return state._replace(target=target)
+
+
+class OffPolicy(Made, ABC):
+    """Collects transitions in a memory and learns from batches of them; an algorithm says in `_improve` how."""
+
+    config: ClassVar[type[OffPolicyConfig]]
+    reads_infos = False
+    acts_with: ClassVar[str]  # the learner whose parameters acting needs
+    head: Any  # from actions as they are learned to what the environment takes; `_build` makes it
+
+    def __init__(
+        self,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        state_space: Any = None,
+        num_envs: int,
+        cfg: OffPolicyConfig | dict[str, Any] | None = None,
+        seed: int = 0,
+        index: int = 0,
+        backend: JaxBackend | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.key = key or f"agents.{type(self).__name__.lower()}"
+        self.cfg: Any = build(self.config, cfg, self.key)
+        self.backend = backend or JaxBackend()
+        self.num_envs = num_envs
+        self.schedule = UpdateSchedule(learning_starts=self.cfg.learning_starts, every=self.cfg.update_interval)
+        self.actor_seed = seed64(seed, AGENT_ACTOR, index)
+        self.seeds = [seed64(seed, AGENT_PARAMETERS, index), seed64(seed, AGENT_MINIBATCHES, index)]
+        self.memory_seed = seed64(seed, AGENT_MINIBATCHES, index, 1)
+        cfg = self.cfg
+
+        self.inputs = Inputs(observation_space, normalize=cfg.normalize_observations)
+        self.learners: dict[str, Learner] = {}
+        self._build(action_space)
+
+        self.gradient_steps = cfg.update_interval * num_envs if cfg.gradient_steps == "auto" else int(cfg.gradient_steps)
+        parts = self.gradient_steps if cfg.prioritized else -(-self.gradient_steps // STEPS_AT_ONCE)
+        self.at_once = -(-self.gradient_steps // parts)  # priorities of a step's batch depend on the step before
+        self._memory_settings: dict[str, Any] = {
+            "discount_factor": cfg.discount_factor, "n_steps": cfg.n_steps, "reward_scale": cfg.reward_scale,
+            "reward_clip": cfg.reward_clip,
+        }  # fmt: skip
+        self.memory = ReplayOnDevice(cfg.memory_size, num_envs, **self._memory_settings)
+        timesteps = max(min(cfg.learning_starts + 1, self.memory.timesteps), -(-cfg.batch_size // num_envs))
+        self.least = timesteps * num_envs  # transitions that learning takes
+        self._learn_on_device = jax.jit(self._learn_and_look, donate_argnums=0)
+        self._improve_from_host = jax.jit(self._improve_and_look, donate_argnums=0)
+        self._fold_rows = jax.jit(self._fold_rows_of, donate_argnums=0)
+
+    @abstractmethod
+    def _build(self, action_space: Any) -> None:
+        """Make the networks and put them into `learners`.
+
+        Raises ConfigError for an action space that the algorithm doesn't act in.
+        """
+
+    def init(self) -> State:
+        """Return the state to start from."""
+        keys = jax.random.split(key_of(self.seeds[0]), len(self.learners))
+        return State(
+            learners={name: learner.init(key) for key, (name, learner) in zip(keys, self.learners.items(), strict=True)},
+            observation_moments=self.inputs.init(),
+            key=key_of(self.seeds[1]),
+            folded=jnp.int32(0),
+            gradient_steps=jnp.int32(0),
+        )
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def policy(self, state: State) -> Policy:
+        """Return what acting needs."""
+        return Policy(state.learners[self.acts_with].parameters, state.observation_moments)
+
+    def init_carried(self, num_envs: int) -> Array | None:
+        """Return what the actor carries from timestep to timestep, (N, A), where the algorithm has such."""
+        return None
+
+    def reset_carried(self, carried: Array | None, done: Array) -> Array | None:
+        """Begin the noise of episodes that ended anew."""
+        return carried if carried is None else _xp(carried).where(done[:, None], np.float32(0), carried)
+
+    @abstractmethod
+    def noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
+        """Return the kind and shape of the random numbers that one step of acting takes; see `rltrain.backends.jax.draw`."""
+
+    def act(
+        self,
+        policy: Policy,
+        carried: Array | None,
+        noise: Array | None,
+        observations: Arrays,
+        action_masks: Array | None,
+        progress: Progress,
+    ) -> tuple[Array | None, Array, dict[str, Array]]:
+        """Return what the actor carries on, actions (N, *A) as the environment takes them and what `record` wants back.
+
+        Without `noise` they are the best ones. With NumPy arrays everything is computed in NumPy.
+        """
+        if noise is None:
+            inputs = self.inputs(policy.observation_moments, observations)
+            return carried, self._to_environment(self._choose(policy.parameters, inputs, action_masks)), {}
+        warms_up = progress.timestep < self.cfg.learning_starts
+        if warms_up is True:
+            actions = self._draw_uniform(noise, action_masks)
+        else:
+            inputs = self.inputs(policy.observation_moments, observations)
+            following, actions = self._explore(policy.parameters, carried, noise, inputs, action_masks, progress)
+            if warms_up is not False:
+                actions = jnp.where(warms_up, self._draw_uniform(noise, action_masks), actions)
+                following = jax.tree.map(lambda new, old: jnp.where(warms_up, old, new), following, carried)
+            carried = following
+        outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
+        return carried, self._to_environment(actions), outputs
+
+    @abstractmethod
+    def _choose(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+        """Return the actions that look best."""
+
+    @abstractmethod
+    def _explore(
+        self, parameters: dict[str, Array], carried: Array | None, noise: Array, inputs: Array, action_masks: Array | None,
+        progress: Progress,
+    ) -> tuple[Array | None, Array]:  # fmt: skip
+        """Return what the actor carries on and actions to learn from."""
+
+    @abstractmethod
+    def _draw_uniform(self, noise: Array, action_masks: Array | None) -> Array:
+        """Return actions that are all equally likely."""
+
+    @abstractmethod
+    def _to_environment(self, actions: Array) -> Array:
+        """Return actions as the environment takes them."""
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def make_memory(self) -> ReplayMemory:
+        """Return a memory for `update`."""
+        cfg = self.cfg
+        on_host = Replay(
+            cfg.memory_size, self.num_envs, self.memory_seed, **self._memory_settings,
+            priority_exponent=cfg.priority_exponent if cfg.prioritized else None,
+            mapped=cfg.memory_mapped, directory=cfg.memory_directory, key=self.key,
+        )  # fmt: skip
+        return ReplayMemory(on_host, self.memory, self._why_not_on_device())
+
+    def _why_not_on_device(self) -> str:
+        if self.cfg.prioritized:
+            return f"{self.key}.prioritized=true draws from a memory on the host"
+        if self.cfg.memory_mapped == "true":
+            return f"{self.key}.memory_mapped=true keeps the memory on the host"
+        return ""
+
+    def new_memory(self, row: Rollout) -> Transitions:
+        """Return an empty memory on the device for rows (N, ...) like this one."""
+        return self.memory.empty(row)
+
+    def record(self, memory: Transitions, row: Rollout, timestep: Array) -> Transitions:
+        """Return the memory with the row (N, ...) of a timestep in its place."""
+        return self.memory.record(memory, row)
+
+    def interrupt(self, state: State, memory: ReplayMemory, next_observations: Arrays, next_states: Arrays) -> State:
+        """Take the last row recorded of every copy as truncated there, unless its episode ended anyway."""
+        memory.interrupt()
+        return state
+
+    def discard(self, state: State, memory: ReplayMemory) -> State:
+        """Keep every transition; the running episodes end where they are."""
+        memory.interrupt()
+        return state
+
+    def update(self, state: State, memory: ReplayMemory, progress: Progress) -> tuple[State, dict[str, float], bool]:
+        """Take the gradient steps that are due; return diagnostics, means over them, and if every parameter is finite.
+
+        Nothing is learned before the memory holds a batch, and as many timesteps as learning starts after: after a resume
+        without the memory it fills first.
+        """
+        if memory.rows is not None:
+            state, looks = self._learn_on_device(state, memory.rows, progress)
+            found, there, finite = jax.device_get(looks)
+            return state, {tag: float(value) for tag, value in found.items() if there[tag]}, bool(finite)
+        if memory.host.filled * self.num_envs < self.least or memory.host.count < self.cfg.batch_size:
+            return state, {}, True
+        return self._update_from_host(state, memory, progress)
+
+    def _update_from_host(self, state: State, memory: ReplayMemory, progress: Progress) -> tuple[State, dict[str, float], bool]:
+        cfg, host = self.cfg, memory.host
+        env_steps, unfolded = memory.take_counts()
+        env_steps = max(1, min(env_steps, cfg.update_interval * self.num_envs))  # the warm-up's don't count
+        steps = min(env_steps, self.gradient_steps) if cfg.gradient_steps == "auto" else self.gradient_steps
+        if cfg.normalize_observations:
+            state = self._fold_rows(state, *host.newest(min(unfolded, host.filled)))
+        importance_exponent = min(1.0, float(self._now("importance_exponent", progress, cfg.update_interval)))
+        looks = []
+        for start in range(0, steps, self.at_once):
+            # ---- batches
+            count = min(self.at_once, steps - start)
+            sample = host.draw(count * cfg.batch_size, importance_exponent)
+            batches = in_batches(sample._replace(rows=None), count, self.at_once)
+            # ---- steps
+            state, look, errors = self._improve_from_host(state, batches, count, start + count == steps, progress)
+            looks.append(look)
+            # ---- priorities
+            if cfg.prioritized:
+                host.update_priorities(sample.rows, np.asarray(errors))
+        tallies, finite = zip(*jax.device_get(looks), strict=True)
+        tally = jax.tree.map(lambda *parts: sum(parts), *tallies)
+        found = {tag: total / steps for tag, total in tally.every.items()}
+        if tally.count:
+            found |= {tag: total / tally.count for tag, total in tally.some.items()}
+        found |= self._report(progress) | {"replay/ratio": steps / env_steps, "replay/size": host.count}
+        return state, {tag: float(value) for tag, value in found.items()}, all(finite)
+
+    def _improve_and_look(
+        self, state: State, batches: Sample, steps: Array, finishes: Array, progress: Progress
+    ) -> tuple[State, tuple[Tally, Array], Array]:
+        def batch(k: int | Array) -> Sample:
+            return jax.tree.map(lambda array: array[k], batches)
+
+        state, tally, errors = self.improve(state, batch, steps, finishes, progress)
+        return state, (tally, self.is_finite(state)), errors
+
+    def _fold_rows_of(self, state: State, rows: Arrays, weights: Array | None) -> State:
+        return state._replace(observation_moments=self.inputs.fold(state.observation_moments, rows, weights))
+
+    def _learn_and_look(self, state: State, memory: Transitions, progress: Progress) -> tuple[State, Any]:
+        state, found, there = self.learn(state, memory, progress)
+        return state, (found, there, self.is_finite(state))
+
+    def learn(self, state: State, memory: Transitions, progress: Progress) -> tuple[State, Diagnostics, dict[str, Array]]:
+        """Take the gradient steps that are due on a memory on the device; return means over them, and which there are."""
+        shapes = jax.eval_shape(self._learn, state, memory, progress)[1]
+        none = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        learn = lambda: self._learn(state, memory, progress)  # noqa: E731
+        is_due = memory.filled * self.num_envs >= self.least
+        state, (found, there) = jax.lax.cond(is_due, learn, lambda: (state, none))
+        return state, found, there
+
+    def _learn(self, state: State, memory: Transitions, progress: Progress) -> tuple[State, Any]:
+        state = self._fold_observations(state, memory)
+        key, own = jax.random.split(state.key)
+        steps = self.gradient_steps
+        rows = self.memory.draw_rows(memory, own, steps * self.cfg.batch_size).reshape(steps, -1)
+        batch = lambda k: self.memory.read(memory, rows[k])  # noqa: E731
+        state, tally, _ = self.improve(state._replace(key=key), batch, steps, True, progress)
+        always = {tag: total / steps for tag, total in tally.every.items()} | self._report(progress)
+        always |= {
+            "replay/ratio": jnp.float32(steps / (self.cfg.update_interval * self.num_envs)),
+            "replay/size": (memory.filled * self.num_envs).astype(jnp.float32),
+        }
+        some = {tag: total / jnp.maximum(tally.count, 1) for tag, total in tally.some.items()}
+        there = dict.fromkeys(always, jnp.bool_(True)) | dict.fromkeys(some, tally.count > 0)
+        return state, (always | some, there)
+
+    def improve(
+        self, state: State, batch: Callable[[int | Array], Sample], steps: int | Array, finishes: bool | Array, progress: Progress
+    ) -> tuple[State, Tally, Array]:
+        """Take gradient steps 0 ... `steps` - 1, each on `batch`(k) (B, ...); tell if they `finish` an update.
+
+        Return diagnostics, summed over them, and the last one's errors (B,).
+        """
+        # ---- learning rates
+        rates = self._learning_rates(progress)
+
+        def take(k: int | Array, state: State) -> tuple[State, Tally, Array]:
+            # ---- batch
+            ready = self._prepare(state, batch(k))
+            # ---- step
+            state = state._replace(gradient_steps=state.gradient_steps + 1)
+            state, found, errors = self._improve(state, ready, rates)
+            # ---- targets
+            is_last = finishes & (k == steps - 1)
+            return self._move_targets_if_due(state, progress, is_last), found, errors
+
+        if self.at_once == 1:
+            return take(0, state)
+
+        def add(k: Array, carry: tuple[State, Tally, Array]) -> tuple[State, Tally, Array]:
+            state, tally, errors = take(k, carry[0])
+            return state, jax.tree.map(jnp.add, carry[1], tally), errors
+
+        shapes = jax.eval_shape(take, 0, state)[1:]
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        return jax.lax.fori_loop(0, steps, add, (state, *zeros))
+
+    @abstractmethod
+    def _improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
+        """Take one gradient step; return its diagnostics and the errors (B,) that priorities follow."""
+
+    def _prepare(self, state: State, sample: Sample) -> Batch:
+        """Return what was drawn as inputs of the networks."""
+        return Batch(
+            inputs=self.inputs(state.observation_moments, sample.observations),
+            next_inputs=self.inputs(state.observation_moments, sample.next_observations),
+            actions=sample.outputs["actions"],
+            returns=sample.returns,
+            discounts=sample.discounts,
+            weights=sample.weights,
+            next_action_masks=sample.outputs.get("next_action_masks"),
+            action_masks=sample.outputs.get("action_masks"),
+        )
+
+    def _regress(
+        self, state: State, name: str, values: Any, targets: Array, batch: Batch, learning_rate: Array
+    ) -> tuple[State, Diagnostics, Array]:
+        """Step down the loss of `values`(parameters) (C, B), of C critics, against targets; return their differences too.
+
+        The loss is summed over critics, the weighted mean over rows; its slopes are known, so the outputs are pulled back
+        with those.
+        """
+        found, pull_back = jax.vjp(values, state.learners[name].parameters)
+        differences = found - targets
+        errors, slopes = losses.temporal_difference_loss(jnp, differences, self.cfg.loss)
+        if batch.weights is not None:
+            errors, slopes = errors * batch.weights, slopes * batch.weights
+        state, norm = self._descend(state, name, pull_back(slopes / len(batch.returns)), learning_rate)
+        diagnostics = {
+            "loss/q": errors.mean(), "value/q_mean": found.mean(), "value/grad_norm": norm, "value/target_mean": targets.mean(),
+        }  # fmt: skip
+        return state, diagnostics, differences
+
+    def _descend(self, state: State, name: str, gradients: tuple[dict[str, Array]], learning_rate: Array) -> tuple[State, Array]:
+        """Let a learner take one step; return the gradient's norm."""
+        learner, norm = self.learners[name].step(state.learners[name], gradients[0], learning_rate, self.cfg.grad_norm_clip)
+        return state._replace(learners={**state.learners, name: learner}), norm
+
+    def _fold_observations(self, state: State, memory: Transitions) -> State:
+        """Fold the observations since the last update into the statistics: acting and learning share them until the next."""
+        if not self.cfg.normalize_observations:
+            return state
+        every, timesteps = self.cfg.update_interval, self.memory.timesteps
+        unfolded = jnp.minimum(memory.recorded - state.folded, memory.filled)
+        warm_up = max(self.cfg.learning_starts + 1, -(-self.cfg.batch_size // self.num_envs)) + every
+
+        def fold(most: int) -> normalizers.Moments:
+            weights = jnp.repeat(jnp.arange(most) >= most - unfolded, self.num_envs).astype(jnp.float32)
+            return self.inputs.fold(state.observation_moments, self.memory.newest(memory, most), weights)
+
+        few, many = min(every, timesteps), min(warm_up, timesteps)
+        moments = jax.lax.cond(unfolded > few, lambda: fold(many), lambda: fold(few))
+        return state._replace(observation_moments=moments, folded=memory.recorded)
+
+    def _learning_rates(self, progress: Progress) -> dict[str, Array]:
+        """Return every optimiser's learning rate of now; all follow the one schedule."""
+        now = self._now("learning_rate", progress, self.cfg.update_interval)
+        own = {name: getattr(self.cfg, f"{name}_learning_rate", None) for name in self.learners}
+        return {name: now if rate is None else now * (rate / self.cfg.learning_rate) for name, rate in own.items()}
+
+    def _now(self, name: str, progress: Progress, every: int) -> Any:
+        """Return the value of setting `name` according to its schedule, for what happens once in `every` timesteps."""
+        cfg, xp = self.cfg, np if isinstance(progress.timestep, int) else jnp
+        done = schedules.fraction(xp, progress, every)
+        kind, end = getattr(cfg, f"{name}_schedule"), getattr(cfg, f"{name}_end")
+        return xp.float32(schedules.scheduled(xp, kind, getattr(cfg, name), end, done))
+
+    def _targets_are_due(self, progress: Progress) -> bool | Array:
+        """Tell whether a multiple of `target_update_interval` was reached since the update before this one."""
+        interval, reached = self.cfg.target_update_interval, progress.timestep + 1
+        if interval <= self.cfg.update_interval:
+            return True
+        return reached // interval > (reached - self.cfg.update_interval) // interval
+
+    def _step_moves_targets(self, state: State) -> bool | Array:
+        """Tell whether the targets move after this gradient step."""
+        return True
+
+    def _move_targets_if_due(self, state: State, progress: Progress, is_last: bool | Array) -> State:
+        """Move the targets after a gradient step, or copy them after the last one."""
+        due = self._targets_are_due(progress) & (is_last if self.cfg.polyak == 1 else self._step_moves_targets(state))
+        if due is True:
+            return self._move_targets(state)
+        targets = lambda state: {name: learner.target for name, learner in state.learners.items()}  # noqa: E731
+        found = jax.lax.cond(due, lambda: targets(self._move_targets(state)), lambda: targets(state))
+        return state._replace(learners={name: learner._replace(target=found[name]) for name, learner in state.learners.items()})
+
+    def _noise(self, state: State, shape: tuple[int, ...]) -> tuple[State, Array]:
+        """Draw standard normal noise for a gradient step."""
+        key, own = jax.random.split(state.key)
+        return state._replace(key=key), jax.random.normal(own, shape)
+
+    def _move_targets(self, state: State) -> State:
+        moved = {name: learner.move_target(state.learners[name], self.cfg.polyak) for name, learner in self.learners.items()}
+        return state._replace(learners=moved)
+
+    def _report(self, progress: Progress) -> Diagnostics:
+        """Return the metrics that don't belong to single gradient steps."""
+        return {"policy/learning_rate": self._now("learning_rate", progress, self.cfg.update_interval)}
+
+    # -- keeping -------------------------------------------------------------------------------------------------------
+
+    def is_finite(self, state: State) -> Array:
+        """Tell whether every parameter is finite; a sum is, unless a term isn't."""
+        parameters = [learner.parameters for learner in state.learners.values()]
+        return jnp.isfinite(sum(parameter.sum() for parameter in jax.tree.leaves(parameters)))
+
+    def snapshot(self, state: State) -> dict[str, Any]:
+        """Return everything as arrays and plain data; "policy" is what acting needs, and the critics to go on from."""
+        parameters: dict[str, np.ndarray] = {}
+        for learner in state.learners.values():
+            parameters |= _to_arrays(learner.parameters)
+        policy = {"parameters": parameters, "observation_moments": _to_arrays(state.observation_moments._asdict())}
+        training = {
+            "optimizers": {
+                name: [np.array(leaf) for leaf in jax.tree.leaves(learner.optimizer)] for name, learner in state.learners.items()
+            },
+            "targets": {
+                name: _to_arrays(learner.target) for name, learner in state.learners.items() if learner.target is not None
+            },
+            "key": np.array(jax.random.key_data(state.key)),
+            "folded": int(state.folded),
+            "gradient_steps": int(state.gradient_steps),
+        }
+        return {"policy": policy, "training": training}
+
+    def restore(self, state: State, snapshot: dict[str, Any]) -> State:
+        """Return the state with everything put back; where only "policy" is there, only that, and targets are copies of it."""
+        policy, training = snapshot["policy"], snapshot.get("training")
+        learners = {}
+        for name, learner in self.learners.items():
+            before = state.learners[name]
+            after = before._replace(parameters=_fit(before.parameters, policy["parameters"]))
+            if training is not None:
+                leaves, structure = jax.tree.flatten(before.optimizer)
+                there = training["optimizers"][name]
+                if len(leaves) != len(there):
+                    raise ValueError("the optimizer there is of another kind")
+                after = after._replace(optimizer=jax.tree.unflatten(structure, [jnp.array(leaf) for leaf in there]))
+            if learner.has_target:
+                target = policy["parameters"] if training is None else training["targets"][name]
+                after = after._replace(target=_fit(before.parameters, target))
+            learners[name] = after
+        moments = normalizers.Moments(**{name: jnp.array(array) for name, array in policy["observation_moments"].items()})
+        state = state._replace(learners=learners, observation_moments=moments)
+        if training is None:
+            return state
+        folded = 0 if training["memory"] is None else training["folded"]  # a new memory counts anew
+        return state._replace(
+            key=jax.random.wrap_key_data(jnp.asarray(training["key"]), impl=RANDOM),
+            folded=jnp.int32(folded),
+            gradient_steps=jnp.int32(training["gradient_steps"]),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return parameters, memory in bytes when it is full, gradient steps per update."""
+        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.head.action_shape))) + 7
+        return {
+            "parameters": self._count_parameters(),
+            "memory_bytes": row * (self.memory.timesteps + 1) * self.num_envs,
+            "gradient_steps_per_update": self.gradient_steps,
+        }
+
+    def operations(self) -> float:
+        """Return about how many sums and products learning takes per timestep."""
+        return 6.0 * self._count_parameters() * self.cfg.batch_size * self.gradient_steps / self.cfg.update_interval
+
+    def _count_parameters(self) -> int:
+        learners = jax.eval_shape(self.init).learners.values()
+        return sum(int(np.prod(array.shape)) for learner in learners for array in learner.parameters.values())
+
+
+def in_batches(sample: Sample, count: int, length: int) -> Sample:
+    """Return count x B transitions as batches (length, B, ...), those after the first `count` of zeros."""
+
+    def cut(array: np.ndarray) -> np.ndarray:
+        batches = array.reshape(count, -1, *array.shape[1:])
+        if count == length:
+            return batches
+        return np.concatenate((batches, np.zeros((length - count, *batches.shape[1:]), batches.dtype)))
+
+    return jax.tree.map(cut, sample)
+
+
+def choose_uniform(size: int, noise: Array, masks: Array | None) -> Array:
+    """Return of `size` choices, (B,), each allowed one equally likely; `noise` (B,) is uniform."""
+    xp = _xp(noise)
+    if masks is None:
+        return xp.minimum((noise * np.float32(size)).astype(np.int32), size - 1)
+    counts = masks.sum(1)
+    nth = xp.minimum((noise * counts.astype(np.float32)).astype(np.int32), counts - 1)
+    return (masks.cumsum(1) > nth[:, None]).argmax(1)
+
+
+def draw_in_range(noise: Array) -> Array:
+    """Return actions (N, A) that are uniform in [-1, 1]; `noise` (N, A) is standard normal, whose distribution function it is."""
+    scaled = noise * np.float32(0.5**0.5)
+    return scipy.special.erf(scaled) if isinstance(noise, np.ndarray) else jax.scipy.special.erf(scaled)
+
+
+def _xp(array: Array) -> ModuleType:
+    return np if isinstance(array, np.ndarray) else jnp
+
+
+def _to_arrays(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
+    return {name: np.array(array) for name, array in arrays.items()}
+
+
+def _fit(parameters: dict[str, Array], arrays: dict[str, np.ndarray]) -> dict[str, Array]:
+    for name, parameter in parameters.items():
+        if arrays[name].shape != parameter.shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape} there and {parameter.shape} here")
+    return {name: jnp.array(arrays[name]) for name in parameters}

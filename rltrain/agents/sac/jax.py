@@ -1,0 +1,184 @@
+"""SAC in JAX (Haarnoja et al. 2018, "Soft actor-critic algorithms and applications"); for choices, Christodoulou 2019."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rltrain.agents.off_policy.jax import Batch, Learner, OffPolicy, State, Tally, draw_in_range
+from rltrain.agents.sac.config import SACConfig
+from rltrain.errors import ConfigError
+from rltrain.models.config import NetworkConfig
+from rltrain.models.heads.jax import make_head
+from rltrain.models.networks.jax import Critics, Policy
+from rltrain.structures import Array, Progress
+
+GAUSSIAN = NetworkConfig(squashed=True, state_dependent_std=True)
+CRITICS = 2
+CHOICES_SHARE = 0.89  # of log n: the entropy that `auto` aims at among n choices
+
+
+class EntropyCoefficient:
+    """The logarithm of alpha, which learns."""
+
+    def __init__(self, initial: float) -> None:
+        self.initial = initial
+
+    def init(self, key: Array) -> dict[str, Array]:
+        """Return it by name."""
+        return {"log_entropy_coefficient": jnp.array([math.log(self.initial)], jnp.float32)}
+
+
+class SAC(OffPolicy):
+    """Acts by a stochastic policy that climbs value + alpha x entropy. Actions are in units of half the action range."""
+
+    config = SACConfig
+    acts_with = "policy"
+
+    def _build(self, action_space: Any) -> None:
+        import gymnasium
+
+        cfg = self.cfg
+        self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
+        if not self.discrete and not isinstance(action_space, gymnasium.spaces.Box):
+            raise ConfigError("env.action_space", action_space, "this agent acts in Discrete and Box spaces; use ppo")
+        if not self.discrete and not action_space.is_bounded():
+            raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
+        self.head = make_head(action_space, GAUSSIAN, f"{self.key}.network")
+        inputs = self.inputs.size
+        reads, outputs = (inputs, self.head.size) if self.discrete else (inputs + self.head.actions, 1)
+        self.policy_network = Policy(inputs, self.head.size, cfg.network)
+        self.critic_network = Critics(CRITICS, reads, outputs, cfg.network)
+        self.learners["policy"] = Learner(self.policy_network)
+        self.learners["critics"] = Learner(self.critic_network, has_target=True)
+        self.fixed_coefficient: Array | None = None
+        if cfg.entropy_coefficient == "auto":
+            self.learners["entropy"] = Learner(EntropyCoefficient(cfg.initial_entropy_coefficient))
+        else:
+            self.fixed_coefficient = np.array([cfg.entropy_coefficient], np.float32)
+        natural = CHOICES_SHARE * float(np.log(self.head.size)) if self.discrete else -float(self.head.size // 2)
+        self.target_entropy = natural if cfg.target_entropy == "auto" else float(cfg.target_entropy)
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
+        """Return the kind and shape of the random numbers that one step of acting takes."""
+        return self.head.noise, self.head.noise_shape(num_envs)
+
+    def _choose(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+        return self._squashed(self.head.mode(self._heads(parameters, inputs, action_masks)))
+
+    def _explore(
+        self, parameters: dict[str, Array], carried: Array | None, noise: Array, inputs: Array, action_masks: Array | None,
+        progress: Progress,
+    ) -> tuple[Array | None, Array]:  # fmt: skip
+        return carried, self._squashed(self.head.sample(self._heads(parameters, inputs, action_masks), noise))
+
+    def _draw_uniform(self, noise: Array, action_masks: Array | None) -> Array:
+        if not self.discrete:
+            return draw_in_range(noise)
+        alike = noise * np.float32(0)
+        return self.head.sample(alike if action_masks is None else self.head.mask(alike, action_masks), noise)
+
+    def _to_environment(self, actions: Array) -> Array:
+        return self.head.to_environment(actions) if self.discrete else self.head.scale(actions)
+
+    def _squashed(self, samples: Array) -> Array:
+        if self.discrete:
+            return samples
+        return (np if isinstance(samples, np.ndarray) else jnp).tanh(samples)
+
+    def _heads(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+        """Return what the policy's distribution is made of, (B, H)."""
+        heads = self.head.complete(self.policy_network.heads(parameters, inputs), {})
+        return heads if action_masks is None else self.head.mask(heads, action_masks)
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def _improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
+        """Step down the loss of Q(s, a) against r + gamma^k V(s'), then up V(s), then move alpha towards the target entropy.
+
+        V(s) = E min_i Q_i(s, a) - alpha log p(a | s) over the policy's actions a: one of them, or all where they are choices.
+        """
+        coefficient, noise = self._coefficient(state), None
+        if not self.discrete:
+            state, noise = self._noise(state, (2, len(batch.returns), self.head.actions))
+        # ---- critics
+        next_values = self._next_values(state, batch, coefficient, None if noise is None else noise[0])
+        targets = batch.returns + batch.discounts * next_values
+
+        def values(parameters: dict[str, Array]) -> Array:
+            if self.discrete:
+                found = self.critic_network.values(parameters, batch.inputs)
+                return jnp.take_along_axis(found, batch.actions[None, :, None], 2)[:, :, 0]
+            return self.critic_network.values(parameters, batch.inputs, batch.actions)
+
+        state, found, differences = self._regress(state, "critics", values, targets, batch, rates["critics"])
+        # ---- policy
+        improve = self._improve_choices if self.discrete else self._improve_policy
+        state, loss, norm, entropies = improve(state, batch, coefficient, None if noise is None else noise[1], rates["policy"])
+        entropy = entropies.mean()
+        found |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
+        # ---- entropy coefficient
+        if "entropy" in self.learners:
+            state, found["loss/entropy_coefficient"] = self._improve_coefficient(state, entropy, rates["entropy"])
+        found["policy/entropy_coefficient"] = coefficient[0]
+        return state, Tally(found, {}, jnp.float32(0)), jnp.abs(differences).mean(0)
+
+    def _coefficient(self, state: State) -> Array:
+        """Return alpha, (1,)."""
+        if self.fixed_coefficient is not None:
+            return jnp.asarray(self.fixed_coefficient)
+        return jnp.exp(state.learners["entropy"].parameters["log_entropy_coefficient"])
+
+    def _next_values(self, state: State, batch: Batch, coefficient: Array, noise: Array | None) -> Array:
+        """Return V(s') by the targets, (B,)."""
+        target = state.learners["critics"].target
+        heads = self._heads(state.learners["policy"].parameters, batch.next_inputs, batch.next_action_masks)
+        if self.discrete:
+            log_probs = jax.nn.log_softmax(heads)
+            values = self.critic_network.values(target, batch.next_inputs).min(0)
+            return (jnp.exp(log_probs) * (values - coefficient * log_probs)).sum(1)
+        actions, log_probs = self.head.draw(heads, noise)
+        return self.critic_network.values(target, batch.next_inputs, actions).min(0) - coefficient * log_probs
+
+    def _improve_policy(
+        self, state: State, batch: Batch, coefficient: Array, noise: Array, learning_rate: Array
+    ) -> tuple[State, Array, Array, Array]:
+        """Step down the mean of alpha log p(a) - min_i Q_i(s, a); return it, the gradient's norm and -log p(a), (B,)."""
+        critics = state.learners["critics"].parameters
+
+        def evaluate(parameters: dict[str, Array]) -> tuple[Array, Array]:
+            actions, log_probs = self.head.draw(self._heads(parameters, batch.inputs, None), noise)
+            return log_probs, self.critic_network.values(critics, batch.inputs, actions).min(0)
+
+        (log_probs, values), pull_back = jax.vjp(evaluate, state.learners["policy"].parameters)
+        share = jnp.full_like(values, 1 / len(values))
+        state, norm = self._descend(state, "policy", pull_back((coefficient * share, -share)), learning_rate)
+        return state, (coefficient * log_probs - values).mean(), norm, -log_probs
+
+    def _improve_choices(
+        self, state: State, batch: Batch, coefficient: Array, noise: None, learning_rate: Array
+    ) -> tuple[State, Array, Array, Array]:
+        """Step down the mean of sum_a p(a) (alpha log p(a) - min_i Q_i(s, a)); return it, the norm and the entropies (B,)."""
+        values = self.critic_network.values(state.learners["critics"].parameters, batch.inputs).min(0)
+
+        def evaluate(parameters: dict[str, Array]) -> tuple[Array, Array]:
+            log_probs = jax.nn.log_softmax(self._heads(parameters, batch.inputs, batch.action_masks))
+            probs = jnp.exp(log_probs)
+            return -(probs * log_probs).sum(1), (probs * values).sum(1)
+
+        (entropies, gains), pull_back = jax.vjp(evaluate, state.learners["policy"].parameters)
+        share = jnp.full_like(gains, 1 / len(gains))
+        state, norm = self._descend(state, "policy", pull_back((-coefficient * share, -share)), learning_rate)
+        return state, -(coefficient * entropies + gains).mean(), norm, entropies
+
+    def _improve_coefficient(self, state: State, entropy: Array, learning_rate: Array) -> tuple[State, Array]:
+        """Step down log alpha x (entropy - target entropy); return that loss."""
+        before, slope = state.learners["entropy"], entropy - self.target_entropy
+        loss = before.parameters["log_entropy_coefficient"][0] * slope
+        gradients = {"log_entropy_coefficient": slope.reshape(1)}
+        after, _ = self.learners["entropy"].step(before, gradients, learning_rate, 0.0)
+        return state._replace(learners={**state.learners, "entropy": after}), loss
