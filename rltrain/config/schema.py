@@ -20,6 +20,7 @@ from rltrain.checkpoints import CheckpointsConfig
 from rltrain.checks import option, section
 from rltrain.envs.functional import BraxConfig, FunctionalConfig
 from rltrain.envs.gymnasium import GymnasiumConfig
+from rltrain.envs.pettingzoo import PettingZooConfig
 from rltrain.errors import ConfigError, nearest
 from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import RunConfig
@@ -93,6 +94,7 @@ CHOICES: dict[str, dict[str, Choice]] = {
         "gymnasium": Choice("rltrain.envs.gymnasium.GymnasiumEnv", GymnasiumConfig),
         "gymnax": Choice("rltrain.envs.gymnax.GymnaxEnv", FunctionalConfig),
         "brax": Choice("rltrain.envs.brax.BraxEnv", BraxConfig),
+        "pettingzoo": Choice("rltrain.envs.pettingzoo.PettingZooEnv", PettingZooConfig),
     },
     "agents": {
         "a2c": Choice("rltrain.agents.a2c.${backend.name}.A2C", A2CConfig),
