@@ -1,5 +1,7 @@
 """Small PettingZoo environments that are known by heart."""
 
+from typing import ClassVar
+
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from pettingzoo import AECEnv, ParallelEnv
@@ -11,8 +13,8 @@ class Relay(ParallelEnv):
     Observations hold the number of steps; everyone is paid the number of the step, `late` ten times that.
     """
 
-    metadata = {"name": "relay"}
-    possible_agents = ["early", "late", "steady"]
+    metadata: ClassVar = {"name": "relay"}
+    possible_agents: ClassVar = ["early", "late", "steady"]
     length = 4
 
     def observation_space(self, agent):
@@ -81,7 +83,7 @@ class Failing(Relay):
 class Turns(AECEnv):
     """Agents take turns."""
 
-    metadata = {"name": "turns"}
+    metadata: ClassVar = {"name": "turns"}
 
     def __init__(self):
         self.possible_agents = ["a", "b"]
@@ -90,8 +92,8 @@ class Turns(AECEnv):
 class Corners(ParallelEnv):
     """Three agents alike, each told its own corner in its observation: reward 1 for naming it, as long as `length` steps."""
 
-    metadata = {"name": "corners"}
-    possible_agents = ["a_0", "a_1", "a_2"]
+    metadata: ClassVar = {"name": "corners"}
+    possible_agents: ClassVar = ["a_0", "a_1", "a_2"]
 
     def __init__(self, length=5):
         self.length = length

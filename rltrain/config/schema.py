@@ -12,6 +12,8 @@ from rltrain.agents.a2c.config import A2CConfig
 from rltrain.agents.ddpg.config import DDPGConfig
 from rltrain.agents.ddqn.config import DDQNConfig
 from rltrain.agents.dqn.config import DQNConfig
+from rltrain.agents.ippo.config import IPPOConfig
+from rltrain.agents.mappo.config import MAPPOConfig
 from rltrain.agents.ppo.config import PPOConfig
 from rltrain.agents.sac.config import SACConfig
 from rltrain.agents.td3.config import TD3Config
@@ -101,6 +103,8 @@ CHOICES: dict[str, dict[str, Choice]] = {
         "ddpg": Choice("rltrain.agents.ddpg.${backend.name}.DDPG", DDPGConfig),
         "ddqn": Choice("rltrain.agents.ddqn.${backend.name}.DDQN", DDQNConfig),
         "dqn": Choice("rltrain.agents.dqn.${backend.name}.DQN", DQNConfig),
+        "ippo": Choice("rltrain.agents.ippo.${backend.name}.IPPO", IPPOConfig),
+        "mappo": Choice("rltrain.agents.mappo.${backend.name}.MAPPO", MAPPOConfig),
         "ppo": Choice("rltrain.agents.ppo.${backend.name}.PPO", PPOConfig),
         "sac": Choice("rltrain.agents.sac.${backend.name}.SAC", SACConfig),
         "td3": Choice("rltrain.agents.td3.${backend.name}.TD3", TD3Config),

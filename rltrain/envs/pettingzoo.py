@@ -65,7 +65,7 @@ class PettingZooEnv(EnvWrapper):
         self.cfg = build(PettingZooConfig, {"id": cfg} if isinstance(cfg, str) else cfg, "env")
         self.num_envs, self.name = self.cfg.num_envs, self.cfg.id
         self.seeds = None if seed is None else environment_seeds(seed, role, self.num_envs, first_copy)
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "seed": seed, "role": role, "first_copy": first_copy, "make": make, "render_mode": render_mode,
         }  # fmt: skip
         self._where = f"env.id={self.cfg.id}"
@@ -96,7 +96,7 @@ class PettingZooEnv(EnvWrapper):
             raise ConfigError("env.state", "own", f"{self.cfg.id} has no state(); use joined or auto")
         self._has_state = own is not None
         self.state_space = own if self._has_state else self.observation_space
-        self._watch = FiniteWatch(self._where, int(self._arguments["first_copy"] or 0), self.cfg.on_nonfinite)
+        self._watch = FiniteWatch(self._where, self._arguments["first_copy"], self.cfg.on_nonfinite)
         self._observations: Arrays = {}
         self._states: Arrays = None
         self._masks: ByMember | None = None
@@ -268,11 +268,11 @@ class PettingZooEnv(EnvWrapper):
 
     def partition(self, sizes: Sequence[int]) -> list[Callable[[], EnvWrapper]] | None:
         """Return a factory per slice."""
-        first = int(self._arguments["first_copy"] or 0)
+        first = self._arguments["first_copy"]
         parts: list[Callable[[], EnvWrapper]] = []
         for size in sizes:
             cfg = {**asdict(self.cfg), "num_envs": int(size)}
-            parts.append(functools.partial(type(self), cfg, **{**self._arguments, "first_copy": first}))  # type: ignore[arg-type]
+            parts.append(functools.partial(type(self), cfg, **{**self._arguments, "first_copy": first}))
             first += int(size)
         return parts
 
@@ -392,7 +392,7 @@ class PettingZooEnv(EnvWrapper):
             raise self._failure(error) from error
 
     def _failure(self, error: CopyError) -> EnvironmentFailure:
-        copy, trace = int(self._arguments["first_copy"] or 0) + error.copy, f"\n{error.trace}" if error.trace else ""
+        copy, trace = self._arguments["first_copy"] + error.copy, f"\n{error.trace}" if error.trace else ""
         return EnvironmentFailure(f"{self._where}: copy {copy}: {error.phase} at step {self._timestep}: {error.reason}{trace}")
 
 

@@ -349,9 +349,7 @@ class OffPolicy(Made, ABC):
         }  # fmt: skip
         return state, diagnostics, differences
 
-    def _descend(
-        self, state: State, name: str, gradients: tuple[dict[str, Array]], learning_rate: Array
-    ) -> tuple[State, Array]:
+    def _descend(self, state: State, name: str, gradients: tuple[dict[str, Array]], learning_rate: Array) -> tuple[State, Array]:
         """Let a learner take one step; return the gradient's norm."""
         learner, norm = self.learners[name].step(state.learners[name], gradients[0], learning_rate, self.cfg.grad_norm_clip)
         return state._replace(learners={**state.learners, name: learner}), norm
@@ -403,9 +401,7 @@ class OffPolicy(Made, ABC):
             return self._move_targets(state)
         targets = lambda state: {name: learner.target for name, learner in state.learners.items()}  # noqa: E731
         found = jax.lax.cond(due, lambda: targets(self._move_targets(state)), lambda: targets(state))
-        return state._replace(
-            learners={name: learner._replace(target=found[name]) for name, learner in state.learners.items()}
-        )
+        return state._replace(learners={name: learner._replace(target=found[name]) for name, learner in state.learners.items()})
 
     def _move_targets(self, state: State) -> State:
         moved = {name: learner.move_target(state.learners[name], self.cfg.polyak) for name, learner in self.learners.items()}
