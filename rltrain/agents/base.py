@@ -101,7 +101,7 @@ class Agent:
         self.kind = type(algorithm).__name__
         self.recipe: Recipe | None = getattr(algorithm, "recipe", None)  # of `Made`
         self.members: tuple[str, ...] = getattr(algorithm, "members", ())  # of a team: what is one's is then a dict by name
-        self.algorithm = algorithm = algorithm if self.members else self.backend.own(algorithm)
+        self.algorithm: Any = algorithm if self.members else self.backend.own(algorithm)
         self._asarray = (lambda array: array) if self.members else self.backend.asarray  # a team joins its members' first
         self.name = name
         self.num_envs = algorithm.num_envs
@@ -110,7 +110,7 @@ class Agent:
         self.updates = 0
         self._sums: dict[str, float] = {}  # of metrics over the updates since the last row
         self._counts: dict[str, int] = {}  # of the updates that had one
-        self.actor = algorithm.init_actor(self.num_envs, algorithm.actor_seed)
+        self.actor = self.algorithm.init_actor(self.num_envs, self.algorithm.actor_seed)
         self._evaluation_actor: Actor = None
         self._outputs: dict[str, Array] = {}
 

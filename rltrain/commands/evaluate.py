@@ -35,7 +35,8 @@ class EvalOptions:
 
 
 LABELS = {
-    "episodes": "episodes", "mean": "mean", "sum_mean": "mean of the members' sum", "mean_interval": "95 % interval of the mean", "std": "standard deviation",
+    "episodes": "episodes", "mean": "mean", "sum_mean": "mean of the members' sum",
+    "mean_interval": "95 % interval of the mean", "std": "standard deviation",
     "median": "median", "iqm": "interquartile mean", "min": "min", "max": "max",
     "length_mean": "mean length", "success_rate": "success rate",
 }  # fmt: skip

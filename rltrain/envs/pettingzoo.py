@@ -408,4 +408,4 @@ def _per_copy(function: Callable[..., Any], key: str, value: Any, *more: Any) ->
 
 
 def _concatenate(*parts: Any) -> Any:
-    return sum(parts, []) if isinstance(parts[0], list) else np.concatenate(parts)
+    return [item for part in parts for item in part] if isinstance(parts[0], list) else np.concatenate(parts)

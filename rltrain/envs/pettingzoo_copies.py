@@ -6,7 +6,7 @@ import pkgutil
 import re
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ def _find(env_id: str) -> Callable[..., Any]:
     names = [attribute] if attribute else ["parallel_env", "env"]
     for name in names:
         if callable(getattr(package, name, None)):
-            return getattr(package, name)  # type: ignore[no-any-return]
+            return getattr(package, name)
     there = [name for name, value in vars(package).items() if callable(value) and not name.startswith("_")]
     raise ConfigError("env.id", env_id, f"{module} has no {' or '.join(names)}; {nearest(names[0], there)}")
 
@@ -104,8 +104,10 @@ def _missing(env_id: str, error: ModuleNotFoundError) -> ConfigError:
 
 
 class Copy:
-    """One copy. Each episode has a seed of its own: with it and the actions so far the episode can be played again, which
-    stands for a snapshot, as these environments hold objects that are no plain data.
+    """One copy, each of whose episodes has a seed of its own.
+
+    With it and the actions so far an episode can be played again, which stands for a snapshot: these environments hold objects
+    that are no plain data.
     """
 
     def __init__(self, make: Callable[[], Any], index: int) -> None:
@@ -140,7 +142,7 @@ class Copy:
 
     def close(self) -> None:
         """Close it; an error in close never hides the first."""
-        with suppress(CopyError) if self.failed else suppress():
+        with suppress(CopyError) if self.failed else nullcontext():
             self._try("close", self.env.close)
 
     def _try(self, phase: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

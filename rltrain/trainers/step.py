@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rltrain.errors import ConfigError, RunError
-from rltrain.evaluation import EpisodeCounter
 from rltrain.runs import EXIT_STATUS
 from rltrain.structures import Array, Arrays, Step
 from rltrain.trainers import evaluating
@@ -50,7 +49,7 @@ class StepTrainer(Trainer):
         self._driven = False  # by `train_to_end`, which begins and ends as every trainer does
         self._in_step = False
         self._held = ExitStack()  # signal handlers between steps
-        self._evaluation: list[EpisodeCounter] | None = None  # under way, one per agent
+        self._evaluation: list[evaluating.Counter] | None = None  # under way, one per agent
         self._turn = 0  # of it
 
     # -- training ------------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def test_failures_name_copy_phase_and_step():
     env = relay(kind=Failing)
     env.reset()
     env.step(idle(env)), env.step(idle(env))
-    with pytest.raises(EnvironmentFailure, match="env.id=relay: copy 0: step at step 2: RuntimeError: out of batons"):
+    with pytest.raises(EnvironmentFailure, match=r"env.id=relay: copy 0: step at step 2: RuntimeError: out of batons"):
         env.step(idle(env))
 
 

@@ -99,7 +99,7 @@ class MultiAgent(Made):
         own, actions = (dict(getattr(space, "spaces", {})) for space in (observation_space, action_space))
         if not actions or own.keys() != actions.keys():
             raise ConfigError(
-                self.key, type(self).__name__, "plays environments with several named agents, such as env=pettingzoo; for this one "
+                self.key, type(self).__name__, "plays environments with named agents, such as env=pettingzoo; this one has one agent: "
                 "use ppo",
             )  # fmt: skip
         self.members = tuple(actions)

@@ -68,7 +68,7 @@ def form_groups(cfg: TeamConfig, observations: dict[str, Any], actions: dict[str
             if (observations[name], actions[name]) != (observations[group[0]], actions[group[0]]):
                 raise ConfigError(
                     f"{key}.parameter_sharing", cfg.parameter_sharing,
-                    f"{group[0]} and {name} differ in their spaces, so they can't share networks; use none, or groups of members alike",
+                    f"{group[0]} and {name} differ in their spaces and can't share networks; use none, or groups of those alike",
                 )  # fmt: skip
     for name in cfg.overrides:
         if name not in groups:
