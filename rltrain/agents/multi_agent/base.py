@@ -99,8 +99,8 @@ class MultiAgent(Made):
         own, actions = (dict(getattr(space, "spaces", {})) for space in (observation_space, action_space))
         if not actions or own.keys() != actions.keys():
             raise ConfigError(
-                self.key, type(self).__name__, "plays environments with named agents, such as env=pettingzoo; this one has one agent: "
-                "use ppo",
+                self.key, type(self).__name__,
+                "plays environments with named agents, such as env=pettingzoo; this one has one agent: use ppo",
             )  # fmt: skip
         self.members = tuple(actions)
         self.central = state_space is not None and self.cfg.use_states
