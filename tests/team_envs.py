@@ -122,3 +122,30 @@ class Corners(ParallelEnv):
         if self.count == self.length:
             self.agents = []
         return observations, rewards, dict.fromkeys(over, False), over, infos
+
+
+class Neighbours(ParallelEnv):
+    """Two agents; each sees a bit of its own and is paid the other's, whatever it does. An episode is one step."""
+
+    metadata: ClassVar = {"name": "neighbours"}
+    possible_agents: ClassVar = ["a_0", "a_1"]
+
+    def observation_space(self, agent):
+        return Box(0, 1, (1,), np.float32)
+
+    def action_space(self, agent):
+        return Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        self.bits = np.random.default_rng(seed).integers(0, 2, 2)
+        self.agents = list(self.possible_agents)
+        return self.observe(), {name: {} for name in self.agents}
+
+    def observe(self):
+        return {name: np.array([bit], np.float32) for name, bit in zip(self.agents, self.bits, strict=True)}
+
+    def step(self, actions):
+        names, observations = self.agents, self.observe()
+        rewards = {"a_0": float(self.bits[1]), "a_1": float(self.bits[0])}
+        self.agents = []
+        return observations, rewards, dict.fromkeys(names, True), dict.fromkeys(names, False), {name: {} for name in names}

@@ -3,10 +3,11 @@ import pytest
 
 pytest.importorskip("pettingzoo")
 
+from team_envs import Failing, Forgetful, Relay, Stateful, Turns
+
 from rltrain.envs.pettingzoo import PettingZooEnv
 from rltrain.errors import ConfigError, EnvironmentFailure, NonFiniteError
 from rltrain.spaces import named
-from tests.team_envs import Failing, Forgetful, Relay, Stateful, Turns
 
 
 def relay(copies=2, kind=Relay, **cfg):
@@ -166,8 +167,8 @@ def test_nonfinite_rewards_name_the_member():
             "env.id=simple_spread_v3: no such environment; write family/name_v0 with a family of mpe, butterfly",
         ),
         ("nowhere:thing", "env.id=nowhere:thing: module 'nowhere' can't be imported"),
-        ("tests.team_envs:Turn", "has no Turn; did you mean 'Turns'"),
-        ("tests.team_envs:Turns", "its agents take turns"),
+        ("team_envs:Turn", "has no Turn; did you mean 'Turns'"),
+        ("team_envs:Turns", "its agents take turns"),
         ({"id": "mpe/simple_spread_v3", "kwargs": {"M": 2}}, r"env.kwargs=\['M'\]: mpe/simple_spread_v3 does not take them"),
     ],
 )

@@ -77,6 +77,7 @@ class MultiAgent(Made):
     config: ClassVar[type]
     part: ClassVar[Any]
     reads_infos = False
+    plays_teams = True
 
     def __init__(
         self,
