@@ -7,6 +7,7 @@ from team_envs import Failing, Forgetful, Relay, Stateful, Turns
 
 from rltrain.envs.pettingzoo import PettingZooEnv
 from rltrain.errors import ConfigError, EnvironmentFailure, NonFiniteError
+from rltrain.seeding import EPISODES, seed32
 from rltrain.spaces import named
 
 
@@ -96,6 +97,27 @@ def test_streams_depend_on_the_copys_own_number_only():
         parts[1].step({name: rows[1:] for name, rows in actions.items()})
         found, slices = whole.reset_done(), [part.reset_done() for part in parts]
     assert not np.array_equal(found["agent_0"][0], found["agent_0"][1])
+
+
+def test_it_is_the_environment_of_its_makers():
+    """Two episodes against the environment as PettingZoo hands it out."""
+    from mpe2 import simple_spread_v3
+
+    env, theirs = PettingZooEnv({"id": "mpe/simple_spread_v3", "num_envs": 1}, seed=5), simple_spread_v3.parallel_env()
+    generator = np.random.default_rng(0)
+    for episode in range(2):
+        ours = env.reset() if episode == 0 else env.reset_done()
+        seed = env.seeds[0] if episode == 0 else seed32(env.seeds[0], EPISODES, episode)
+        observations, _ = theirs.reset(seed=seed)
+        for t in range(25):
+            assert all(np.array_equal(ours[name][0], observations[name]) for name in env.members)
+            assert np.array_equal(env.state()[0], theirs.state())
+            actions = drawn(env, generator)
+            step = env.step(actions)
+            observations, rewards, _, truncated, _ = theirs.step({name: rows[0] for name, rows in actions.items()})
+            assert [float(step.rewards[name][0]) for name in env.members] == pytest.approx(list(rewards.values()), rel=1e-6)
+            assert {bool(step.truncated[name][0]) for name in env.members} == set(truncated.values()) == {t == 24}
+            ours = step.next_observations
 
 
 @pytest.mark.parametrize("steps", [0, 1, 24, 25, 60])
