@@ -37,7 +37,7 @@ class PettingZooConfig:
     kwargs: dict[str, Any] = option({}, "handed to the environment's parallel_env as they are")
     state: str = option(
         "auto", "the global state for a centralised critic: the environment's own state(), or all observations joined; auto: its "
-        "own where it has one", choices=["auto", "own", "joined"], fixed=True,
+        "own where it has one; none: nothing is spent on it", choices=["auto", "own", "joined", "none"], fixed=True,
     )  # fmt: skip
     on_nonfinite: str = option(
         "error", "what to do about NaN or infinity in an observation or reward",
@@ -91,11 +91,11 @@ class PettingZooEnv(EnvWrapper):
         self._actions = {name: env.action_space(name) for name in names}
         self.observation_space, self.action_space = _join(self._spaces), _join(self._actions)
         self._leaves = {name: spaces.leaves(space) for name, space in self._spaces.items()}
-        own = None if self.cfg.state == "joined" else own_state_space(env, names)
+        own = own_state_space(env, names) if self.cfg.state in ("auto", "own") else None
         if own is None and self.cfg.state == "own":
             raise ConfigError("env.state", "own", f"{self.cfg.id} has no state(); use joined or auto")
         self._has_state = own is not None
-        self.state_space = own if self._has_state else self.observation_space
+        self.state_space = None if self.cfg.state == "none" else own if self._has_state else self.observation_space
         self._watch = FiniteWatch(self._where, self._arguments["first_copy"], self.cfg.on_nonfinite)
         self._observations: Arrays = {}
         self._states: Arrays = None
@@ -217,7 +217,11 @@ class PettingZooEnv(EnvWrapper):
                 versions[package] = version(package)
             except PackageNotFoundError:
                 continue
-        return {"state": "own" if self._has_state else "joined", "members": list(self.members), "versions": versions}
+        return {
+            "state": "own" if self._has_state else "none" if self.state_space is None else "joined",
+            "members": list(self.members),
+            "versions": versions,
+        }
 
     # -- keeping ---------------------------------------------------------------------------------------------------------
 
@@ -358,7 +362,7 @@ class PettingZooEnv(EnvWrapper):
     def _read_states(self, copies: Sequence[int] | np.ndarray) -> Arrays:
         """Return the states (N, *S), read anew from these copies."""
         if not self._has_state:
-            return self._observations
+            return None if self.state_space is None else self._observations
         states = np.zeros((self.num_envs, *self.state_space.shape), self.state_space.dtype)
         if self._states is not None:
             states[:] = self._states

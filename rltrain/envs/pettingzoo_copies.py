@@ -178,7 +178,7 @@ def own_state_space(env: Any, members: list[str]) -> Any:
     try:
         env.reset(seed=0)
         state = np.asarray(env.state())
-    except (NotImplementedError, AttributeError):
+    except (NotImplementedError, AttributeError, TypeError):  # in some environments `state` is no method
         return None
     space = getattr(env, "state_space", None)
     if space is not None and getattr(space, "shape", None) == state.shape and space.dtype == state.dtype:

@@ -79,6 +79,7 @@ def test_state_is_the_environments_own_or_all_observations():
     assert before[:, 0].tolist() == [3, 3] and step.next_states[:, 0].tolist() == [4, 4]
     own.reset_done()
     assert own.state()[:, 0].tolist() == [0, 0] and step.next_states[:, 0].tolist() == [4, 4]
+    assert relay(state="none").state_space is None and relay(state="none").state() is None
     with pytest.raises(ConfigError, match=r"env.state=own: relay has no state\(\)"):
         relay(state="own")
 

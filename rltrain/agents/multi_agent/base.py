@@ -104,7 +104,9 @@ class MultiAgent(Made):
                 "plays environments with named agents, such as env=pettingzoo; this one has one agent: use ppo",
             )  # fmt: skip
         self.members = tuple(actions)
-        self.central = state_space is not None and self.cfg.use_states
+        self.central = self.cfg.use_states
+        if self.central and state_space is None:
+            raise ConfigError(f"{self.key}.use_states", True, "the environment gives no states; use ippo, or env.state=auto")
         self.groups: dict[str, Group] = {}
         self.parts: dict[str, Algorithm] = {}
         for number, (name, members) in enumerate(form_groups(self.cfg, own, actions, self.key).items()):
