@@ -149,3 +149,22 @@ def test_an_algorithm_for_one_agent_is_refused(here):
     result = call("train", "agents=ippo", "run.dir=run")
     assert_one_error(result, 2, "agents.ippo=IPPO: plays environments with named agents", "use ppo")
     assert not (here / "run").exists()
+
+
+def test_an_environment_that_fails_names_where_and_leaves_a_checkpoint(here):
+    result = train("run.dir=run", "env.id=team_envs:Failing", "trainer.timesteps=20", status=1)
+    assert "error: env.id=team_envs:Failing: copy 0: step at step 2: RuntimeError: out of batons\nTraceback" in result.err
+    assert (here / "run/checkpoints/latest").read_text().strip() == "2"
+
+
+def test_kwargs_and_presets_of_simple_spread(here):
+    """Two agents and three steps an episode, the critic reading both observations of 12 numbers, and whose row it is."""
+    result = call(
+        "train", "experiment=mappo_spread", "env.kwargs.N=2", "env.kwargs.max_cycles=3", "env.num_envs=2", "run.dir=run",
+        "total_env_steps=100", "tracking.tensorboard=false", "agents.mappo.epochs=1", "seed=1",
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    row = rows(here / "run")[-1]
+    assert row["rollout/episode_length_mean"] == 3 and {"members/agent_0/episode_return_mean", "loss/value"} <= row.keys()
+    parameters = checkpoints_of(here / "run")["50"]["agents/mappo/policy"]["groups"]["agent"]["parameters"]
+    assert {array.shape[1] for name, array in parameters.items() if array.ndim == 2} == {2 * 12 + 2, 12 + 2, 64}

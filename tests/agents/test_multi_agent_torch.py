@@ -97,7 +97,7 @@ def test_without_sharing_every_member_is_a_ppo_of_its_own():
         assert tree_sha256(ippo.snapshot()["policy"]["groups"][name]) == tree_sha256(ppo.snapshot()["policy"])
 
 
-@pytest.mark.parametrize("sharing", ["none", "all"])
+@pytest.mark.parametrize("sharing", ["all", pytest.param("none", marks=pytest.mark.slow)])
 def test_members_learn_their_own(sharing):
     """Each is paid for naming the corner that it sees: 5 in 5 steps, 5 / 3 at random."""
     env, ippo = team(copies=8, parameter_sharing=sharing, rollout_length=20, epochs=5)
@@ -138,6 +138,24 @@ def test_what_did_not_happen_does_not_count():
         mappo.update(Progress(7, 8))
         found.append(tree_sha256(mappo.snapshot()["policy"]))
     assert found[0] == found[1]
+
+
+def test_a_loop_of_ones_own_comes_to_the_same():
+    env, ippo = team()
+    by_trainer = trained(env, ippo, 20)
+    env, ippo = team()
+    agent, observations = Agent(ippo, name="team"), env.reset()
+    for t in range(20):
+        when = {"timestep": t, "timesteps": 20}
+        actions = agent.act(observations, env.state(), **when)
+        step = env.step(actions)
+        agent.record_transition(observations=observations, actions=actions, **step._asdict(), **when)
+        agent.post_interaction(**when)
+        observations = env.reset_done()
+    one, other = agent.snapshot(), by_trainer.snapshot()
+    for key in ("sums", "counts"):  # a row of metrics empties them
+        one["training"].pop(key), other["training"].pop(key)
+    np.testing.assert_equal(one, other)
 
 
 def test_groups_of_members_alike():
