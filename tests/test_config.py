@@ -108,8 +108,14 @@ def test_every_yaml_composes_checks_and_instantiates(group, name, here):
     for package in ("gymnax", "brax", "jax"):
         if package in name:
             pytest.importorskip(package)
-    bounded = ["env=Pendulum-v1"] if f"{group}={name}" in ("agents=ddpg", "agents=td3") else []
-    plan = finish_plan(config.compose([f"{group}={name}", *bounded]))
+    if {name.removesuffix("_spread")} & {"ippo", "mappo", "pettingzoo"}:
+        pytest.importorskip("pettingzoo")
+    choice = f"{group}={name}"
+    fitting = {
+        "agents=ddpg": ["env=Pendulum-v1"], "agents=td3": ["env=Pendulum-v1"], "agents=ippo": ["env=pettingzoo"],
+        "agents=mappo": ["env=pettingzoo"], "env=pettingzoo": ["agents=ippo"],
+    }  # fmt: skip
+    plan = finish_plan(config.compose([choice, *fitting.get(choice, [])]))
     trainer = assemble.make_trainer(plan.config)
     trainer.close()
     assert trainer.timesteps * trainer.env.num_envs >= (plan.config.total_env_steps or 1)
