@@ -91,7 +91,7 @@ class EpisodeCounter:
 class TeamCounter:
     """The same of a team with named members: an episode's return is the mean over those who took part in it.
 
-    Counts all members by copies' episodes, which end with the last member's.
+    Counts by copies' episodes, which end with the last member's; a member has those of them that it took part in.
     """
 
     def __init__(self, quota: np.ndarray, members: Sequence[str]) -> None:
@@ -111,8 +111,13 @@ class TeamCounter:
         played = [member.running_lengths > 0 for member in self.members.values()]
         self.team.running_returns = sum(member.running_returns for member in self.members.values()) / np.maximum(1, sum(played))
         self.team.running_lengths += 1
-        for counter in (self.team, *self.members.values()):
-            counter.end(done, {})
+        counted = done & np.array(
+            [len(returns) < quota for returns, quota in zip(self.team.returns, self.team.quota, strict=True)]
+        )
+        for member, took_part in zip(self.members.values(), played, strict=True):
+            member.end(counted & took_part, {})
+            member.running_returns[done], member.running_lengths[done] = 0.0, 0
+        self.team.end(done, {})
         return done
 
     def results(self) -> dict[str, Any]:
