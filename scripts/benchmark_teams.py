@@ -1,7 +1,7 @@
 """Measure env steps per second of IPPO and MAPPO on PettingZoo's simple_spread_v3: rltrain beside skrl.
 
 The work, the same for everyone: rollouts of 800 env steps, 10 epochs x 4 minibatches for each of the three agents, who have a
-64x64 tanh policy and value network each, PyTorch on one thread. skrl's wrapper takes one copy of the environment, rltrain 16 here.
+64x64 tanh policy and value network each, PyTorch on one thread. skrl takes one copy of the environment, rltrain 16 here.
 
     python scripts/benchmark_teams.py
     python scripts/benchmark_teams.py --contenders ippo,ippo-shared,skrl-ippo --repeats 5

@@ -155,7 +155,7 @@ def test_interquartile_mean(values, expected):
 
 
 def test_a_team_by_hand():
-    """One copy, two episodes that count: in the first one only a takes part, in the second b leaves first; a third is too many."""
+    """One copy, two episodes that count: in the first only a takes part, in the second b leaves first; a third is too many."""
     counter = TeamCounter(np.array([2]), ["a", "b"])
 
     def play(a, b, over, valid=(True, True), b_leaves=False):
