@@ -69,7 +69,7 @@ def test_figures_of_members_that_come_and_go(here):
     assert figures["members"]["late"]["mean"] == 90 and figures["members"]["late"]["length_mean"] == 3
 
 
-@pytest.mark.parametrize(("env", "timestep"), [("Corners", 17), ("Relay", 39), ("Relay", 46)])
+@pytest.mark.parametrize(("env", "timestep"), [("Corners", 17), ("Relay", 46), pytest.param("Relay", 39, marks=pytest.mark.slow)])
 def test_resumed_is_uninterrupted(env, timestep, here, monkeypatch):
     """17 is in the middle of a rollout and an episode, 39 is followed by an evaluation, at 46 a member has just left."""
     more = (

@@ -110,7 +110,7 @@ def test_a_centralised_critic_sees_what_its_own_member_does_not():
     explained = {}
     for kind in (IPPO, MAPPO):
         env, algorithm = team(kind, Neighbours, copies=16, rollout_length=16, epochs=10)
-        agent = trained(env, algorithm, 320)
+        agent = trained(env, algorithm, 240)
         explained[kind] = agent.metrics["value/explained_variance"]
         part = algorithm.parts["a"]
         assert (part.critic_inputs is None) == (kind is IPPO)
