@@ -93,7 +93,11 @@ def make_agents(config: Config, env: EnvWrapper, backend: Any) -> list[Agent]:
     """Return the agents in the order of scopes, each with streams of its own."""
     agents = []
     for index, ((name, checked), copies) in enumerate(zip(config.agents.items(), configuration.scopes(config), strict=True)):
-        algorithm = follow(checked.target, config.plugins)(
+        kind = follow(checked.target, config.plugins)
+        if env.members and not getattr(kind, "plays_teams", False):
+            there = f"{env.name} has named agents ({', '.join(env.members)})"
+            raise ConfigError(f"agents.{name}", kind.__name__, f"{there}, which a team plays; use ippo or mappo")
+        algorithm = kind(
             env.observation_space, env.action_space, state_space=env.state_space, num_envs=copies, cfg=checked.cfg,
             seed=config.seed, index=index, backend=backend, key=checked.key,
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """Which episodes an evaluation counts, and what is said about them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from rltrain.checks import option
 from rltrain.seeding import STATISTICS
-from rltrain.structures import Step
+from rltrain.structures import Step, ended
 
 RESAMPLES = 10_000
 PICKS_AT_ONCE = 2**20  # 8 MiB: thousands of episodes times thousands of resamples would not fit into memory
@@ -43,7 +44,7 @@ class EpisodeCounter:
         self.returns = [[] for _ in range(copies)]
         self.lengths = [[] for _ in range(copies)]
         self.successes = [[] for _ in range(copies)]
-        self._return, self._length = np.zeros(copies), np.zeros(copies, np.int64)
+        self.running_returns, self.running_lengths = np.zeros(copies), np.zeros(copies, np.int64)
 
     @property
     def is_full(self) -> bool:
@@ -52,18 +53,26 @@ class EpisodeCounter:
 
     def record(self, step: Step) -> np.ndarray:
         """Add one step of all copies; return which episodes ended (N,) bool."""
-        happened = np.ones(len(self.quota), bool) if step.valid is None else step.valid
-        self._return += np.where(happened, step.rewards, 0.0)
-        self._length += happened
+        self.add(step.rewards, step.valid)
         done = step.terminated | step.truncated
-        success, given = step.infos.get("is_success"), step.infos.get("_is_success")
+        self.end(done, step.infos)
+        return done
+
+    def add(self, rewards: np.ndarray, valid: np.ndarray | None) -> None:
+        """Add one step of all copies to the running episodes."""
+        happened = np.ones(len(self.quota), bool) if valid is None else valid
+        self.running_returns += np.where(happened, rewards, 0.0)
+        self.running_lengths += happened
+
+    def end(self, done: np.ndarray, infos: dict[str, Any]) -> None:
+        """Count the running episodes of the copies `done` (N,) bool."""
+        success, given = infos.get("is_success"), infos.get("_is_success")
         for i in np.flatnonzero(done):
             if len(self.returns[i]) < self.quota[i]:
-                self.returns[i].append(float(self._return[i]))
-                self.lengths[i].append(int(self._length[i]))
+                self.returns[i].append(float(self.running_returns[i]))
+                self.lengths[i].append(int(self.running_lengths[i]))
                 self.successes[i].append(float(success[i]) if success is not None and (given is None or given[i]) else None)
-        self._return[done], self._length[done] = 0.0, 0
-        return done
+        self.running_returns[done], self.running_lengths[done] = 0.0, 0
 
     def results(self) -> dict[str, Any]:
         """Return the counted episodes, copy by copy: {"returns", "lengths", "successes"}, lists.
@@ -79,12 +88,56 @@ class EpisodeCounter:
         }
 
 
+class TeamCounter:
+    """The same of a team with named members: an episode's return is the mean over those who took part in it.
+
+    Counts by copies' episodes, which end with the last member's; a member has those of them that it took part in.
+    """
+
+    def __init__(self, quota: np.ndarray, members: Sequence[str]) -> None:
+        self.team = EpisodeCounter(quota)
+        self.members = {name: EpisodeCounter(quota) for name in members}
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether every copy has played its episodes."""
+        return self.team.is_full
+
+    def record(self, step: Step) -> np.ndarray:
+        """Add one step of all copies; return which episodes ended (N,) bool."""
+        done = ended(step.terminated, step.truncated)
+        for name, member in self.members.items():
+            member.add(step.rewards[name], None if step.valid is None else step.valid[name])
+        played = [member.running_lengths > 0 for member in self.members.values()]
+        self.team.running_returns = sum(member.running_returns for member in self.members.values()) / np.maximum(1, sum(played))
+        self.team.running_lengths += 1
+        counted = done & np.array(
+            [len(returns) < quota for returns, quota in zip(self.team.returns, self.team.quota, strict=True)]
+        )
+        for member, took_part in zip(self.members.values(), played, strict=True):
+            member.end(counted & took_part, {})
+            member.running_returns[done], member.running_lengths[done] = 0.0, 0
+        self.team.end(done, {})
+        return done
+
+    def results(self) -> dict[str, Any]:
+        """Return the counted episodes of the team and of each member: {"returns", "lengths", "successes", "members"}."""
+        return {**self.team.results(), "members": {name: member.results() for name, member in self.members.items()}}
+
+
 def summarize(results: dict[str, Any], *, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Return the figures of one policy's episodes: {"episodes", "mean", "mean_interval", ...}.
 
     The interval is the 95 % percentile bootstrap over episodes (Efron 1979) with a fixed stream, so the same episodes give the
     same figures. `iqm` is the mean of the middle half; it drops the worst quarter of the episodes, so `mean` comes first.
+    Of a team these are figures of the mean over its members; `sum_mean` is that of their sum, `members` holds each one's.
     """
+    if "members" in results:
+        members = {name: summarize(own, resamples=resamples) for name, own in results["members"].items()}
+        total = sum(np.sum(own["returns"]) for own in results["members"].values())
+        count = len(results["returns"])
+        team = summarize({key: value for key, value in results.items() if key != "members"}, resamples=resamples)
+        return {**team, "sum_mean": float(total) / count if count else None, "members": members}
     returns = np.asarray(results["returns"], np.float64)
     if not len(returns):
         none = dict.fromkeys(("mean", "mean_interval", "std", "median", "iqm", "min", "max", "length_mean", "success_rate"))

@@ -17,6 +17,7 @@ AGENT_MINIBATCHES = 5
 EVALUATION_ACTOR = 6
 STATISTICS = 7
 RESUMED_ENVIRONMENTS = 8
+EPISODES = 9  # later ones of a copy whose every episode has a seed of its own
 
 MAX_SEED = 2**32 - 1
 

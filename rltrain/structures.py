@@ -2,8 +2,13 @@
 
 Letters used in shapes everywhere: N copies of the environment in a scope, T rollout length, B minibatch,
 O, S, A the shapes of one observation, state and action.
+
+Where an environment has several named agents, its *members*, what belongs to one of them is a dict by name: observations,
+actions, rewards, flags and `valid`; states are those of the whole.
 """
 
+import functools
+import operator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -56,6 +61,13 @@ class UpdateSchedule:
     def is_due(self, timestep: int) -> bool:
         """Tell whether an update follows timestep t (counted from 0): t >= learning_starts and (t + 1) % every == 0."""
         return (timestep >= self.learning_starts) & ((timestep + 1) % self.every == 0)  # also of a traced timestep
+
+
+def ended(terminated: Arrays, truncated: Arrays) -> Array:
+    """Return which copies' episodes ended (N,) bool; of several members, that of a copy ends with the last one's."""
+    if isinstance(terminated, dict):
+        return functools.reduce(operator.and_, (terminated[name] | truncated[name] for name in terminated))
+    return terminated | truncated
 
 
 def cut(value: Any, scope: slice, copies: int) -> Any:

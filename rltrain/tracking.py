@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rltrain.checks import option
+from rltrain.structures import ended
 
 WINDOW = 100
 
@@ -131,6 +132,57 @@ class EpisodeStatistics:
         self.returns, self.lengths = deque(snapshot["returns"], WINDOW), deque(snapshot["lengths"], WINDOW)
         self._returns, self._lengths = np.array(snapshot["running_returns"]), np.array(snapshot["running_lengths"])
         self._info = {name: (float(total), int(count)) for name, (total, count) in snapshot["info"].items()}
+
+
+class TeamStatistics(EpisodeStatistics):
+    """The same of a team with named members: an episode's return is the mean over its members, who have statistics of their own.
+
+    What is given comes in dicts by member. An episode is one of a copy and ends with the last member's; those who never came
+    don't count in it. An env step is one of a copy, however many act.
+    """
+
+    def __init__(self, num_envs: int, members: Sequence[str]) -> None:
+        super().__init__(num_envs)
+        self.members = {name: EpisodeStatistics(num_envs) for name in members}
+
+    def record(self, rewards: Any, terminated: Any, truncated: Any, valid: Any = None) -> np.ndarray | None:
+        """Add one step of all copies; return which episodes ended (N,) bool, or None if none did."""
+        self.env_steps += self.num_envs
+        self._lengths += 1
+        for name, member in self.members.items():
+            happened = None if valid is None else valid[name]
+            member._returns += rewards[name] if happened is None else np.where(happened, rewards[name], 0.0)
+            member._lengths += 1 if happened is None else happened
+            member.env_steps += self.num_envs if happened is None else int(happened.sum())
+        done = ended(terminated, truncated)
+        if not done.any():
+            return None
+        played = {name: member._lengths > 0 for name, member in self.members.items()}
+        self._returns = sum(member._returns for member in self.members.values()) / np.maximum(1, sum(played.values()))
+        for name, member in self.members.items():
+            member._end(done & played[name])
+        self._end(done)
+        return done
+
+    def forget_running(self, copies: np.ndarray) -> None:
+        """Start anew in `copies` (N,) bool."""
+        super().forget_running(copies)
+        for member in self.members.values():
+            member.forget_running(copies)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a closing table shows, of the team and of each member."""
+        return {**super().summary(), "members": {name: member.summary() for name, member in self.members.items()}}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything as arrays and plain data."""
+        return {**super().snapshot(), "members": {name: member.snapshot() for name, member in self.members.items()}}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put everything back."""
+        super().restore(snapshot)
+        for name, member in self.members.items():
+            member.restore(snapshot["members"][name])
 
 
 class MetricsWriter:

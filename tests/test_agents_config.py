@@ -10,7 +10,7 @@ from rltrain import config
 from rltrain.agents.a2c.config import A2CConfig
 from rltrain.agents.ppo.config import PPOConfig
 
-CHOICES = "a2c, ddpg, ddqn, dqn, ppo, sac, td3"
+CHOICES = "a2c, ddpg, ddqn, dqn, ippo, mappo, ppo, sac, td3"
 
 
 def checked(*overrides: str) -> config.Config:

@@ -49,9 +49,7 @@ def all_leaves() -> list[tuple[str, str, Any, dataclasses.Field]]:
 
 LEAVES = all_leaves()
 KEYS = [leaf[1] for leaf in LEAVES]
-SHARED = {
-    re.sub(r"^agents\.\w+", "agents", key): key for key in reversed(KEYS)
-}  # one agent for each setting
+SHARED = {re.sub(r"^agents\.\w+", "agents", key): key for key in reversed(KEYS)}  # one agent for each setting
 SECTIONS = ["agents.ppo.network", "run", "tracking", "checkpoints", "evaluation", "schedule"]
 NAN, INF = float("nan"), float("inf")
 
@@ -118,8 +116,14 @@ def test_every_yaml_composes_checks_and_instantiates(group, name, here):
     for package in ("gymnax", "brax", "jax"):
         if package in name:
             pytest.importorskip(package)
-    bounded = ["env=Pendulum-v1"] if f"{group}={name}" in ("agents=ddpg", "agents=td3") else []
-    plan = finish_plan(config.compose([f"{group}={name}", *bounded]))
+    if {name.removesuffix("_spread")} & {"ippo", "mappo", "pettingzoo"}:
+        pytest.importorskip("pettingzoo")
+    choice = f"{group}={name}"
+    fitting = {
+        "agents=ddpg": ["env=Pendulum-v1"], "agents=td3": ["env=Pendulum-v1"], "agents=ippo": ["env=pettingzoo"],
+        "agents=mappo": ["env=pettingzoo"], "env=pettingzoo": ["agents=ippo"],
+    }  # fmt: skip
+    plan = finish_plan(config.compose([choice, *fitting.get(choice, [])]))
     trainer = assemble.make_trainer(plan.config)
     trainer.close()
     assert trainer.timesteps * trainer.env.num_envs >= (plan.config.total_env_steps or 1)

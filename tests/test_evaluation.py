@@ -6,7 +6,7 @@ import pytest
 from rltrain.agents.base import Agent
 from rltrain.agents.ppo.torch import PPO
 from rltrain.envs.gymnasium import GymnasiumEnv
-from rltrain.evaluation import EpisodeCounter, episode_quota, interquartile_mean, summarize
+from rltrain.evaluation import EpisodeCounter, TeamCounter, episode_quota, interquartile_mean, summarize
 from rltrain.structures import Step
 from rltrain.trainers import SequentialTrainer
 
@@ -152,3 +152,28 @@ def test_one_episode_and_none():
 )
 def test_interquartile_mean(values, expected):
     assert interquartile_mean(np.array(values)) == expected
+
+
+def test_a_team_by_hand():
+    """One copy, two episodes that count: in the first only a takes part, in the second b leaves first; a third is too many."""
+    counter = TeamCounter(np.array([2]), ["a", "b"])
+
+    def play(a, b, over, valid=(True, True), b_leaves=False):
+        flags = {"a": np.array([over]), "b": np.array([over or b_leaves])}
+        rewards = {"a": np.array([a], np.float32), "b": np.array([b], np.float32)}
+        none = {name: np.zeros(1, bool) for name in rewards}
+        valid = {name: np.array([here]) for name, here in zip(("a", "b"), valid, strict=True)}
+        return counter.record(Step({}, None, rewards, flags, none, valid, {}))
+
+    play(1, 9, False, valid=(True, False))
+    assert play(2, 9, True, valid=(True, False)).tolist() == [True]
+    assert play(3, 5, False, b_leaves=True).tolist() == [False] and not counter.is_full
+    play(4, 9, True, valid=(True, False))
+    assert counter.is_full
+    play(50, 50, True)
+    results = counter.results()
+    assert results["returns"] == [3, (7 + 5) / 2] and results["lengths"] == [2, 2]
+    assert results["members"]["a"] == {"returns": [3, 7], "lengths": [2, 2], "successes": []}
+    assert results["members"]["b"] == {"returns": [5], "lengths": [1], "successes": []}
+    figures = summarize(results)
+    assert figures["mean"] == 4.5 and figures["sum_mean"] == (3 + 12) / 2 and figures["members"]["b"]["mean"] == 5

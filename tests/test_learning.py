@@ -17,6 +17,8 @@ from rltrain.cli import main
         ("dqn_cartpole", (1,), 475.0),
         ("sac_pendulum", (1,), -160.0),
         ("td3_pendulum", (1,), -160.0),
+        ("ippo_spread", (1,), -20.0),  # per agent; -27.0 at random
+        ("mappo_spread", (1,), -20.0),
     ],
 )
 def test_a_preset_reaches_its_return(experiment, seeds, least, tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
-from rltrain.tracking import WINDOW, EpisodeStatistics, MetricsWriter, replace_text
+from rltrain.tracking import WINDOW, EpisodeStatistics, MetricsWriter, TeamStatistics, replace_text
 
 
 def flags(*values: int) -> np.ndarray:
@@ -20,6 +20,25 @@ def rewards(*values: float) -> np.ndarray:
 
 
 # -- episode statistics --------------------------------------------------------------------------------------------------------
+
+
+def test_a_team_by_hand():
+    """Two copies: b takes part in the second one only. An episode's return is the mean over those who took part."""
+    statistics = TeamStatistics(2, ["a", "b"])
+    none, there = flags(0, 0), {"a": flags(1, 1), "b": flags(0, 1)}
+    assert (
+        statistics.record({"a": rewards(1, 2), "b": rewards(9, 4)}, {"a": none, "b": none}, {"a": none, "b": none}, there) is None
+    )
+    ends = {"a": flags(1, 1), "b": flags(1, 1)}
+    done = statistics.record({"a": rewards(1, 2), "b": rewards(9, 8)}, ends, {"a": none, "b": none}, there)
+    assert done.tolist() == [True, True]
+    assert list(statistics.returns) == [2, (4 + 12) / 2] and statistics.env_steps == 4 and statistics.episodes == 2
+    summary = statistics.summary()["members"]
+    assert summary["b"] == {"env_steps": 2, "episodes": 1, "episode_return_mean": 12, "episode_length_mean": 2}
+    assert summary["a"]["episode_return_mean"] == 3 and summary["a"]["env_steps"] == 4
+    other = TeamStatistics(2, ["a", "b"])
+    other.restore(statistics.snapshot())
+    assert other.summary() == statistics.summary()
 
 
 def test_returns_and_lengths_by_hand():

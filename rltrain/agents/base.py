@@ -11,7 +11,7 @@ from rltrain.backends.base import Backend
 from rltrain.errors import CheckpointError, NonFiniteError, StorageError
 from rltrain.spaces import map_arrays
 from rltrain.structures import Array, Arrays, Progress, Transition, UpdateSchedule
-from rltrain.tracking import EpisodeStatistics
+from rltrain.tracking import EpisodeStatistics, TeamStatistics
 
 Actor = Any
 Recipe = tuple[type, tuple[Any, ...], dict[str, Any]]
@@ -100,15 +100,17 @@ class Agent:
         self.backend = algorithm.backend
         self.kind = type(algorithm).__name__
         self.recipe: Recipe | None = getattr(algorithm, "recipe", None)  # of `Made`
-        self.algorithm = algorithm = self.backend.own(algorithm)
+        self.members: tuple[str, ...] = getattr(algorithm, "members", ())  # of a team: what is one's is then a dict by name
+        self.algorithm: Any = algorithm if self.members else self.backend.own(algorithm)
+        self._asarray = (lambda array: array) if self.members else self.backend.asarray  # a team joins its members' first
         self.name = name
         self.num_envs = algorithm.num_envs
-        self.statistics = EpisodeStatistics(self.num_envs)
+        self.statistics = TeamStatistics(self.num_envs, self.members) if self.members else EpisodeStatistics(self.num_envs)
         self.metrics: dict[str, float] = {}  # of the last update
         self.updates = 0
         self._sums: dict[str, float] = {}  # of metrics over the updates since the last row
         self._counts: dict[str, int] = {}  # of the updates that had one
-        self.actor = algorithm.init_actor(self.num_envs, algorithm.actor_seed)
+        self.actor = self.algorithm.init_actor(self.num_envs, self.algorithm.actor_seed)
         self._evaluation_actor: Actor = None
         self._outputs: dict[str, Array] = {}
 
@@ -129,13 +131,13 @@ class Agent:
         self,
         observations: Arrays,
         states: Arrays = None,
-        action_masks: Array | None = None,
+        action_masks: Arrays = None,
         *,
         timestep: int,
         timesteps: int,
         explore: bool = True,
         evaluation: bool = False,
-    ) -> np.ndarray:
+    ) -> Arrays:
         """Return actions (N, *A) for observations (N, *O); with `evaluation`, by an actor apart, see `begin_evaluation`.
 
         Where the environment has them, `states` (N, *S) are what only a critic sees, `action_masks` (N, M) which choices are
@@ -146,9 +148,9 @@ class Agent:
         actor = self._evaluation_actor if evaluation else self.actor
         actor, actions, outputs = self.algorithm.act(
             actor,
-            map_arrays(self.backend.asarray, observations),
-            None if states is None else map_arrays(self.backend.asarray, states),
-            None if action_masks is None else self.backend.asarray(action_masks),
+            map_arrays(self._asarray, observations),
+            None if states is None else map_arrays(self._asarray, states),
+            None if action_masks is None else map_arrays(self._asarray, action_masks),
             explore=explore,
             progress=Progress(timestep, timesteps),
         )
@@ -157,20 +159,20 @@ class Agent:
         else:
             self.actor = actor
             self._outputs = {key: self.backend.to_numpy(value) for key, value in outputs.items()}
-        return self.backend.to_numpy(actions)
+        return map_arrays(self.backend.to_numpy, actions)
 
     def record_transition(
         self,
         *,
         observations: Arrays,
         states: Arrays = None,
-        actions: Array,
-        rewards: Array,
+        actions: Arrays,
+        rewards: Arrays,
         next_observations: Arrays,
         next_states: Arrays = None,
-        terminated: Array,
-        truncated: Array,
-        valid: Array | None = None,
+        terminated: Arrays,
+        truncated: Arrays,
+        valid: Arrays = None,
         infos: dict[str, Any],
         timestep: int,
         timesteps: int,

@@ -35,7 +35,8 @@ class EvalOptions:
 
 
 LABELS = {
-    "episodes": "episodes", "mean": "mean", "mean_interval": "95 % interval of the mean", "std": "standard deviation",
+    "episodes": "episodes", "mean": "mean", "sum_mean": "mean of the members' sum",
+    "mean_interval": "95 % interval of the mean", "std": "standard deviation",
     "median": "median", "iqm": "interquartile mean", "min": "min", "max": "max",
     "length_mean": "mean length", "success_rate": "success rate",
 }  # fmt: skip
@@ -168,7 +169,11 @@ def _write(
 
     table = Table("", *figures["agents"])
     for key, label in LABELS.items():
-        table.add_row(label, *(_shown(agent[key]) for agent in figures["agents"].values()))
+        if any(key in agent for agent in figures["agents"].values()):
+            table.add_row(label, *(_shown(agent.get(key)) for agent in figures["agents"].values()))
+    for name in dict.fromkeys(name for agent in figures["agents"].values() for name in agent.get("members", {})):
+        means = (agent.get("members", {}).get(name, {}).get("mean") for agent in figures["agents"].values())
+        table.add_row(f"mean of {name}", *(_shown(mean) for mean in means))
     how = "deterministic" if about["deterministic"] else "stochastic"
     checkpoint = ", ".join(dict.fromkeys(map(str, paths.values())))
     print_out(

@@ -81,7 +81,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
             raise ConfigError(key, "", "an override is written key=value")
         if not re.match(r"[+~]*[A-Za-z_]", key):
             raise ConfigError(key, value, "an override is written key=value, and this is no key")
-        if key.startswith("~") or (key.startswith("+") and "@" not in key and not key.lstrip("+").startswith("env.kwargs.")):
+        if key.startswith("~") or (key.startswith("+") and "@" not in key and not is_open(key.lstrip("+"))):
             bare = key.lstrip("+~")
             if key.startswith("~") or not is_known_key(bare):
                 remedy = "delete nothing: set another value" if key.startswith("~") else unknown_key(bare)
@@ -109,7 +109,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
             translated.append(f"agents_scope.sizes={sizes}")
         elif key == "env" and _looks_like_id(value):
             translated += ["env=gymnasium", f"env.id={value}"]
-        elif key.startswith("env.kwargs.") or (key == "env.kwargs" and value.startswith("{")):
+        elif is_open(key) or (is_open(f"{key}.") and value.startswith("{")):
             translated.append(f"++{override}")
         else:
             translated.append(override)
@@ -143,6 +143,11 @@ def _named_agents(value: str) -> list[str]:
 def _looks_like_id(value: str) -> bool:
     names = [name.strip("'\" ") for name in value.split(",")]
     return all(name not in options("env") and re.search(r"-v\d+$|[:/]", name) for name in names)
+
+
+def is_open(key: str) -> bool:
+    """Tell whether a key lies in one of the mappings whose names are the user's own."""
+    return re.match(r"env\.kwargs\.|agents\.[\w-]+\.(groups|overrides)\.", key) is not None
 
 
 def is_known_key(key: str, cfg: Any = None) -> bool:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rltrain.config.compose import compose, is_known_key, translate, translating_errors, unknown_key
+from rltrain.config.compose import compose, is_known_key, is_open, translate, translating_errors, unknown_key
 from rltrain.config.schema import GROUPS
 from rltrain.errors import CheckpointError, ConfigError, masked
 
@@ -106,7 +106,7 @@ def apply_overrides(cfg: Any, overrides: Sequence[str], *, allowed_groups: Seque
                 before: Any = OmegaConf.to_container(cfg[key]) if cfg.get(key) else {}
                 kept = {name: value for name, value in before.items() if name in node and name not in ("_target_", "name")}
                 set_value(cfg, key, OmegaConf.merge(node, kept))  # else it is chosen already, with the settings that it has
-        elif not is_known_key(key, cfg) and not key.startswith("env.kwargs."):
+        elif not is_known_key(key, cfg) and not is_open(key):
             raise ConfigError(key, parsed.value(), unknown_key(key))
         else:
             set_value(cfg, key, parsed.value())

@@ -12,6 +12,8 @@ from rltrain.agents.a2c.config import A2CConfig
 from rltrain.agents.ddpg.config import DDPGConfig
 from rltrain.agents.ddqn.config import DDQNConfig
 from rltrain.agents.dqn.config import DQNConfig
+from rltrain.agents.ippo.config import IPPOConfig
+from rltrain.agents.mappo.config import MAPPOConfig
 from rltrain.agents.ppo.config import PPOConfig
 from rltrain.agents.sac.config import SACConfig
 from rltrain.agents.td3.config import TD3Config
@@ -20,6 +22,7 @@ from rltrain.checkpoints import CheckpointsConfig
 from rltrain.checks import option, section
 from rltrain.envs.functional import BraxConfig, FunctionalConfig
 from rltrain.envs.gymnasium import GymnasiumConfig
+from rltrain.envs.pettingzoo import PettingZooConfig
 from rltrain.errors import ConfigError, nearest
 from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import RunConfig
@@ -93,12 +96,15 @@ CHOICES: dict[str, dict[str, Choice]] = {
         "gymnasium": Choice("rltrain.envs.gymnasium.GymnasiumEnv", GymnasiumConfig),
         "gymnax": Choice("rltrain.envs.gymnax.GymnaxEnv", FunctionalConfig),
         "brax": Choice("rltrain.envs.brax.BraxEnv", BraxConfig),
+        "pettingzoo": Choice("rltrain.envs.pettingzoo.PettingZooEnv", PettingZooConfig),
     },
     "agents": {
         "a2c": Choice("rltrain.agents.a2c.${backend.name}.A2C", A2CConfig),
         "ddpg": Choice("rltrain.agents.ddpg.${backend.name}.DDPG", DDPGConfig),
         "ddqn": Choice("rltrain.agents.ddqn.${backend.name}.DDQN", DDQNConfig),
         "dqn": Choice("rltrain.agents.dqn.${backend.name}.DQN", DQNConfig),
+        "ippo": Choice("rltrain.agents.ippo.${backend.name}.IPPO", IPPOConfig),
+        "mappo": Choice("rltrain.agents.mappo.${backend.name}.MAPPO", MAPPOConfig),
         "ppo": Choice("rltrain.agents.ppo.${backend.name}.PPO", PPOConfig),
         "sac": Choice("rltrain.agents.sac.${backend.name}.SAC", SACConfig),
         "td3": Choice("rltrain.agents.td3.${backend.name}.TD3", TD3Config),

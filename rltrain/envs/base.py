@@ -17,7 +17,8 @@ class EnvWrapper(ABC):
     """
 
     num_envs: int
-    num_agents: int = 1
+    num_agents: int = 1  # in one copy
+    members: tuple[str, ...] = ()  # their names, where they have names: what belongs to one is then a dict by name
     observation_space: Any  # of one copy
     state_space: Any = None
     action_space: Any  # of one copy

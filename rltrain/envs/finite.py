@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from rltrain.errors import NonFiniteError
-from rltrain.spaces import choose_rows, named
+from rltrain.spaces import choose_rows, map_arrays, named
 from rltrain.structures import Arrays, Step
 
 
@@ -57,21 +57,21 @@ class FiniteWatch:
             )
         if finite or self.obey == "ignore":
             return step
-        copies = len(step.rewards)
+        copies = len(next(iter(named(step.rewards, "").values())))
         bad = bad_rows(step.rewards, copies) | bad_rows(step.next_observations, copies)
         if states is not None:
             bad |= bad_rows(step.next_states, copies)
         if not bad.any():  # only the sum overflowed
             return step
         if self.obey == "error":
-            named = {"rewards": step.rewards, "observations": step.next_observations, "states": step.next_states}
-            self._raise(named, timestep)
+            looked_at = {"rewards": step.rewards, "observations": step.next_observations, "states": step.next_states}
+            self._raise(looked_at, timestep)
         return step._replace(
             next_observations=choose_rows(bad, observations, step.next_observations),
             next_states=None if states is None else choose_rows(bad, states, step.next_states),
-            rewards=np.where(bad, np.float32(0), step.rewards),
-            terminated=step.terminated & ~bad,
-            truncated=step.truncated | bad,
+            rewards=map_arrays(lambda rows: np.where(bad, np.float32(0), rows), step.rewards),
+            terminated=map_arrays(lambda rows: rows & ~bad, step.terminated),
+            truncated=map_arrays(lambda rows: rows | bad, step.truncated),
         )
 
     def _raise(self, named_arrays: dict[str, Arrays], timestep: int) -> None:

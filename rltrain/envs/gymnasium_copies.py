@@ -96,7 +96,7 @@ def make_copy(make: Callable[[], Any], index: int) -> Any:
                 self.failed = True
                 raise _copy_error(index, "reset", error) from None
             if not self.checked:
-                wrong = _why_not_in(self.env.observation_space, answer[0])
+                wrong = why_not_in(self.env.observation_space, answer[0])
                 if wrong:
                     raise CopyError((index, "reset", wrong, ""))
                 self.checked = True
@@ -144,7 +144,7 @@ def _copy_error(index: int, phase: str, error: Exception) -> CopyError:
     return CopyError((index, phase, f"{type(error).__name__}: {error}", traceback.format_exc()))
 
 
-def _why_not_in(space: Any, observation: Any, path: str = "") -> str:
+def why_not_in(space: Any, observation: Any, path: str = "") -> str:
     """Say what is wrong with an observation, or nothing: the vector environments cast and broadcast without a word."""
     import gymnasium
 
@@ -157,7 +157,7 @@ def _why_not_in(space: Any, observation: Any, path: str = "") -> str:
         given = list(observation) if form is dict else list(range(len(observation)))
         if set(given) != set(keys):
             return f"expected observations{at} in a {form.__name__} with {keys}, got one with {given}"
-        parts = (_why_not_in(space[key], observation[key], f"{path}/{key}" if path else str(key)) for key in keys)
+        parts = (why_not_in(space[key], observation[key], f"{path}/{key}" if path else str(key)) for key in keys)
         return next(filter(None, parts), "")
     if space.shape is None or space.dtype is None or space.shape == ():  # Discrete, or of a kind unknown here
         return "" if space.contains(observation) else f"expected observations{at} in {space}, got {observation!r}"

@@ -5,7 +5,7 @@ import copy
 import itertools
 import signal
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, ClassVar
 
@@ -16,7 +16,8 @@ from rltrain.checks import build
 from rltrain.envs.base import EnvWrapper
 from rltrain.errors import ConfigError, RltrainError
 from rltrain.runs import Run
-from rltrain.structures import Step
+from rltrain.spaces import map_arrays
+from rltrain.structures import Step, ended
 from rltrain.trainers import evaluating, keeping
 from rltrain.trainers.bookkeeping import Best, Clock, overrides, select_infos, write_rows
 from rltrain.trainers.config import Cfg, TrainerConfig
@@ -100,7 +101,7 @@ class Trainer:
             self._say_once(f"already at timestep {self.timestep:,} of {self.timesteps:,}: give more timesteps to train on")
         if self.run.directory is None:
             self.run.stop_signal = None  # of an earlier call; a run with a directory may have been told to stop already
-        if self.env.num_agents > 1:
+        if self.env.members:
             self.multi_agent_train()
         else:
             self.single_agent_train()
@@ -111,6 +112,13 @@ class Trainer:
 
     def single_agent_train(self) -> None:
         """Train one agent, or several that each own a slice of the copies."""
+        self._run_loop()
+
+    def multi_agent_train(self) -> None:
+        """Train one team, or several that each own a slice of the copies, in the same loop."""
+        self._run_loop()
+
+    def _run_loop(self) -> None:
         try:
             with self.run.signals():
                 self._begin()
@@ -179,12 +187,6 @@ class Trainer:
         """Tell whether a subclass makes timesteps in its own way."""
         return overrides(self, Trainer, ("_interact", "_for_each_agent"))
 
-    def multi_agent_train(self) -> None:
-        """Train multi-agent algorithms."""
-        raise ConfigError(
-            "env.num_agents", self.env.num_agents, "no multi-agent algorithm is here yet; use a single-agent environment"
-        )
-
     def _interact(self, timestep: int, *, learn: bool) -> Step:
         """Make one timestep: the seven steps, in training and in evaluation alike."""
         env, observations = (self.env, self.observations) if learn else self._playing
@@ -215,7 +217,7 @@ class Trainer:
             )  # fmt: skip
             self._record_infos(step.infos)
         else:
-            self._for_each_agent("end_evaluation_episodes", step.terminated | step.truncated)
+            self._for_each_agent("end_evaluation_episodes", ended(step.terminated, step.truncated))
 
         # 6 post-interaction
         if learn:
@@ -248,7 +250,7 @@ class Trainer:
         return answers
 
     def _join(self, actions: list[Any]) -> Any:
-        return actions[0] if len(actions) == 1 else np.concatenate(actions)
+        return actions[0] if len(actions) == 1 else map_arrays(lambda *parts: np.concatenate(parts), *actions)
 
     # -- around the loop -----------------------------------------------------------------------------------------------
 
@@ -266,6 +268,9 @@ class Trainer:
             self.observations = self.env.reset()
         if self._even and len(set(self.agents_scope)) > 1:
             self._say_once(f"agents_scope=even: {self.agents_scope} copies, the remainder to the last agent")
+        if any(getattr(agent.algorithm, "central", False) for agent in self.agents):
+            own = self.env.info().get("state") == "own"
+            self._say_once(f"critics read {'the state() of the environment' if own else 'the observations of all members'}")
         self._awaited_infos = set(self.run.tracking.infos)
         self.row_at = self.timestep - self._pending
         self.clock.start()
@@ -355,19 +360,19 @@ class Trainer:
         without one the training environment is reset, and said so. Nothing learned, counted or drawn for training changes.
         """
         self.run.stop_signal = None
-        if self.env.num_agents > 1:
-            return self.multi_agent_eval(episodes)
-        return self.single_agent_eval(episodes)
+        return self.find_eval()(episodes)
+
+    def find_eval(self) -> Callable[[int | None], dict[str, dict[str, Any]]]:
+        """Return what evaluates this environment's agents."""
+        return self.multi_agent_eval if self.env.members else self.single_agent_eval
 
     def single_agent_eval(self, episodes: int | None = None) -> dict[str, dict[str, Any]]:
         """Evaluate one agent, or several that each own a slice of the copies."""
         return evaluating.evaluate(self, episodes)
 
     def multi_agent_eval(self, episodes: int | None = None) -> dict[str, dict[str, Any]]:
-        """Evaluate multi-agent algorithms."""
-        raise ConfigError(
-            "env.num_agents", self.env.num_agents, "no multi-agent algorithm is here yet; use a single-agent environment"
-        )
+        """Evaluate one team, or several that each own a slice of the copies: their members' results too."""
+        return evaluating.evaluate(self, episodes)
 
     def _evaluate_for_best(self) -> list[str] | None:
         """Evaluate; return the agents that were never better, or None if a signal cut it short."""
@@ -420,6 +425,10 @@ class Trainer:
         self.agents_scope = list(sizes)
         self.scopes = [slice(start, stop) for start, stop in itertools.pairwise(starts)]
         for agent, size in zip(self.agents, sizes, strict=True):
+            if agent.members != tuple(self.env.members):
+                there = f"named agents ({', '.join(self.env.members)}), which a team plays" if self.env.members else "one agent"
+                remedy = "use ippo or mappo" if self.env.members else "use an algorithm for one agent, such as ppo"
+                raise ConfigError(f"agents.{agent.name}", agent.kind, f"{self.env.name} has {there}; {remedy}")
             if agent.num_envs != size:
                 made_for = f"{agent.name} was made for {agent.num_envs} copies"
                 raise ConfigError("agents_scope", sizes, f"{made_for}; its scope has {size}")

@@ -55,6 +55,8 @@ def write_rows(
     for agent in agents:
         statistics = agent.statistics.summary()
         row = {f"rollout/{key}": statistics[key] for key in ("episode_return_mean", "episode_length_mean")}
+        for name, member in statistics.get("members", {}).items():
+            row |= {f"members/{name}/{key}": member[key] for key in ("episode_return_mean", "episode_length_mean")}
         row = {tag: value for tag, value in row.items() if value is not None}
         row |= agent.statistics.read_info()
         row |= {"rollout/episodes": agent.statistics.episodes, **agent.read_metrics(), "time/env_steps_per_second": rate}
@@ -63,6 +65,9 @@ def write_rows(
             row["evaluation/episode_return_mean"] = float(np.mean(results["returns"]))
             row["evaluation/episode_return_std"] = float(np.std(results["returns"]))
             row["evaluation/episode_length_mean"] = float(np.mean(results["lengths"]))
+            for name, own in results.get("members", {}).items():
+                if own["returns"]:
+                    row[f"members/{name}/evaluation_return_mean"] = float(np.mean(own["returns"]))
         run.write_metrics(agent.name, timestep, agent.statistics.env_steps, row)
         if statistics["episode_return_mean"] is not None:
             returns.append(statistics["episode_return_mean"])

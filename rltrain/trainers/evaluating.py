@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rltrain.errors import ConfigError
-from rltrain.evaluation import EpisodeCounter, episode_quota
+from rltrain.evaluation import EpisodeCounter, TeamCounter, episode_quota
 from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, seed32, seed64
 from rltrain.structures import Step
 from rltrain.trainers.bookkeeping import Best
@@ -14,6 +14,8 @@ from rltrain.trainers.scopes import cut
 if TYPE_CHECKING:
     from rltrain.envs.base import EnvWrapper
     from rltrain.trainers.base import Trainer
+
+Counter = EpisodeCounter | TeamCounter
 
 
 def evaluate(trainer: "Trainer", episodes: int | None) -> dict[str, dict[str, Any]]:
@@ -34,7 +36,7 @@ def evaluate(trainer: "Trainer", episodes: int | None) -> dict[str, dict[str, An
     return trainer.last_evaluation
 
 
-def begin(trainer: "Trainer", episodes: int | None) -> list[EpisodeCounter]:
+def begin(trainer: "Trainer", episodes: int | None) -> list[Counter]:
     """Begin an evaluation of `episodes` per agent, null: of all that are played; return what counts them, one per agent."""
     env, seeds = _find_env(trainer)
     counters = []
@@ -43,12 +45,12 @@ def begin(trainer: "Trainer", episodes: int | None) -> list[EpisodeCounter]:
         seed = 0 if env.seeds is None else env.seeds[scope.start]
         agent.begin_evaluation(copies, seed64(seed, EVALUATION_ACTOR, index))
         quota = np.full(copies, np.iinfo(np.int64).max) if episodes is None else episode_quota(episodes, copies)
-        counters.append(EpisodeCounter(quota))
+        counters.append(TeamCounter(quota, agent.members) if agent.members else EpisodeCounter(quota))
     trainer._playing = (env, env.reset(seed=seeds))
     return counters
 
 
-def make_turn(trainer: "Trainer", counters: list[EpisodeCounter], turn: int) -> Step:
+def make_turn(trainer: "Trainer", counters: list[Counter], turn: int) -> Step:
     """Make one timestep of an evaluation."""
     step = trainer._interact(turn, learn=False)
     for counter, scope in zip(counters, trainer.scopes, strict=True):
@@ -56,7 +58,7 @@ def make_turn(trainer: "Trainer", counters: list[EpisodeCounter], turn: int) -> 
     return step
 
 
-def results(trainer: "Trainer", counters: list[EpisodeCounter]) -> dict[str, dict[str, Any]]:
+def results(trainer: "Trainer", counters: list[Counter]) -> dict[str, dict[str, Any]]:
     """Return what has been counted, by agent."""
     return {agent.name: counter.results() for agent, counter in zip(trainer.agents, counters, strict=True)}
 
@@ -77,7 +79,7 @@ def _find_env(trainer: "Trainer") -> tuple["EnvWrapper", list[int] | None]:
 def evaluate_for_best(trainer: "Trainer") -> list[str] | None:
     """Evaluate as often as training asks for it; return the agents that were never better, or None if a signal cut it short."""
     trainer.clock.stop()
-    results = trainer.single_agent_eval(trainer.run.evaluation.episodes)
+    results = trainer.find_eval()(trainer.run.evaluation.episodes)
     trainer.clock.start()
     return None if trainer.run.stop_signal is not None else note_best(trainer.best, results, trainer.timestep)
 

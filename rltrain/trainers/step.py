@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rltrain.errors import ConfigError, RunError
-from rltrain.evaluation import EpisodeCounter
 from rltrain.runs import EXIT_STATUS
 from rltrain.structures import Array, Arrays, Step
 from rltrain.trainers import evaluating
@@ -50,7 +49,7 @@ class StepTrainer(Trainer):
         self._driven = False  # by `train_to_end`, which begins and ends as every trainer does
         self._in_step = False
         self._held = ExitStack()  # signal handlers between steps
-        self._evaluation: list[EpisodeCounter] | None = None  # under way, one per agent
+        self._evaluation: list[evaluating.Counter] | None = None  # under way, one per agent
         self._turn = 0  # of it
 
     # -- training ------------------------------------------------------------------------------------------------------
@@ -73,8 +72,6 @@ class StepTrainer(Trainer):
         files closed. A call after that raises ConfigError; after a signal it ends the program as that signal does.
         """
         self._set_count(timestep, timesteps)
-        if self.env.num_agents > 1:
-            self.multi_agent_train()
         if self._driven:
             return self._train_one(timesteps)
         try:
@@ -181,8 +178,6 @@ class StepTrainer(Trainer):
         `evaluation_env`; without one the training environment is reset, and said so. With `episodes`, plays that many per
         agent at once and returns {name: {"returns", "lengths", "successes"}}, as other trainers do.
         """
-        if self.env.num_agents > 1:
-            return self.multi_agent_eval(episodes)
         if episodes is not None:
             return self._evaluate_at_once(episodes)
         self._check("timestep", timestep, 0)
@@ -197,10 +192,10 @@ class StepTrainer(Trainer):
 
     def _evaluate_at_once(self, episodes: int) -> dict[str, dict[str, Any]]:
         if self._opened or self._driven:
-            return self.single_agent_eval(episodes)  # a signal is training's to answer
+            return self.find_eval()(episodes)  # a signal is training's to answer
         ended, self.run.stop_signal = self.run.stop_signal, None  # which would cut this short, too
         try:
-            return self.single_agent_eval(episodes)
+            return self.find_eval()(episodes)
         finally:
             self.run.stop_signal = self.run.stop_signal or ended
 
@@ -217,6 +212,11 @@ class StepTrainer(Trainer):
         """Evaluate at once; an evaluation by steps that was under way ends."""
         self._evaluation = None
         return super().single_agent_eval(episodes)
+
+    def multi_agent_eval(self, episodes: int | None = None) -> dict[str, dict[str, Any]]:
+        """Evaluate at once; an evaluation by steps that was under way ends."""
+        self._evaluation = None
+        return super().multi_agent_eval(episodes)
 
     # -- around a step -------------------------------------------------------------------------------------------------
 

@@ -184,7 +184,7 @@ class FreeTrainer(Trainer):
         """Evaluate; the parent, which sees all agents' results, says whether to save, or that a signal cut it short."""
         self.clock.stop()
         self.desk.enter("evaluate")
-        results = self.single_agent_eval(self.run.evaluation.episodes)
+        results = self.find_eval()(self.run.evaluation.episodes)
         answer = None if self.run.stop_signal else self.run.ask("evaluation", self.timestep, results[self.agents[0].name])
         self.clock.start()
         return None if answer is None else [self.agents[0].name] if answer else []

@@ -76,7 +76,7 @@ class LockstepJob:
                 put = agent.backend.on_device
                 self.observations = map_arrays(put, self.observations)
                 self.states = None if self.states is None else map_arrays(put, self.states)
-                masks = None if masks is None else put(masks)
+                masks = None if masks is None else map_arrays(put, masks)
             self.actions = agent.act(self.observations, self.states, masks, **when)
             self.board.write(f"actions/{desk.index}", self.actions)
 
@@ -107,9 +107,12 @@ class Lockstep:
         states, masks, copies = env.state(), env.action_masks(), env.num_envs
         slots = {**slots_like(observations, "observations"), **slots_like(observations, "next_observations")}
         slots |= {**slots_like(states, "states"), **slots_like(states, "next_states"), **slots_like(masks, "action_masks")}
-        slots |= {name: Slot((copies,)) for name in ("rewards", "terminated", "truncated", "valid")}
-        shape = tuple(env.action_space.shape or ())
-        slots |= {f"actions/{i}": Slot((scope.stop - scope.start, *shape)) for i, scope in enumerate(scopes)}
+        members = [f"/{name}" for name in env.members] or [""]  # a slot per member, where there are any
+        slots |= {f"{name}{member}": Slot((copies,)) for name in RECORDED[:4] for member in members}
+        for i, scope in enumerate(scopes):
+            for member in members:
+                space = env.action_space[member[1:]] if member else env.action_space
+                slots[f"actions/{i}{member}"] = Slot((scope.stop - scope.start, *tuple(space.shape or ())))
         self.board = Board(slots)
         self._owed = 0  # RECORD: a timestep that the workers have not recorded yet
         self._timestep = self._timesteps = 0

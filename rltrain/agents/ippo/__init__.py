@@ -1,0 +1,1 @@
+"""Independent proximal policy optimisation."""

@@ -1,0 +1,1 @@
+"""Multi-agent proximal policy optimisation with a centralised critic."""

@@ -1,0 +1,1 @@
+"""Teams of named agents, by composition over algorithms for one agent."""

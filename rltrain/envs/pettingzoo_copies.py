@@ -1,0 +1,187 @@
+"""Single copies of PettingZoo environments: found by id, made as Parallel ones, every episode one that can be played again."""
+
+import importlib
+import os
+import pkgutil
+import re
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import numpy as np
+
+from rltrain.envs.gymnasium_copies import CopyError, why_not_in
+from rltrain.errors import ConfigError, RltrainError, nearest
+from rltrain.seeding import EPISODES, seed32
+
+FAMILIES = {
+    "mpe": "mpe2", "butterfly": "pettingzoo.butterfly", "sisl": "pettingzoo.sisl", "classic": "pettingzoo.classic",
+    "atari": "pettingzoo.atari", "magent": "pettingzoo.magent",
+}  # fmt: skip
+
+
+def make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None) -> Any:
+    """Return one environment in PettingZoo's Parallel form.
+
+    Raises ConfigError for an id that isn't there, a package that is missing, kwargs that don't fit, and an environment whose
+    agents take turns and which has no parallel form.
+    """
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    make = _find(env_id)
+    mode: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}  # not every environment takes it
+    try:
+        env = make(**mode, **kwargs)
+    except ModuleNotFoundError as error:
+        raise _missing(env_id, error) from None
+    except TypeError as error:
+        if kwargs:
+            raise ConfigError("env.kwargs", list(kwargs), f"{env_id} does not take them: {error}") from None
+        raise
+    return as_parallel(env, env_id)
+
+
+def as_parallel(env: Any, env_id: str) -> Any:
+    """Return the environment itself, or PettingZoo's conversion of a turn-based one where that is valid."""
+    from pettingzoo import AECEnv
+    from pettingzoo.utils.conversions import aec_to_parallel
+
+    if not isinstance(env, AECEnv):
+        return _without_checks(env)
+    if not env.metadata.get("is_parallelizable", False):
+        raise ConfigError(
+            "env.id", env_id, "its agents take turns, each seeing what the one before did (metadata is_parallelizable is not "
+            "true), so there is no step of all at once; use an environment with a Parallel form",
+        )  # fmt: skip
+    return _without_checks(aec_to_parallel(env))
+
+
+def _without_checks(env: Any) -> Any:
+    """Return a converted environment without the wrappers that only check the order of calls and the range of actions.
+
+    Both are right here, and in MPE the checks take a third of a step's time.
+    """
+    from pettingzoo.utils import wrappers
+    from pettingzoo.utils.conversions import aec_to_parallel, aec_to_parallel_wrapper
+
+    if type(env) is not aec_to_parallel_wrapper:
+        return env
+    inner = env.aec_env
+    while type(inner) in (wrappers.OrderEnforcingWrapper, wrappers.AssertOutOfBoundsWrapper):
+        inner = inner.env
+    return env if inner is env.aec_env else aec_to_parallel(inner)
+
+
+def _find(env_id: str) -> Callable[..., Any]:
+    """Return what makes the environment: of `family/name_v0`, or of `module:attribute`."""
+    module, _, attribute = env_id.partition(":")
+    if not attribute:
+        module, attribute = _module_of(env_id), ""
+    try:
+        package = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if ":" in env_id and module.startswith(error.name or "?"):
+            raise ConfigError("env.id", env_id, f"module {module!r} can't be imported ({error}); is it on PYTHONPATH?") from None
+        raise _missing(env_id, error) from None
+    except Exception as error:  # whatever the module's own code raises
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError("env.id", env_id, f"module {module!r} can't be imported ({reason})") from error
+    names = [attribute] if attribute else ["parallel_env", "env"]
+    for name in names:
+        if callable(getattr(package, name, None)):
+            return getattr(package, name)
+    there = [name for name, value in vars(package).items() if callable(value) and not name.startswith("_")]
+    raise ConfigError("env.id", env_id, f"{module} has no {' or '.join(names)}; {nearest(names[0], there)}")
+
+
+def _module_of(env_id: str) -> str:
+    """Return the module of `family/name_v0`; raises ConfigError with the nearest names if there is none."""
+    family, _, name = env_id.partition("/")
+    if family not in FAMILIES or not name:
+        known = f"write family/name_v0 with a family of {', '.join(FAMILIES)}, or module:attribute for one of your own"
+        raise ConfigError("env.id", env_id, f"no such environment; {known}")
+    try:
+        package = importlib.import_module(FAMILIES[family])
+    except ModuleNotFoundError as error:
+        raise _missing(env_id, error) from None
+    there = [module.name for module in pkgutil.iter_modules(package.__path__) if re.search(r"_v\d+$", module.name)]
+    if name not in there:
+        raise ConfigError("env.id", env_id, f"no such environment; {nearest(name, there, limit=6)}")
+    return f"{FAMILIES[family]}.{name}"
+
+
+def _missing(env_id: str, error: ModuleNotFoundError) -> ConfigError:
+    package = (error.name or "").split(".")[0]
+    family = env_id.partition("/")[0]
+    remedy = f"pip install 'pettingzoo[{family}]'" if family in FAMILIES and family != "mpe" else f"install {package}"
+    if package in ("pettingzoo", "mpe2"):
+        remedy = "pip install 'rltrain[pettingzoo]'"
+    return ConfigError("env.id", env_id, f"its package {package} is not installed; {remedy}")
+
+
+class Copy:
+    """One copy, each of whose episodes has a seed of its own.
+
+    With it and the actions so far an episode can be played again, which stands for a snapshot: these environments hold objects
+    that are no plain data.
+    """
+
+    def __init__(self, make: Callable[[], Any], index: int) -> None:
+        self.index = index  # among the copies of this wrapper
+        self.env = self._try("make", make)
+        self.seed = self.episode = 0
+        self.played: list[dict[str, Any]] = []  # the actions of the running episode
+        self.checked = self.failed = False
+
+    def begin(self, seed: int, episode: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start an episode: the first one of a seed from the seed itself, later ones from seeds derived from it."""
+        self.seed, self.episode, self.played = seed, episode, []
+        answer = self._try("reset", self.env.reset, seed=seed32(seed, EPISODES, episode) if episode else seed)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise CopyError((self.index, "reset", "expected (observations, infos), two dicts by agent", ""))
+        if not self.checked:
+            for agent, observation in answer[0].items():
+                wrong = why_not_in(self.env.observation_space(agent), observation)
+                if wrong:
+                    raise CopyError((self.index, "reset", f"{agent}: {wrong}", ""))
+            self.checked = True
+        return answer
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        """Step; `actions` of the agents that are there."""
+        self.played.append(actions)
+        return self._try("step", self.env.step, actions)
+
+    def state(self) -> np.ndarray:
+        """Return the environment's own global state."""
+        return np.asarray(self._try("state", self.env.state))
+
+    def close(self) -> None:
+        """Close it; an error in close never hides the first."""
+        with suppress(CopyError) if self.failed else nullcontext():
+            self._try("close", self.env.close)
+
+    def _try(self, phase: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (RltrainError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            self.failed = True
+            raise CopyError((self.index, phase, f"{type(error).__name__}: {error}", traceback.format_exc())) from None
+
+
+def own_state_space(env: Any, members: list[str]) -> Any:
+    """Return the space of the environment's own `state()`, or None if it has none; resets the environment."""
+    from gymnasium.spaces import Box
+
+    try:
+        env.reset(seed=0)
+        state = np.asarray(env.state())
+    except (NotImplementedError, AttributeError, TypeError):  # in some environments `state` is no method
+        return None
+    space = getattr(env, "state_space", None)
+    if space is not None and getattr(space, "shape", None) == state.shape and space.dtype == state.dtype:
+        return space
+    low, high = (-np.inf, np.inf) if state.dtype.kind == "f" else (np.iinfo(state.dtype).min, np.iinfo(state.dtype).max)
+    return Box(low, high, state.shape, state.dtype)
