@@ -2,7 +2,7 @@
 
     python scripts/compare_pendulum.py --seeds 1 2 3 --peers-python PYTHON
 
-rltrain's runs are the presets sac_pendulum, td3_pendulum and ddpg_pendulum; Stable-Baselines3's have the same env steps, networks,
+rltrain runs the presets sac_pendulum, td3_pendulum and ddpg_pendulum; Stable-Baselines3 has the same env steps, networks,
 learning rate, discount and start of learning, its own defaults otherwise. A policy is evaluated on one copy: Pendulum draws a
 start and nothing else, and every episode takes 200 steps, so that the seed of `rltrain eval` alone decides on all starts. Prints
 the mean returns of the final policies.
@@ -33,7 +33,8 @@ def train_peer(algorithm: str, seed: int, env_seed: int) -> float:
     more = {} if algorithm == "sac" else {"action_noise": noise}
     agent = getattr(sb3, algorithm.upper())(
         "MlpPolicy", "Pendulum-v1", learning_rate=1e-3, gamma=gamma, learning_starts=starts, buffer_size=ENV_STEPS,
-        batch_size=256, train_freq=1, gradient_steps=1, policy_kwargs={"net_arch": {"pi": [64, 64], "qf": [128, 128]}}, device="cpu", seed=seed,
+        batch_size=256, train_freq=1, gradient_steps=1, policy_kwargs={"net_arch": {"pi": [64, 64], "qf": [128, 128]}},
+        device="cpu", seed=seed,
         **more,
     )  # fmt: skip
     agent.learn(ENV_STEPS, log_interval=None)
