@@ -133,7 +133,12 @@ def q_values(algorithm, *observations: float) -> list[list[float]]:
 
 CHOOSE = [("dqn", {}), ("dqn", {"network": {"sizes": [16], "dueling": True}, "loss": "squared"}), ("dqn", EXTRAS), ("ddqn", {}),
           ("sac", {}), ("sac", EXTRAS)]  # fmt: skip
-CHOOSING = pytest.mark.parametrize(("agent", "cfg"), CHOOSE, ids=["dqn", "dueling", "dqn+", "ddqn", "sac", "sac+"])
+NAMES = ["dqn", "dueling", "dqn+", "ddqn", "sac", "sac+"]
+CHOOSING = pytest.mark.parametrize(("agent", "cfg"), CHOOSE, ids=NAMES)
+OF_BOTH = [
+    pytest.param(*parts, id=name, marks=[] if name in ("dqn", "sac+") else [pytest.mark.slow])
+    for parts, name in zip(CHOOSE, NAMES, strict=True)
+]
 
 
 @CHOOSING
@@ -166,7 +171,7 @@ def test_n_step_returns_bring_credit_to_the_first_of_two_actions(agent):
     assert worse < 0.1 and better > 0.35  # gamma = 1/2, less what exploring loses at the second step
 
 
-@CHOOSING
+@pytest.mark.parametrize(("agent", "cfg"), OF_BOTH)
 def test_values_at_a_time_limit(agent, cfg):
     # 1 / (1 - 0.8) = 5; as an end: at most 1 + 0.8 + 0.64 = 2.44; from the next episode's first observation: in between
     found = q_values(learn(agent, "Truncation", 900, discount_factor=0.8, **cfg), -1.0, 1.0)

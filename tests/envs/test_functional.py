@@ -67,7 +67,7 @@ def test_an_environment_without_them_has_none():
     assert env.state_space is None and env.state() is None and env.action_masks() is None and step.next_states is None
 
 
-STEPPED_AND_FUSED = ["false", "true"]
+STEPPED_AND_FUSED = [pytest.param("false", marks=pytest.mark.slow), "true"]
 
 
 @pytest.mark.parametrize("fused", STEPPED_AND_FUSED)
@@ -111,7 +111,9 @@ def test_without_masks_the_forbidden_is_drawn():
             env.step(np.zeros((5, 2), int))
 
 
-@pytest.mark.parametrize(("fused", "where"), [("false", "copy 0"), ("true", "timestep 7: copy 0")])
+@pytest.mark.parametrize(
+    ("fused", "where"), [pytest.param("false", "copy 0", marks=pytest.mark.slow), ("true", "timestep 7: copy 0")]
+)
 def test_nothing_left_to_do_is_an_error(fused, where):
     with pytest.raises(EnvironmentFailure, match=rf"^env.id=walk: {where}: action_masks allows no action"):
         make_trainer(TWO, Fenced(closed_at=7), timesteps=32, fused=fused).train()

@@ -1,5 +1,6 @@
 """Action masks and states that come in `infos`: those of the observation acted on, whatever was reset, and what is refused."""
 
+import itertools
 import json
 import multiprocessing
 
@@ -134,7 +135,13 @@ def watch(algorithm, game: str) -> list[np.ndarray]:
 
 
 RUNS = [
-    *((algorithm, game, n, "sync") for algorithm in (PPO, A2C) for game in ("discrete", "multi discrete") for n in (1, 3)),
+    (PPO, "discrete", 1, "sync"),
+    (A2C, "multi discrete", 3, "sync"),
+    *(
+        pytest.param(algorithm, game, n, "sync", marks=pytest.mark.slow)
+        for algorithm, game, n in itertools.product((PPO, A2C), ("discrete", "multi discrete"), (1, 3))
+        if (algorithm, game, n) not in ((PPO, "discrete", 1), (A2C, "multi discrete", 3))
+    ),
     (PPO, "multi discrete 2-d", 3, "sync"),
     (PPO, "discrete", 3, "async"),
     (A2C, "multi discrete", 3, "async"),

@@ -25,8 +25,17 @@ NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "normal
 TWO = [(PPO, 3, {"rollout_length": 16, "epochs": 2, **NORMALISED}), (A2C, 2, {"rollout_length": 24})]
 
 
-@pytest.mark.parametrize("agents", [ONE, TWO], ids=["one", "two"])
-@pytest.mark.parametrize("env", [Walk, Nested, lambda: Walk(continuous=True)], ids=["discrete", "dict", "continuous"])
+@pytest.mark.parametrize(
+    ("env", "agents"),
+    [
+        pytest.param(Walk, TWO, id="discrete-two"),
+        pytest.param(lambda: Walk(continuous=True), ONE, id="continuous-one"),
+        pytest.param(Walk, ONE, id="discrete-one", marks=pytest.mark.slow),
+        pytest.param(lambda: Walk(continuous=True), TWO, id="continuous-two", marks=pytest.mark.slow),
+        pytest.param(Nested, ONE, id="dict-one", marks=pytest.mark.slow),
+        pytest.param(Nested, TWO, id="dict-two", marks=pytest.mark.slow),
+    ],
+)
 def test_fused_equals_stepped(agents, env):
     trainers = [make_trainer(agents, env(), timesteps=105, fused=how) for how in ("true", "false")]
     for trainer in trainers:
@@ -36,7 +45,7 @@ def test_fused_equals_stepped(agents, env):
     assert all(agent.updates >= 4 and agent.statistics.episodes > 5 for agent in trainers[0].agents)
 
 
-@pytest.mark.parametrize("env", [Walk, Fenced], ids=["plain", "states and masks"])
+@pytest.mark.parametrize("env", [pytest.param(Walk, marks=pytest.mark.slow), Fenced], ids=["plain", "states and masks"])
 def test_parallel_is_a_program_per_agent_on_a_device_of_its_own_and_equals_one_for_all(env, monkeypatch):
     whole = make_trainer(TWO, env(), timesteps=105)
     whole.train()
@@ -53,7 +62,7 @@ def test_parallel_is_a_program_per_agent_on_a_device_of_its_own_and_equals_one_f
     np.testing.assert_equal(numbers(apart), numbers(whole))
 
 
-@pytest.mark.parametrize("stop", [40, 56])
+@pytest.mark.parametrize("stop", [pytest.param(40, marks=pytest.mark.slow), 56])
 def test_resumed_in_mid_rollout_equals_fused(stop):
     """At 40, in the middle of the first agent's rollout and at row 16 of the second's 24, episodes end; at 56 they run."""
     whole = make_trainer(TWO, timesteps=104)

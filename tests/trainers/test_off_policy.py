@@ -161,8 +161,15 @@ def test_a_run_without_says_once_that_it_is_not_exact(at, here):  # noqa: F811
     assert (here / "run" / "train.log").read_text().count(sentence) == 1
 
 
-@pytest.mark.parametrize("memory", [True, False])
-@pytest.mark.parametrize("placement", ["partitioned", "shared"])
+@pytest.mark.parametrize(
+    ("placement", "memory"),
+    [
+        ("partitioned", True),
+        pytest.param("partitioned", False, marks=pytest.mark.slow),
+        pytest.param("shared", True, marks=pytest.mark.slow),
+        ("shared", False),
+    ],
+)
 def test_parallel_is_sequential(placement, memory, here):
     run = (
         "train", "agents=[dqn,sac]", "env.num_envs=5", "agents_scope=[2,3]", "trainer.timesteps=60", "checkpoints.interval=25",

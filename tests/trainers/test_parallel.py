@@ -104,7 +104,7 @@ def make(kind: type[Trainer] = ParallelTrainer, timesteps: int = 40, agents: typ
     return kind(env, made, [2, 3], cfg, evaluation_env=evaluation_env, horizon=90)
 
 
-@pytest.mark.parametrize("placement", ["partitioned", "shared"])
+@pytest.mark.parametrize("placement", ["partitioned", pytest.param("shared", marks=pytest.mark.slow)])
 def test_the_trainer_holds_everything_afterwards(placement):
     """Between calls it is as a sequential one: evaluation, a snapshot, training on, also by another trainer."""
     parallel, sequential = make(placement=placement), make(SequentialTrainer)
@@ -199,7 +199,7 @@ def test_a_script_without_a_main_guard_is_told_once(tmp_path):
 # -- stopping ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("placement", ["partitioned", "shared"])
+@pytest.mark.parametrize("placement", ["partitioned", pytest.param("shared", marks=pytest.mark.slow)])
 def test_a_signal_stops_all_at_one_timestep_and_either_trainer_goes_on(placement, zygote, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     timesteps = ("trainer.timesteps=2000", "evaluation.interval=100", "checkpoints.interval=400")
