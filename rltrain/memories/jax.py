@@ -13,6 +13,7 @@ from rltrain import spaces
 from rltrain.errors import ConfigError
 from rltrain.memories import files
 from rltrain.memories.replay import Replay, Sample
+from rltrain.memories.ring import Ring
 from rltrain.memories.staged import StagedRollout
 from rltrain.structures import Array, Arrays, Transition
 
@@ -303,7 +304,25 @@ class ReplayMemory:
         """Record into one memory on the host with others and draw from it; see `Replay.share`."""
         self.host.share([memory.host for memory in others])
         for memory in (self, *others):
-            memory._why_not_on_device = f"{self.host.owner} shares its memory, which is on the host"
+            memory._stay_on_host()
+
+    def replicate(self, recipe: Any, part: int, transitions: dict[str, Any] | None) -> None:
+        """Draw from a memory on the host like that of `recipe`; see `Replay.replicate`."""
+        self.host.replicate(recipe, part, transitions)
+        self._stay_on_host()
+
+    def _stay_on_host(self) -> None:
+        self._why_not_on_device = f"{self.host.owner} shares its memory, which is on the host"
+
+    @property
+    def ring(self) -> Ring:
+        """Where transitions on the host are."""
+        return self.host.ring
+
+    @property
+    def part(self) -> int:
+        """This one's number among those who record there."""
+        return self.host.part
 
     def record(self, transition: Transition) -> None:
         """Write one row per copy over the oldest ones."""

@@ -81,6 +81,12 @@ class Replay:
         for i, memory in enumerate(together):
             memory._draw_from(ring, i)
 
+    def replicate(self, recipe: Any, part: int, transitions: dict[str, Any] | None) -> None:
+        """Draw from a ring like that of `recipe`, for a process in which the others' rows are written to `ring` as well."""
+        self._draw_from(Ring.of(recipe), part)
+        if transitions is not None:
+            self.ring.restore(transitions)
+
     # -- the ring ------------------------------------------------------------------------------------------------------
 
     @property

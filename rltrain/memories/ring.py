@@ -27,6 +27,7 @@ class Ring:
     def __init__(
         self, size: int, parts: Sequence[tuple[str, int]], *, mapped: str = "auto", directory: str | None = None
     ) -> None:
+        self.recipe = size, list(parts), mapped, directory
         self.size, self.parts, self.num_envs = size, list(parts), sum(copies for _, copies in parts)
         self.timesteps = max(1, size // self.num_envs)
         self.length = self.timesteps + 1
@@ -40,6 +41,12 @@ class Ring:
         self._kept: dict[str, np.ndarray] = {}  # successors of truncated episodes, each (slots, ...)
         self._free: list[int] = []  # slots that hold none
         self.clear()
+
+    @classmethod
+    def of(cls, recipe: Any) -> "Ring":
+        """Return an empty one like that whose recipe it is."""
+        size, parts, mapped, directory = recipe
+        return cls(size, parts, mapped=mapped, directory=directory)
 
     def clear(self) -> None:
         """Forget all transitions."""

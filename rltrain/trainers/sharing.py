@@ -31,6 +31,11 @@ def groups(agents: Sequence[Agent]) -> list[list[Agent]]:
     return list(found.values())
 
 
+def shares_memory(agent: Agent) -> bool:
+    """Tell whether the agent's memory is another's too."""
+    return bool(getattr(getattr(agent.algorithm, "memory", None), "is_shared", False))
+
+
 def memory_of(agent: Agent) -> str | None:
     """Return the name of the agent whose memory this one shares, or None; one that names itself has its own."""
     name = getattr(settings(agent), "memory_of", None)
