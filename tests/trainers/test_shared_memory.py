@@ -188,7 +188,7 @@ def test_lock_step_is_sequential_and_either_goes_on_from_the_other(backend, here
     result = call("train", "resume=run", "trainer.timesteps=40")
     assert result.status == 0 and "exact" not in result.text, result.err
     assert sha(here / "run") == sha(here / "whole") and everything(here / "run") == everything(here / "whole")
-    assert call("eval", "run", "episodes=2", "num_envs=2").status == 0
+    assert call("eval", "run", "episodes=2", "env.num_envs=2").status == 0
 
 
 @pytest.mark.parametrize(
