@@ -161,6 +161,10 @@ class Agent:
             self._outputs = {key: self.backend.to_numpy(value) for key, value in outputs.items()}
         return map_arrays(self.backend.to_numpy, actions)
 
+    def read_outputs(self) -> dict[str, Array]:
+        """Return what the algorithm acted by last, which it records."""
+        return self._outputs
+
     def record_transition(
         self,
         *,

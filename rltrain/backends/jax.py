@@ -235,7 +235,7 @@ class Stateful:
     def record(self, transition: Transition) -> None:
         """Store one transition of all copies."""
         if self.memory.is_empty:
-            self.pure.cfg.check_copies(self.num_envs, self.pure.key)
+            self.pure.cfg.check_copies(self.memory.num_envs, self.pure.key)
         self.memory.record(transition)
 
     def interrupt(self, next_observations: Arrays, next_states: Arrays = None) -> None:
@@ -286,4 +286,4 @@ class Stateful:
 
     def describe(self) -> dict[str, Any]:
         """Return parameters, memory in bytes, gradient steps per update."""
-        return self.pure.describe()
+        return self.pure.describe(self.memory) if getattr(self.memory, "is_shared", False) else self.pure.describe()

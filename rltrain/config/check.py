@@ -109,9 +109,23 @@ def _check_together(config: Config, training: bool) -> None:
     if copies < count:
         raise ConfigError("env.num_envs", copies, f"{count} agents need a copy each; give at least {count}")
     sizes = scopes(config)
-    for agent, size in zip(config.agents.values(), sizes, strict=True):
-        if training and hasattr(agent.cfg, "check_copies"):
-            agent.cfg.check_copies(size, agent.key)
+    for name, agent in config.agents.items() if training else ():
+        if hasattr(agent.cfg, "check_copies"):
+            _check_copies(config, name, dict(zip(config.agents, sizes, strict=True)))
+
+
+def _check_copies(config: Config, name: str, sizes: dict[str, int]) -> None:
+    """Check an agent's settings against its copies, or against those of all who share the memory it learns from."""
+    agent = config.agents[name]
+    owners = {other: getattr(checked.cfg, "memory_of", None) or other for other, checked in config.agents.items()}
+    owner = owners[name]
+    sharing = [other for other in owners if owners[other] == owner]
+    if len(sharing) == 1 or not hasattr(config.agents.get(owner, agent).cfg, "memory_of"):
+        agent.cfg.check_copies(sizes[name], agent.key)
+        return
+    theirs = config.agents.get(owner, agent)
+    cfg = replace(agent.cfg, memory_size=theirs.cfg.memory_size)
+    cfg.check_copies(sum(sizes[other] for other in sharing), agent.key, theirs.key)
 
 
 def check_resumable(old: Config, new: Config) -> None:

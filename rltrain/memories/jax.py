@@ -1,5 +1,6 @@
 """Memories in JAX."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from rltrain import spaces
 from rltrain.errors import ConfigError
 from rltrain.memories import files
 from rltrain.memories.replay import Replay, Sample
+from rltrain.memories.ring import Ring
 from rltrain.memories.staged import StagedRollout
 from rltrain.structures import Array, Arrays, Transition
 
@@ -278,12 +280,56 @@ class ReplayMemory:
         """What keeps a fused loop from having it; nothing if nothing does."""
         return self._why_not_on_device or ("the memory is on the host" if self.host.filled else "")
 
+    @property
+    def num_envs(self) -> int:
+        """Copies in a timestep, of all who record."""
+        return self.host.num_envs
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several agents record here."""
+        return self.host.is_shared
+
+    @property
+    def is_borrowed(self) -> bool:
+        """Whether it is another agent's, which keeps it."""
+        return self.host.is_borrowed
+
+    @property
+    def capacity(self) -> int:
+        """Rows that this one keeps when it is full."""
+        return self.host.capacity
+
+    def share(self, others: Sequence["ReplayMemory"]) -> None:
+        """Record into one memory on the host with others and draw from it; see `Replay.share`."""
+        self.host.share([memory.host for memory in others])
+        for memory in (self, *others):
+            memory._stay_on_host()
+
+    def replicate(self, recipe: Any, part: int, transitions: dict[str, Any] | None) -> None:
+        """Draw from a memory on the host like that of `recipe`; see `Replay.replicate`."""
+        self.host.replicate(recipe, part, transitions)
+        self._stay_on_host()
+
+    def _stay_on_host(self) -> None:
+        self._why_not_on_device = f"{self.host.owner} shares its memory, which is on the host"
+
+    @property
+    def ring(self) -> Ring:
+        """Where transitions on the host are."""
+        return self.host.ring
+
+    @property
+    def part(self) -> int:
+        """This one's number among those who record there."""
+        return self.host.part
+
     def record(self, transition: Transition) -> None:
         """Write one row per copy over the oldest ones."""
         first = next(iter(spaces.named(transition.observations, "observations").values()))
         if self.rows is None and (isinstance(first, np.ndarray) or self.why_not_lent or transition.valid is not None):
             self.host.record(transition)
-            self.env_steps += self.host.num_envs if transition.valid is None else int(np.sum(transition.valid))
+            self.env_steps += self.on_device.num_envs if transition.valid is None else int(np.sum(transition.valid))
             self.unfolded += 1
             return
         row = Rollout(
@@ -347,7 +393,9 @@ class ReplayMemory:
 
         Raises ValueError if it is of another number of copies, more than fits, or where it can't be now.
         """
-        self.clear()
+        self.rows, self.env_steps, self.unfolded = None, 0, 0
+        if snapshot is None or snapshot["on_device"]:
+            self.host.restore(None)
         if snapshot is None:
             return
         if not snapshot["on_device"]:

@@ -22,6 +22,7 @@ from rltrain.trainers import evaluating, keeping
 from rltrain.trainers.bookkeeping import Best, Clock, overrides, select_infos, write_rows
 from rltrain.trainers.config import Cfg, TrainerConfig
 from rltrain.trainers.scopes import check_scopes, cut, even_scopes
+from rltrain.trainers.sharing import share_memories
 
 
 class Trainer:
@@ -58,6 +59,7 @@ class Trainer:
         self.stochastic_evaluation = self.cfg.stochastic_evaluation
         self.first_agent = 0  # the number of agents[0] among all of the run, which its evaluation's stream depends on
         self._setup_agents()
+        share_memories(self.agents)
         if evaluation_env is not None and evaluation_env.num_envs != env.num_envs:
             raise ConfigError(
                 "evaluation_env.num_envs", evaluation_env.num_envs,

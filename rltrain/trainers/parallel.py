@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rltrain.agents.base import Agent
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, RunError
 from rltrain.spaces import named
 from rltrain.trainers import keeping
@@ -20,6 +21,7 @@ from rltrain.trainers.base import Trainer
 from rltrain.trainers.bookkeeping import overrides
 from rltrain.trainers.config import ParallelConfig, TrainerConfig
 from rltrain.trainers.scopes import cut
+from rltrain.trainers.sharing import groups
 from rltrain.trainers.workers.crew import Crew, refuse_while_importing
 from rltrain.trainers.workers.free import FreeJob, Start
 from rltrain.trainers.workers.gathering import Gathering
@@ -50,6 +52,8 @@ class ParallelTrainer(Trainer):
         return "shared" if why or wanted == "shared" else "partitioned"
 
     def _why_not_partitioned(self) -> str:
+        if groups(self.agents):
+            return "agents share a memory, into which all record a timestep before any learns from it"
         if self.env.partition(self.agents_scope) is None:
             return "the environment can't be split"
         if self.evaluation_env is not None and self.evaluation_env.partition(self.agents_scope) is None:
@@ -145,7 +149,7 @@ class ParallelTrainer(Trainer):
         on_device = not isinstance(next(iter(named(self.observations, "").values())), np.ndarray)
         jobs = []
         for agent, scope in zip(self.agents, self.scopes, strict=True):
-            job = LockstepJob(AgentRecipe.of(agent), scope, on_device)
+            job = LockstepJob(AgentRecipe.of(agent), scope, on_device, self._sharers(agent))
             jobs.append(pickled(job, {f"agents.{agent.name}": job.agent}))
         with Crew([agent.name for agent in self.agents], self.cfg.worker_timeout) as crew:
             self._lockstep = lockstep = Lockstep(crew, self.agents, self.scopes, self.env, self.observations)
@@ -167,6 +171,14 @@ class ParallelTrainer(Trainer):
                 raise
             finally:
                 self._lockstep = None
+
+    def _sharers(self, agent: Agent) -> dict[int, tuple[int, slice]]:
+        """Return the number and the scope of each other agent that shares its memory, by part."""
+        for group in groups(self.agents):
+            if agent in group:
+                numbers = [self.agents.index(other) for other in group]
+                return {part: (i, self.scopes[i]) for part, i in enumerate(numbers) if self.agents[i] is not agent}
+        return {}
 
     def _for_each_agent(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         lockstep, nothing = self._lockstep, [None] * len(self.agents)

@@ -90,8 +90,8 @@ def test_each_transition_comes_back_with_its_true_successor(rows, copies):
 def test_images_stay_bytes_and_are_stored_once():
     memory, stream = Replay(8, 2, 0), Stream(2, images=True)
     written = filled(memory, stream, 9, {3: {"truncated": [1]}, 7: {"truncated": [0, 1]}})[-4:]
-    assert memory._arrays["observations"].dtype == np.uint8 and memory._arrays["observations"].shape == (5, 2, 2, 3)
-    assert [name for name in memory._arrays if name.startswith("next")] == []
+    assert memory.ring._arrays["observations"].dtype == np.uint8 and memory.ring._arrays["observations"].shape == (5, 2, 2, 3)
+    assert [name for name in memory.ring._arrays if name.startswith("next")] == []
     sample = every(memory)
     for observation, successor in zip(sample.observations, sample.next_observations, strict=True):
         ((t, copy),) = [
@@ -369,7 +369,7 @@ def test_a_mapped_memory_is_the_same_and_leaves_no_file(tmp_path):
     for memory in (plain, mapped):
         filled(memory, Stream(2), 13, {5: {"truncated": [0]}, 11: {"truncated": [1]}})
     np.testing.assert_equal(plain.draw(64)._asdict(), mapped.draw(64)._asdict())
-    assert isinstance(mapped._arrays["rewards"].base, np.memmap)
+    assert isinstance(mapped.ring._arrays["rewards"].base, np.memmap)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -377,7 +377,7 @@ def test_auto_maps_what_does_not_fit(monkeypatch, tmp_path):
     monkeypatch.setattr("rltrain.memories.mapping.free_memory", lambda: 1000)
     memory = Replay(100, 1, 0, directory=str(tmp_path))
     filled(memory, Stream(1), 2)
-    assert isinstance(memory._arrays["rewards"].base, np.memmap)
+    assert isinstance(memory.ring._arrays["rewards"].base, np.memmap)
     with pytest.raises(ConfigError, match=r"agents.dqn.memory_size=.* bytes: only 1,000 are free; give less, or"):
         filled(Replay(100, 1, 0, mapped="false", key="agents.dqn"), Stream(1), 1)
 

@@ -22,6 +22,10 @@ class OffPolicyConfig:
     memory_size: int = option(
         1_000_000, "transitions that are kept, over all copies; rounded down to whole timesteps", low=1, high=10**12, fixed=True
     )
+    memory_of: str | None = option(
+        None, "another agent, listed before, whose memory this one shares: both record there and draw from what all recorded; "
+        "memory_size, memory_mapped and memory_directory are then that one's. null: a memory of its own", fixed=True,
+    )  # fmt: skip
     memory_mapped: str = option(
         "auto", "keep them in a file instead of main memory; auto: if they would take more than half of what is free",
         choices=["auto", "true", "false"],
@@ -73,16 +77,16 @@ class OffPolicyConfig:
                 f"{key}.memory_directory", self.memory_directory, f"has no effect while {key}.memory_mapped=false; leave it out"
             )
 
-    def check_copies(self, num_envs: int, key: str) -> None:
-        """Raise ConfigError if the memory can't hold what a gradient step needs of every copy."""
-        least = num_envs * max(2, self.n_steps)
+    def check_copies(self, num_envs: int, key: str, owner: str | None = None) -> None:
+        """Raise ConfigError if the memory can't hold what a gradient step needs of every copy; it is `owner`'s, where given."""
+        least, size_key = num_envs * max(2, self.n_steps), f"{owner or key}.memory_size"
         if self.memory_size < least:
             raise ConfigError(
-                f"{key}.memory_size", self.memory_size,
+                size_key, self.memory_size,
                 f"less than {max(2, self.n_steps)} timesteps of {num_envs} copies; give at least {least}",
             )  # fmt: skip
         if self.memory_size // num_envs * num_envs < self.batch_size:
             raise ConfigError(
-                f"{key}.memory_size", self.memory_size,
+                size_key, self.memory_size,
                 f"in whole timesteps of {num_envs} copies less than {key}.batch_size={self.batch_size}; give more",
             )  # fmt: skip

@@ -289,7 +289,8 @@ class OffPolicy(Made, ABC):
             state, looks = self._learn_on_device(state, memory.rows, progress)
             found, there, finite = jax.device_get(looks)
             return state, {tag: float(value) for tag, value in found.items() if there[tag]}, bool(finite)
-        if memory.host.filled * self.num_envs < self.least or memory.host.count < self.cfg.batch_size:
+        cfg, host = self.cfg, memory.host
+        if host.count < cfg.batch_size or host.filled < min(cfg.learning_starts + 1, host.timesteps):
             return state, {}, True
         return self._update_from_host(state, memory, progress)
 
@@ -550,12 +551,13 @@ class OffPolicy(Made, ABC):
             gradient_steps=jnp.int32(training["gradient_steps"]),
         )
 
-    def describe(self) -> dict[str, Any]:
-        """Return parameters, memory in bytes when it is full, gradient steps per update."""
+    def describe(self, memory: ReplayMemory | None = None) -> dict[str, Any]:
+        """Return parameters, memory in bytes when it is full, gradient steps per update; `memory` is one that is shared."""
+        rows = (self.memory.timesteps + 1) * self.num_envs if memory is None else memory.capacity
         row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.head.action_shape))) + 7
         return {
             "parameters": self._count_parameters(),
-            "memory_bytes": row * (self.memory.timesteps + 1) * self.num_envs,
+            "memory_bytes": row * rows,
             "gradient_steps_per_update": self.gradient_steps,
         }
 

@@ -195,7 +195,7 @@ class OffPolicy(Made, ABC):
     def record(self, transition: Transition) -> None:
         """Store one transition of all copies."""
         if self.memory.filled == 0:
-            self.cfg.check_copies(self.num_envs, self.key)
+            self.cfg.check_copies(self.memory.num_envs, self.key)
         self.memory.record(transition)
         self.env_steps += self.num_envs if transition.valid is None else int(np.sum(transition.valid))
         self.unfolded += 1
@@ -365,9 +365,7 @@ class OffPolicy(Made, ABC):
             learner.optimizer.restore(training["optimizers"][name])
             if learner.target_parameters is not None:
                 learner.target_parameters.restore(training["targets"][name])
-        self.memory.clear()
-        if training["memory"] is not None:
-            self.memory.restore(training["memory"])
+        self.memory.restore(training["memory"])
         self.generator.set_state(torch.from_numpy(np.array(training["generator"])))
         self.env_steps, self.unfolded = int(training["env_steps"]), int(training["unfolded"])
         self.gradient_steps = int(training["gradient_steps"])
@@ -379,7 +377,7 @@ class OffPolicy(Made, ABC):
         steps = cfg.update_interval * self.num_envs if cfg.gradient_steps == "auto" else cfg.gradient_steps
         return {
             "parameters": sum(learner.parameters.values.numel() for learner in self.learners.values()),
-            "memory_bytes": row * self.memory.length * self.num_envs,
+            "memory_bytes": row * self.memory.capacity,
             "gradient_steps_per_update": steps,
         }
 

@@ -2,16 +2,22 @@
 
 What an agent records of a timestep and what it acts on next come with the same wake-up, so that a worker learns while the others
 do and the parent waits once. Arrays go through shared memory; nothing is pickled unless an algorithm reads `infos`.
+
+Agents that share a memory each hold all of it: every worker writes all their rows, before it learns, so that none waits for
+another. What an agent acted by is on the board twice, by turns: the next is written while others read the last.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from rltrain.agents.base import Agent
 from rltrain.envs.base import EnvWrapper
 from rltrain.spaces import map_arrays
-from rltrain.structures import Arrays
+from rltrain.structures import Arrays, Transition
 from rltrain.trainers.scopes import cut
+from rltrain.trainers.sharing import shares_memory
 from rltrain.trainers.workers.board import ACT, RECORD, Board, Slot, slots_like
 from rltrain.trainers.workers.crew import Crew
 from rltrain.trainers.workers.process import Desk
@@ -28,6 +34,7 @@ class LockstepJob:
     agent: AgentRecipe
     scope: slice
     on_device: bool  # the environment hands out arrays of the backend
+    sharers: dict[int, tuple[int, slice]] = field(default_factory=dict)  # who else records into its memory: part, who, copies
 
     def run(self, desk: Desk) -> None:
         """Serve the parent until it ends this process."""
@@ -37,6 +44,7 @@ class LockstepJob:
         self.observations: Arrays = None
         self.states: Arrays = None
         self.actions: Any = None
+        self.others: dict[int, Arrays] = {}  # observations that sharers acted on, by part
         while True:
             desk.enter("wait")
             message = desk.channel.receive()
@@ -62,6 +70,7 @@ class LockstepJob:
                 observations=self.observations, states=self.states, actions=self.actions, infos=self.infos, **recorded, **when
             )
             self.infos = {}
+            self._record_others(timestep - 1)
             desk.enter("post_interaction")
             agent.post_interaction(**when)
         if flags & ACT:
@@ -79,11 +88,28 @@ class LockstepJob:
                 masks = None if masks is None else map_arrays(put, masks)
             self.actions = agent.act(self.observations, self.states, masks, **when)
             self.board.write(f"actions/{desk.index}", self.actions)
+            self._show_outputs(timestep)
+
+    def _record_others(self, timestep: int) -> None:
+        """Record what the agents did that share this one's memory."""
+        for part, (index, scope) in self.sharers.items():
+            recorded = {name: self.board.read(name, scope) for name in RECORDED}
+            outputs = self.board.read(_outputs(index, timestep))
+            row = Transition(observations=self.others[part], states=None, actions=None, infos={}, outputs=outputs, **recorded)
+            self.made.algorithm.memory.ring.record(row, part)
+
+    def _show_outputs(self, timestep: int) -> None:
+        """Put what the agent acted by where those can read it that share its memory; keep what they act on."""
+        if self.sharers:
+            self.board.write(_outputs(self.desk.index, timestep), self.made.read_outputs())
+            self.others = {part: self.board.read("observations", scope) for part, (_, scope) in self.sharers.items()}
 
     def _ready(self) -> None:
         """Answer, when everything is made."""
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.sharers and method in ("interrupt", "start_over"):
+            self.made.algorithm.memory.ring.interrupt()  # the others are told, too
         return getattr(self.made, method)(*args, **kwargs)
 
     def _snapshot(self) -> Any:
@@ -113,6 +139,8 @@ class Lockstep:
             for member in members:
                 space = env.action_space[member[1:]] if member else env.action_space
                 slots[f"actions/{i}{member}"] = Slot((scope.stop - scope.start, *tuple(space.shape or ())))
+            if shares_memory(agents[i]):
+                slots |= _output_slots(i, scope.stop - scope.start, env.action_space, masks)
         self.board = Board(slots)
         self._owed = 0  # RECORD: a timestep that the workers have not recorded yet
         self._timestep = self._timesteps = 0
@@ -177,6 +205,18 @@ class Lockstep:
         self.board.call(flags, timestep, timesteps)
         self.crew.wake_all(TICK)
         self._owed = 0
+
+
+def _outputs(index: int, timestep: int) -> str:
+    """Return the name of the place for what an agent acted by in a timestep."""
+    return f"outputs/{index}/{timestep % 2}"
+
+
+def _output_slots(index: int, copies: int, space: Any, masks: Any) -> dict[str, Slot]:
+    """Return the places for what an agent acts by that shares its memory."""
+    flat = (int(np.prod(space.shape)),) if space.shape else ()
+    shapes = {"actions": (copies, *flat)} | ({} if masks is None else {"action_masks": (copies, *np.shape(masks)[1:])})
+    return {f"{_outputs(index, turn)}/{name}": Slot(shape) for turn in range(2) for name, shape in shapes.items()}
 
 
 def _with_info(agent: Agent, kept: dict[str, Any]) -> dict[str, Any]:

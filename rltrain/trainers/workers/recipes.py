@@ -7,6 +7,7 @@ from typing import Any
 
 from rltrain.agents.base import Agent, Recipe
 from rltrain.errors import ConfigError
+from rltrain.trainers.sharing import shares_memory
 
 
 @dataclass
@@ -19,6 +20,7 @@ class AgentRecipe:
     algorithm: Recipe
     snapshot: dict[str, Any]
     keeps_memory: bool
+    replica: tuple[Any, int, Any] | None = None  # of a memory that it shares
 
     @classmethod
     def of(cls, agent: Agent) -> "AgentRecipe":
@@ -35,16 +37,26 @@ class AgentRecipe:
         keeps_memory, agent.keeps_memory = agent.keeps_memory, True  # it travels, whether checkpoints hold it or not
         snapshot = agent.snapshot()
         agent.keeps_memory = keeps_memory
-        return cls(type(agent), agent.name, agent.backend, agent.recipe, snapshot, keeps_memory)
+        return cls(type(agent), agent.name, agent.backend, agent.recipe, snapshot, keeps_memory, _replica(agent))
 
     def make(self) -> Agent:
         """Return the agent, in the state of the snapshot."""
         kind, args, kwargs = self.algorithm
         agent = self.kind(kind(*args, **kwargs), name=self.name)
+        if self.replica is not None:
+            agent.algorithm.memory.replicate(*self.replica)
         type(self.backend)(self.backend.cfg)  # again: a backend that the algorithm made for itself has threads of its own
         agent.restore(self.snapshot)
         agent.keeps_memory = self.keeps_memory
         return agent
+
+
+def _replica(agent: Agent) -> tuple[Any, int, Any] | None:
+    """Return what makes a memory like one that agents share, with what is there unless the agent's snapshot holds it."""
+    if not shares_memory(agent):
+        return None
+    memory = agent.algorithm.memory
+    return memory.ring.recipe, memory.part, memory.ring.snapshot() if memory.is_borrowed else None
 
 
 def pickled(job: Any, parts: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,79 @@
+"""Memories that several off-policy agents share: each records its own copies, all draw from what all recorded."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from rltrain.agents.base import Agent
+from rltrain.errors import ConfigError, nearest
+
+SETTINGS = ("memory_size", "memory_mapped", "memory_directory")  # of a memory, which its owner decides
+
+
+def share_memories(agents: Sequence[Agent]) -> None:
+    """Give each agent whose `memory_of` names another that one's memory.
+
+    Raises ConfigError if that one isn't there, learns from something else, or has none of its own.
+    """
+    for owner, *borrowers in groups(agents):
+        for agent in borrowers:
+            _adopt_settings(agent, owner)
+        owner.algorithm.memory.share([agent.algorithm.memory for agent in borrowers])
+
+
+def groups(agents: Sequence[Agent]) -> list[list[Agent]]:
+    """Return the agents that share a memory, the one whose it is first; none for those that have their own."""
+    found: dict[str, list[Agent]] = {}
+    for place, agent in enumerate(agents):
+        name = memory_of(agent)
+        if name is not None:
+            found.setdefault(name, [_find_owner(agents, place, name)]).append(agent)
+    return list(found.values())
+
+
+def shares_memory(agent: Agent) -> bool:
+    """Tell whether the agent's memory is another's too."""
+    return bool(getattr(getattr(agent.algorithm, "memory", None), "is_shared", False))
+
+
+def memory_of(agent: Agent) -> str | None:
+    """Return the name of the agent whose memory this one shares, or None; one that names itself has its own."""
+    name = getattr(settings(agent), "memory_of", None)
+    return None if name == agent.name else name
+
+
+def settings(agent: Agent) -> Any:
+    """Return the algorithm's settings, or None."""
+    return getattr(getattr(agent.algorithm, "pure", agent.algorithm), "cfg", None)
+
+
+def _find_owner(agents: Sequence[Agent], place: int, name: str) -> Agent:
+    agent, key = agents[place], f"agents.{agents[place].name}.memory_of"
+    others = {other.name: other for other in agents if other is not agent}
+    if name not in others:
+        raise ConfigError(key, name, f"no other agent of that name; {nearest(name, others)}")
+    owner = others[name]
+    if owner not in agents[:place]:
+        raise ConfigError(key, name, f"{name} is listed after {agent.name}; give agents.{name}.memory_of={agent.name}")
+    if memory_of(owner) is not None:
+        raise ConfigError(key, name, f"{name} shares the memory of {memory_of(owner)}; name that one")
+    memory, theirs = getattr(agent.algorithm, "memory", None), getattr(owner.algorithm, "memory", None)
+    if not hasattr(theirs, "share") or type(theirs) is not type(memory):
+        why = "no memory that can be shared" if agent.backend.name == owner.backend.name else "another backend"
+        raise ConfigError(key, name, f"{name} ({owner.kind}) has {why}; name an off-policy agent, such as dqn or sac")
+    return owner
+
+
+def _adopt_settings(agent: Agent, owner: Agent) -> None:
+    """Let the owner's settings of the memory be the agent's.
+
+    Raises ConfigError for one that was given and is another.
+    """
+    own, theirs = settings(agent), settings(owner)
+    defaults = {field.name: field.default for field in fields(own)}
+    for name in SETTINGS:
+        value, wanted = getattr(own, name), getattr(theirs, name)
+        if value not in (defaults[name], wanted):
+            key, remedy = f"agents.{agent.name}.{name}", f"set agents.{owner.name}.{name}"
+            raise ConfigError(key, value, f"has no effect, the memory is that of {owner.name}; {remedy}")
+        setattr(own, name, wanted)
