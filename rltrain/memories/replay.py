@@ -64,6 +64,7 @@ class Replay:
         self._arrays: dict[str, np.ndarray] = {}  # each (T + 1, N, ...)
         self._flat: dict[str, np.ndarray] = {}  # the same as (T + 1) x N rows
         self._observations: list[str] = []  # their names
+        self._outputs: list[str] = []  # those of what acting wanted back
         self._kept: dict[str, np.ndarray] = {}  # successors of truncated episodes, each (slots, ...)
         self._free: list[int] = []  # slots that hold none
         self.clear()
@@ -166,7 +167,7 @@ class Replay:
         self._new = self._new or allocator(total, *self._allocator)
         self._arrays = {name: self._new((self.length, *shape), dtype) for name, (shape, dtype) in shapes.items()}
         self._flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in self._arrays.items()}
-        self._observations = list(observations)
+        self._observations, self._outputs = list(observations), list(outputs)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -180,7 +181,7 @@ class Replay:
             weights = (self.count * probabilities) ** -importance_exponent
             weights = (weights / weights.max()).astype(np.float32)
         last, returns, discounts = self._sum_rewards(rows)
-        outputs = {name: self._flat[name].take(rows, 0) for name in self._flat if name in self._output_names}
+        outputs = {name: self._flat[name].take(rows, 0) for name in self._outputs}
         slots = self._slots.reshape(-1).take(last)
         kept = np.flatnonzero(slots >= 0)
         following = (last + self.num_envs) % (self.length * self.num_envs)
@@ -197,10 +198,6 @@ class Replay:
             spaces.unnamed(observations, "observations"), spaces.unnamed(successors, "observations"), returns, discounts,
             outputs, weights, rows,
         )  # fmt: skip
-
-    @property
-    def _output_names(self) -> set[str]:
-        return self._flat.keys() - {*self._observations, "rewards", "terminated", "truncated", "valid"}
 
     def _draw_rows(self, count: int) -> np.ndarray:
         """Draw rows (B,) uniformly; those that did not happen are drawn anew, which leaves the others equally likely."""
