@@ -108,7 +108,7 @@ class Replay:
         self.count += self.num_envs if transition.valid is None else int(valid.sum())
         self.position = following
         self.filled = min(self.filled + 1, self.timesteps)
-        if transition.truncated.any():
+        if np.count_nonzero(transition.truncated):
             self._keep_successors(t, arrays["truncated"][t] & ~arrays["terminated"][t])
         if self.priorities is not None:
             self.priorities.add(self._rows_of(t), valid)
