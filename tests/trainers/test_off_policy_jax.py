@@ -57,9 +57,10 @@ def trained(trainer: SequentialTrainer) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("env_id", "part"),
     [
-        ("CartPole-v1", "ddqn+"), ("Pendulum-v1", "ddpg"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("CartPole-v1", "dqn"), ("Pendulum-v1", "td3"),
-                                                                   ("CartPole-v1", "sac"), ("Pendulum-v1", "sac")]),
+        ("CartPole-v1", "ddqn+"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("Pendulum-v1", "ddpg"), ("CartPole-v1", "dqn"),
+                                                                   ("Pendulum-v1", "td3"), ("CartPole-v1", "sac"),
+                                                                   ("Pendulum-v1", "sac")]),
     ],
 )  # fmt: skip
 def test_resumed_is_uninterrupted(env_id, part):
@@ -162,6 +163,7 @@ def test_parallel_is_sequential(placement, here):
     assert everything(here / "sequential") == everything(here / "parallel")
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_bit_and_its_agents_are_evaluated_in_torch(at, here):  # noqa: F811
     assert call(*RUN, "run.dir=whole").status == 0
     at(27, send("SIGTERM"))
