@@ -1,4 +1,4 @@
-"""Looks for NaN and infinity in what an environment gives; a sum of squares tells whether there is any, at a fraction of the cost."""
+"""Looks for NaN and infinity in what an environment gives; a sum of squares tells if there is any, at a fraction of the cost."""
 
 import math
 

@@ -337,7 +337,7 @@ class GymnasiumEnv(EnvWrapper):
             with known_start_method():
                 self._venv.__init__(copies, context=method, autoreset_mode=AutoresetMode.DISABLED, worker=worker)
             return self._venv
-        return SyncVectorEnv(copies, copy=False, autoreset_mode=AutoresetMode.DISABLED)  # `_arrange` copies, in a third of the time
+        return SyncVectorEnv(copies, copy=False, autoreset_mode=AutoresetMode.DISABLED)  # `_arrange` copies, more quickly
 
     def _make_native(self, render_mode: str | None) -> Any:
         import gymnasium

@@ -78,6 +78,7 @@ def test_every_agent_learns_what_it_would_learn_alone(env_id, parts):
         np.testing.assert_equal(together[i], trained(make(env_id, [part], first=2 * i, index=i))[0])
 
 
+@pytest.mark.slow
 def test_an_evaluation_in_between_changes_nothing():
     trainer = make("Pendulum-v1", ["ddpg"], timesteps=7)
     trainer.train()
