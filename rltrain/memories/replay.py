@@ -217,8 +217,10 @@ class Replay:
     def _sum_rewards(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the last row of each sum, the sum G = r_0 + gamma r_1 + ... + gamma^(k-1) r_(k-1) and gamma^k, each (B,)."""
         flat, total = self._flat, self.length * self.num_envs
-        last, steps = rows, np.ones(len(rows), np.int64)
         returns = self._rewards(rows)
+        if self.n_steps == 1:
+            return rows, returns, self.powers[1] * ~flat["terminated"].take(rows)
+        last, steps = rows, np.ones(len(rows), np.int64)
         newest = (self.position - 1) % self.length
         going = np.ones(len(rows), bool)
         for k in range(1, self.n_steps):
