@@ -55,7 +55,7 @@ class EpisodeStatistics:
             self._lengths += valid
             self.env_steps += int(valid.sum())
         done = terminated | truncated
-        if not done.any():
+        if not np.count_nonzero(done):
             return None
         self._end(done)
         return done

@@ -1,5 +1,7 @@
 """The PyTorch backend."""
 
+import ctypes
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +24,8 @@ class TorchBackend:
         self.device = _device(self.cfg.device)
         self._on_cpu = self.device.type == "cpu"
         torch.set_num_threads(self.cfg.threads)
+        if self._on_cpu:
+            _keep_freed_memory()
 
     def asarray(self, array: Any) -> torch.Tensor:
         """Return a tensor on the device; shares memory with a NumPy array on the CPU."""
@@ -52,6 +56,17 @@ class TorchBackend:
         """Return torch's version and the device."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {"torch": torch.__version__, "device": name, "threads": str(torch.get_num_threads())}
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep up to 64 MiB of what a gradient step frees for the next one.
+
+    By default it gives activations of 256 KiB back and takes a page fault for every 4 KiB of the next ones: 5 % of SAC's time.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3
+        mallopt(trim_threshold, 64 * 2**20)
+        mallopt(mmap_threshold, 32 * 2**20)
 
 
 def _device(wanted: str) -> torch.device:

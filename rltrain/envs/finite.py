@@ -1,4 +1,4 @@
-"""Looks for NaN and infinity in what an environment gives; a sum tells whether there is any, at a fraction of the cost."""
+"""Looks for NaN and infinity in what an environment gives; a sum of squares tells if there is any, at a fraction of the cost."""
 
 import math
 
@@ -10,9 +10,12 @@ from rltrain.structures import Arrays, Step
 
 
 def is_finite(arrays: Arrays) -> bool:
-    """Tell whether no number is NaN or infinite; rarely, numbers so large that their sum overflows are taken for such."""
+    """Tell whether no number is NaN or infinite; rarely, numbers so large that their squares overflow are taken for such.
+
+    A product of vectors is quicker than a sum and warns of nothing.
+    """
     if not isinstance(arrays, dict):
-        return arrays.dtype.kind != "f" or math.isfinite(arrays.sum())
+        return arrays.dtype.kind != "f" or math.isfinite(np.vdot(arrays, arrays))
     return all(is_finite(array) for array in arrays.values())
 
 
@@ -51,17 +54,14 @@ class FiniteWatch:
 
         `reset` truncates a bad copy's episode with reward 0 and repeats what was acted on. Raises NonFiniteError.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # a sum that overflows is looked at more closely
-            finite = (
-                is_finite(step.rewards) and is_finite(step.next_observations) and (states is None or is_finite(step.next_states))
-            )
+        finite = is_finite(step.rewards) and is_finite(step.next_observations) and (states is None or is_finite(step.next_states))
         if finite or self.obey == "ignore":
             return step
         copies = len(next(iter(named(step.rewards, "").values())))
         bad = bad_rows(step.rewards, copies) | bad_rows(step.next_observations, copies)
         if states is not None:
             bad |= bad_rows(step.next_states, copies)
-        if not bad.any():  # only the sum overflowed
+        if not bad.any():  # only a square overflowed
             return step
         if self.obey == "error":
             looked_at = {"rewards": step.rewards, "observations": step.next_observations, "states": step.next_states}

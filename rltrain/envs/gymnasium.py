@@ -151,7 +151,7 @@ class GymnasiumEnv(EnvWrapper):
 
     def reset_done(self) -> Arrays:
         """Start the next episode of the copies whose last one just ended."""
-        if self._resets_copies and self._done.any():
+        if self._resets_copies and np.count_nonzero(self._done):  # a quarter of the time of any()
             fresh, infos = self._call("reset", options={"reset_mask": self._done.copy()})
             # rows of other copies are what the simulator stored last, which a restored snapshot does not touch: keep ours
             self._observations = spaces.choose_rows(self._done, self._arrange(fresh), self._observations)
@@ -311,9 +311,9 @@ class GymnasiumEnv(EnvWrapper):
         return actions if self.action_space.dtype is None else np.asarray(actions, self.action_space.dtype)
 
     def _arrange(self, observations: Any) -> Arrays:
-        """Return observations as an array or a flat dict; a native environment may write its next ones into the same arrays."""
+        """Return observations as an array or a flat dict; unless async, the next ones may be written into the arrays given."""
         arrays = observations if "" in self._leaves else spaces.flatten(self.observation_space, observations)
-        return spaces.map_arrays(np.array, arrays) if self.vectorization == "native" else arrays
+        return arrays if self.vectorization == "async" else spaces.map_arrays(np.array, arrays)
 
     # -- making --------------------------------------------------------------------------------------------------------
 
@@ -337,7 +337,7 @@ class GymnasiumEnv(EnvWrapper):
             with known_start_method():
                 self._venv.__init__(copies, context=method, autoreset_mode=AutoresetMode.DISABLED, worker=worker)
             return self._venv
-        return SyncVectorEnv(copies, autoreset_mode=AutoresetMode.DISABLED)
+        return SyncVectorEnv(copies, copy=False, autoreset_mode=AutoresetMode.DISABLED)  # `_arrange` copies, more quickly
 
     def _make_native(self, render_mode: str | None) -> Any:
         import gymnasium

@@ -158,7 +158,7 @@ class Replay:
             weights = (weights / weights.max()).astype(np.float32)
         last, returns, discounts = self._sum_rewards(rows)
         flat = ring.flat
-        outputs = {name: flat[name].take(rows, 0) for name in flat if name in ring.output_names}
+        outputs = {name: flat[name].take(rows, 0) for name in ring.outputs}
         following, successors, kept = ring.successors(last)
         if "action_masks" in outputs:
             outputs["next_action_masks"] = flat["action_masks"].take(following, 0)
@@ -189,8 +189,10 @@ class Replay:
         """Return the last row of each sum, the sum G = r_0 + gamma r_1 + ... + gamma^(k-1) r_(k-1) and gamma^k, each (B,)."""
         ring, flat = self.ring, self.ring.flat
         total = ring.length * ring.num_envs
-        last, steps = rows, np.ones(len(rows), np.int64)
         returns = self._rewards(rows)
+        if self.n_steps == 1:
+            return rows, returns, self.powers[1] * ~flat["terminated"].take(rows)
+        last, steps = rows, np.ones(len(rows), np.int64)
         newest = (ring.position - 1) % ring.length
         going = np.ones(len(rows), bool)
         for k in range(1, self.n_steps):

@@ -38,6 +38,7 @@ class Ring:
         self._arrays: dict[str, np.ndarray] = {}  # each (T + 1, N, ...)
         self.flat: dict[str, np.ndarray] = {}  # the same as (T + 1) x N rows
         self.observations: list[str] = []  # their names
+        self.outputs: list[str] = []  # those of what acting wanted back
         self._kept: dict[str, np.ndarray] = {}  # successors of truncated episodes, each (slots, ...)
         self._free: list[int] = []  # slots that hold none
         self.clear()
@@ -59,11 +60,6 @@ class Ring:
         self.any_invalid = False
         for priorities in self.priorities:
             priorities.restore(np.zeros(0, np.int64), np.zeros(0), 1.0)
-
-    @property
-    def output_names(self) -> set[str]:
-        """The arrays that acting wanted back."""
-        return self.flat.keys() - {*self.observations, "rewards", "terminated", "truncated", "valid"}
 
     def columns(self, part: int) -> slice:
         """Return the copies of a part."""
@@ -141,7 +137,7 @@ class Ring:
         self.count += self.num_envs if transition.valid is None else int(valid.sum())
         self.position = following
         self.filled = min(self.filled + 1, self.timesteps)
-        if transition.truncated.any():
+        if np.count_nonzero(transition.truncated):
             self._keep_successors(t, arrays["truncated"][t] & ~arrays["terminated"][t])
         for priorities in self.priorities:
             priorities.add(self._rows_of(t), valid)
@@ -214,7 +210,7 @@ class Ring:
         self._new = self._new or allocator(total, *self._allocator)
         self._arrays = {name: self._new((self.length, *shape), dtype) for name, (shape, dtype) in shapes.items()}
         self.flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in self._arrays.items()}
-        self.observations = list(observations)
+        self.observations, self.outputs = list(observations), list(outputs)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

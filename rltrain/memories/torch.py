@@ -81,4 +81,5 @@ class ReplayMemory(Replay):
         )
 
     def _move(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        tensor = torch.from_numpy(array)
+        return tensor.to(self.device, non_blocking=True) if self.device.type != "cpu" else tensor

@@ -13,7 +13,8 @@ def fraction(xp: Any, progress: Progress, every: int) -> Array:
 
     The first update has 0, update k of K has k / K; what is trained beyond the horizon has 1.
     """
-    return xp.clip((progress.timestep + 1 - every) / progress.timesteps, 0.0, 1.0)
+    done = (progress.timestep + 1 - every) / progress.timesteps
+    return min(max(done, 0.0), 1.0) if isinstance(done, float) else xp.clip(done, 0.0, 1.0)  # NumPy takes 10 us for a scalar
 
 
 def scheduled(xp: Any, kind: str, initial: float, end: float, done: Array) -> Array:

@@ -1,6 +1,5 @@
 """Parameters as one vector, and optimisers on it."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -53,40 +52,38 @@ class Adam:
     """Adam (Kingma and Ba 2015) on one vector.
 
     m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; p <- p - lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + epsilon).
-    Five operations on a vector take half the time of torch.optim.Adam's step, whose first use also imports torch's compiler,
-    which takes a second.
+    torch.optim.Adam's kernel without torch.optim.Adam, whose first use imports torch's compiler, which takes a second; one pass
+    over the vectors takes less than half the time of an operation after the other.
     """
 
     def __init__(self, parameters: FlatParameters, learning_rate: float, *, epsilon: float = 1e-8) -> None:
         self.parameters, self.learning_rate, self.epsilon = parameters, learning_rate, epsilon
         self.first_moments = torch.zeros_like(parameters.values)
         self.second_moments = torch.zeros_like(parameters.values)
-        self.steps = 0
+        self.steps = torch.zeros((), device=parameters.values.device)
 
     @torch.no_grad()
     def step(self) -> None:
         """Take one step down the gradient."""
-        b1, b2 = 0.9, 0.999
-        gradients = self.parameters.gradients
         self.steps += 1
-        self.first_moments.lerp_(gradients, 1 - b1)
-        self.second_moments.mul_(b2).addcmul_(gradients, gradients, value=1 - b2)
-        scale = self.second_moments.sqrt().mul_(1 / math.sqrt(1 - b2**self.steps)).add_(self.epsilon)
-        self.parameters.values.addcdiv_(self.first_moments, scale, value=-self.learning_rate / (1 - b1**self.steps))
+        torch._fused_adam_(
+            [self.parameters.values], [self.parameters.gradients], [self.first_moments], [self.second_moments], [], [self.steps],
+            lr=self.learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.epsilon, amsgrad=False, maximize=False,
+        )  # fmt: skip
 
     def snapshot(self) -> dict[str, Any]:
         """Return moments and count."""
         return {
             "first_moments": self.first_moments.cpu().numpy().copy(),
             "second_moments": self.second_moments.cpu().numpy().copy(),
-            "steps": self.steps,
+            "steps": int(self.steps),
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put everything back."""
         self.first_moments.copy_(torch.as_tensor(np.array(snapshot["first_moments"])))
         self.second_moments.copy_(torch.as_tensor(np.array(snapshot["second_moments"])))
-        self.steps = int(snapshot["steps"])
+        self.steps.fill_(int(snapshot["steps"]))
 
 
 class RMSProp:

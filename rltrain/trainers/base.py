@@ -321,6 +321,8 @@ class Trainer:
         self.run.check_saved()
 
     def _record_infos(self, infos: Mapping[str, Any]) -> None:
+        if not infos and not self._awaited_infos:
+            return
         found = select_infos(infos, self.cfg.environment_info, self.run.tracking.infos)
         if found:
             self._for_each_agent("record_info", found)

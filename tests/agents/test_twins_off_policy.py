@@ -169,7 +169,7 @@ def test_values_agree_with_masks(algorithm, monkeypatch):
 
 @pytest.mark.parametrize(
     ("algorithm", "action_space"),
-    [("dqn", DISCRETE), ("sac", DISCRETE), ("sac", CONTINUOUS), ("ddpg", CONTINUOUS)],
+    [("dqn", DISCRETE), pytest.param("sac", DISCRETE, marks=pytest.mark.slow), ("sac", CONTINUOUS), ("ddpg", CONTINUOUS)],
 )
 def test_policies_convert_both_ways(algorithm, action_space):
     """The same deterministic actions on 1000 observations, in torch, in NumPy and compiled."""

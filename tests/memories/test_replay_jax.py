@@ -41,7 +41,7 @@ def fill(memory: ReplayMemory, timesteps: int, *, on_device: bool, masks: bool =
             memory.interrupt()
 
 
-@pytest.mark.parametrize("timesteps", [1, 5, 7, 17])
+@pytest.mark.parametrize("timesteps", [*(pytest.param(count, marks=pytest.mark.slow) for count in (1, 5)), 7, 17])
 def test_every_row_is_what_the_host_would_give(timesteps):
     """Before it is full, when it is, and after it went round twice; a row after an interruption is another episode's."""
     on_host, on_device = make(), make()

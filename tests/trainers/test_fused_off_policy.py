@@ -96,7 +96,9 @@ def test_a_chunk_is_as_long_as_its_learning_and_nothing_is_compiled_after_the_fi
     ("setting", "why"),
     [
         ({"prioritized": True}, r"agents.dqn.prioritized=true draws from a memory on the host"),
-        ({"memory_mapped": "true"}, r"agents.dqn.memory_mapped=true keeps the memory on the host"),
+        pytest.param(
+            {"memory_mapped": "true"}, r"agents.dqn.memory_mapped=true keeps the memory on the host", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_memory_on_the_host_is_not_fused(setting, why):
@@ -109,6 +111,7 @@ def test_a_memory_on_the_host_is_not_fused(setting, why):
     assert algorithm.memory.rows is None and algorithm.memory.host.filled == 40 and algorithm.state.gradient_steps > 0
 
 
+@pytest.mark.slow
 def test_a_resume_without_its_memory_fills_it_first():
     stopped = make_trainer([CAST["ddqn+"]], timesteps=40)
     stopped.agents[0].keeps_memory = False
@@ -126,6 +129,7 @@ def test_a_resume_without_its_memory_fills_it_first():
     assert float(after.state.observation_moments.count) > float(before.state.observation_moments.count)
 
 
+@pytest.mark.slow
 def test_from_the_command_line(here):
     pytest.importorskip("gymnax")
     run = (

@@ -57,9 +57,10 @@ def trained(trainer: SequentialTrainer) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("env_id", "part"),
     [
-        ("CartPole-v1", "ddqn+"), ("Pendulum-v1", "ddpg"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("CartPole-v1", "dqn"), ("Pendulum-v1", "td3"),
-                                                                   ("CartPole-v1", "sac"), ("Pendulum-v1", "sac")]),
+        ("CartPole-v1", "ddqn+"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("Pendulum-v1", "ddpg"), ("CartPole-v1", "dqn"),
+                                                                   ("Pendulum-v1", "td3"), ("CartPole-v1", "sac"),
+                                                                   ("Pendulum-v1", "sac")]),
     ],
 )  # fmt: skip
 def test_resumed_is_uninterrupted(env_id, part):
@@ -77,6 +78,7 @@ def test_every_agent_learns_what_it_would_learn_alone(env_id, parts):
         np.testing.assert_equal(together[i], trained(make(env_id, [part], first=2 * i, index=i))[0])
 
 
+@pytest.mark.slow
 def test_an_evaluation_in_between_changes_nothing():
     trainer = make("Pendulum-v1", ["ddpg"], timesteps=7)
     trainer.train()
@@ -162,6 +164,7 @@ def test_parallel_is_sequential(placement, here):
     assert everything(here / "sequential") == everything(here / "parallel")
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_bit_and_its_agents_are_evaluated_in_torch(at, here):  # noqa: F811
     assert call(*RUN, "run.dir=whole").status == 0
     at(27, send("SIGTERM"))

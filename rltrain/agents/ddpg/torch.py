@@ -85,7 +85,7 @@ class DDPG(OffPolicy):
             targets = batch.returns + batch.discounts * next_values
         values = learner.network.values(batch.inputs, batch.actions)
         differences = values.detach() - targets
-        found = self._regress(learner, values, differences, batch) | {"value/target_mean": targets.mean()}
+        found = self._regress(learner, values, values.detach(), differences, batch) | {"value/target_mean": targets.mean()}
         # ---- policy
         if self._step_moves_targets():
             found |= self._improve_policy(batch)

@@ -55,7 +55,8 @@ class DQN(OffPolicy):
     def _epsilon(self, progress: Progress) -> Any:
         """Return the probability of a random action: from `epsilon` to `epsilon_end` over the first part of the horizon."""
         cfg, xp = self.cfg, np if isinstance(progress.timestep, int) else jnp
-        done = xp.minimum(1.0, schedules.fraction(xp, progress, 1) / cfg.exploration_fraction)
+        done = schedules.fraction(xp, progress, 1) / cfg.exploration_fraction
+        done = min(1.0, done) if xp is np else jnp.minimum(1.0, done)
         end = cfg.epsilon_end / cfg.epsilon if cfg.epsilon else 0.0
         return xp.float32(schedules.scheduled(xp, cfg.epsilon_schedule, cfg.epsilon, end, done))
 

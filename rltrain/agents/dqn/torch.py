@@ -48,7 +48,7 @@ class DQN(OffPolicy):
     def _epsilon(self, progress: Progress) -> float:
         """Return the probability of a random action: from `epsilon` to `epsilon_end` over the first part of the horizon."""
         cfg = self.cfg
-        done = min(1.0, float(schedules.fraction(np, progress, 1)) / cfg.exploration_fraction)
+        done = min(1.0, schedules.fraction(np, progress, 1) / cfg.exploration_fraction)
         end = cfg.epsilon_end / cfg.epsilon if cfg.epsilon else 0.0
         return float(schedules.scheduled(np, cfg.epsilon_schedule, cfg.epsilon, end, done))
 
@@ -59,9 +59,14 @@ class DQN(OffPolicy):
         learner = self.learners["q"]
         with torch.no_grad():
             targets = batch.returns + batch.discounts * self._next_values(learner, batch)
-        values = learner.network.values(batch.inputs).gather(1, batch.actions[:, None])[:, 0]
-        differences = values.detach() - targets
-        found = self._regress(learner, values[None], differences[None], batch)
+        outputs, actions = learner.network.values(batch.inputs), batch.actions[:, None]
+        values = outputs.detach().gather(1, actions)[:, 0]
+        differences = values - targets
+
+        def slopes_of_outputs(slopes: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(outputs).scatter_(1, actions, slopes[0, :, None])
+
+        found = self._regress(learner, outputs, values[None], differences[None], batch, slopes_of_outputs)
         return found | {"value/target_mean": targets.mean()}, differences
 
     def _next_values(self, learner: Learner, batch: Batch) -> torch.Tensor:

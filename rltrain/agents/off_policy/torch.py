@@ -1,7 +1,9 @@
 """What DQN, DDPG, SAC and what extends them have in common in PyTorch: warm-up, memory, targets, the steps of an update."""
 
 import copy
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -242,7 +244,7 @@ class OffPolicy(Made, ABC):
         if moves and cfg.polyak == 1:
             self._move_targets()
         self.env_steps = 0
-        means = torch.stack([torch.stack(values).mean() for values in diagnostics.values()]).tolist()
+        means = torch.stack([_mean(values) for values in diagnostics.values()]).tolist()
         return dict(zip(diagnostics, means, strict=True)) | self._report(progress, gradient_steps / env_steps)
 
     @abstractmethod
@@ -263,17 +265,29 @@ class OffPolicy(Made, ABC):
             action_masks=sample.outputs.get("action_masks"),
         )
 
-    def _regress(self, learner: Learner, values: torch.Tensor, differences: torch.Tensor, batch: Batch) -> Diagnostics:
-        """Step down the loss of `differences` (C, B) of C critics' outputs, summed over critics, weighted mean over rows.
+    def _regress(
+        self,
+        learner: Learner,
+        outputs: torch.Tensor,
+        values: torch.Tensor,
+        differences: torch.Tensor,
+        batch: Batch,
+        slopes_of_outputs: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> Diagnostics:
+        """Step down the loss of `differences` (C, B) of C critics' `values` (C, B), summed over critics, weighted mean over rows.
 
-        `values` (C, B) are their outputs with a graph, whose slopes are known, so the graph is entered with those.
+        The slopes of the loss are known, so the graph is entered with those, at `outputs`: the values, or what they are part of,
+        as `slopes_of_outputs` of slopes (C, B) says.
         """
         with torch.no_grad():
             errors, slopes = losses.temporal_difference_loss(torch, differences, self.cfg.loss)
             if batch.weights is not None:
                 errors, slopes = errors * batch.weights, slopes * batch.weights
-        norm = learner.step((values,), (slopes / len(batch.returns),), self.cfg.grad_norm_clip)
-        return {"loss/q": errors.mean(), "value/q_mean": values.detach().mean(), "value/grad_norm": norm}
+            slopes = slopes / len(batch.returns)
+            if slopes_of_outputs is not None:
+                slopes = slopes_of_outputs(slopes)
+        norm = learner.step((outputs,), (slopes,), self.cfg.grad_norm_clip)
+        return {"loss/q": errors.mean(), "value/q_mean": values.mean(), "value/grad_norm": norm}
 
     def _fold_observations(self) -> None:
         """Fold the observations since the last update into the statistics: acting and learning share them until the next."""
@@ -324,7 +338,7 @@ class OffPolicy(Made, ABC):
 
     def is_finite(self) -> bool:
         """Tell whether every parameter is finite; a sum is, unless a term isn't."""
-        return all(bool(torch.isfinite(learner.parameters.values.sum())) for learner in self.learners.values())
+        return all(math.isfinite(learner.parameters.values.sum()) for learner in self.learners.values())
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything as arrays and plain data; "policy" is what acting needs, and the critics to go on from."""
@@ -387,6 +401,10 @@ def choose_uniform(count: int, size: int, masks: torch.Tensor | None, generator:
     if masks is None:
         return torch.randint(size, (count,), generator=generator, device=generator.device)
     return torch.rand(masks.shape, generator=generator, device=generator.device).add_(1).mul_(masks).argmax(1)
+
+
+def _mean(values: list[torch.Tensor]) -> torch.Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean()
 
 
 def _count(observations: Arrays) -> int:

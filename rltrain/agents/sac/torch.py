@@ -103,7 +103,7 @@ class SAC(OffPolicy):
         else:
             values = learner.network.values(batch.inputs, batch.actions)
         differences = values.detach() - targets
-        found = self._regress(learner, values, differences, batch) | {"value/target_mean": targets.mean()}
+        found = self._regress(learner, values, values.detach(), differences, batch) | {"value/target_mean": targets.mean()}
         # ---- policy
         improve = self._improve_choices if self.discrete else self._improve_policy
         loss, norm, entropies = improve(batch, coefficient)
