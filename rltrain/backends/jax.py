@@ -274,9 +274,7 @@ class Stateful:
         """
         return self.state, self.memory.lend(observations, states), actor.key, actor.carried
 
-    def take_back(
-        self, actor: "Actor", state: Any, memory: Any, key: Array, carried: Array | None, timestep: int
-    ) -> "Actor":
+    def take_back(self, actor: "Actor", state: Any, memory: Any, key: Array, carried: Array | None, timestep: int) -> "Actor":
         """Go on from what a fused loop gives back at `timestep`; return the actor."""
         self._take_over(state)
         self.memory.take_back(memory, timestep)

@@ -36,7 +36,7 @@ class PureCopies:
     def __init__(self, env: Functional) -> None:
         self.env = env
         self.state_space = getattr(env, "state_space", None)
-        self.choices = self._find_choices(env.action_space) if hasattr(env, "action_masks") else None
+        self.choices: Any = self._find_choices(env.action_space) if hasattr(env, "action_masks") else None
         if self.state_space is not None and not hasattr(env, "states"):
             raise ConfigError("env.state_space", self.state_space, "the environment has no states(state) to go with it")
         if self.state_space is not None and list(spaces.leaves(self.state_space)) != [""]:
@@ -219,7 +219,7 @@ def _choose(rows: Array, chosen: Array, others: Array) -> Array:
 class FunctionalEnv(EnvWrapper):
     """N copies of a functional environment, stepped from the host. Observations are JAX's arrays, the rest NumPy's.
 
-    `make(cfg)` returns the environment, one with named members if it has `members`. A subclass says in `make` how to find it by id.
+    `make(cfg)` returns the environment; one with `members` is a team's. A subclass says in `make` how to find it by id.
     """
 
     config: type[FunctionalConfig] = FunctionalConfig

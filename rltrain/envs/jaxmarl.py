@@ -3,6 +3,8 @@
 import contextlib
 import inspect
 import io
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,8 +22,8 @@ FAMILY = "MPE_"
 class JaxMARLEnv(FunctionalEnv):
     """N copies of one of JaxMARL's MPE environments; `env.kwargs` are numbers and texts that its class takes.
 
-    JaxMARL says only that an episode ended. In MPE that is always the limit of `max_steps`, a truncation; in its other families it
-    may be either, so they aren't offered.
+    JaxMARL says only that an episode ended. In MPE that is always a time limit, so a truncation; in its other families it may be
+    either, so they aren't offered.
     """
 
     config = JaxMARLConfig
@@ -32,8 +34,7 @@ class JaxMARLEnv(FunctionalEnv):
         offered = [name for name in package.registered_envs if name.startswith(FAMILY)]
         if cfg.id not in offered:
             raise ConfigError("env.id", cfg.id, f"no such environment of JaxMARL's MPE; {nearest(cfg.id, offered, limit=30)}")
-        with contextlib.redirect_stdout(io.StringIO()):
-            plain = package.make(cfg.id)
+        plain = package.make(cfg.id)
         kwargs = check_kwargs(cfg.kwargs, _defaults(type(plain)), cfg.id)
         if kwargs.get("max_steps", 1) < 1:
             raise ConfigError("env.kwargs.max_steps", kwargs["max_steps"], "must be at least 1")
@@ -51,20 +52,32 @@ class JaxMARLEnv(FunctionalEnv):
 
 
 def _import() -> Any:
-    """Return `jaxmarl`, which prints at its import what it lacks."""
+    """Return `jaxmarl`."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _silence():
             import jaxmarl
     except ModuleNotFoundError as error:
         raise ConfigError("env", "jaxmarl", f"{error.name} is not installed; pip install 'rltrain[jaxmarl]'") from None
     return jaxmarl
 
 
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what JaxMARL prints at its import, which also puts the process's own streams where others had put theirs."""
+    kept, nowhere = sys.__stdout__, io.StringIO()
+    sys.__stdout__ = nowhere  # type: ignore[misc, assignment]
+    try:
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(sys.stderr):
+            yield
+    finally:
+        sys.__stdout__ = kept  # type: ignore[misc]
+
+
 def _defaults(kind: type) -> dict[str, Any]:
     """Return the parameters of an environment's class and of the class of all, those that are plain numbers or text."""
     found: dict[str, Any] = {}
     for cls in reversed(kind.__mro__):
-        parameters = inspect.signature(cls.__init__).parameters if "__init__" in vars(cls) else {}
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters if "__init__" in vars(cls) else {}
         found |= {name: p.default for name, p in parameters.items() if isinstance(p.default, bool | int | float | str)}
     return found
 
@@ -79,9 +92,10 @@ class _MPE:
 
         self.env = env
         self.members = tuple(env.agents)
-        self.observation_space, self.action_space = (
-            gymnasium.spaces.Dict({name: _space(of(name)) for name in self.members})
-            for of in (env.observation_space, env.action_space)
+        self.action_space = gymnasium.spaces.Dict({name: _space(env.action_space(name)) for name in self.members})
+        observations = jax.eval_shape(env.reset, jax.random.key(0))[0]  # JaxMARL's own spaces of them are wrong here and there
+        self.observation_space = gymnasium.spaces.Dict(
+            {name: gymnasium.spaces.Box(-np.inf, np.inf, observations[name].shape, np.float32) for name in self.members}
         )
 
     def reset(self, key: Array) -> tuple[Any, dict[str, Array]]:
@@ -106,4 +120,4 @@ def _space(space: Any) -> Any:
     if type(space).__name__ == "Box":
         low, high = (np.broadcast_to(np.asarray(bound, np.float32), space.shape) for bound in (space.low, space.high))
         return gymnasium.spaces.Box(low, high, tuple(space.shape), np.float32)
-    raise ConfigError("env.observation_space", type(space).__name__, f"JaxMARL's space is not known here (jax {jax.__version__})")
+    raise ConfigError("env.action_space", type(space).__name__, "JaxMARL's space is not known here")

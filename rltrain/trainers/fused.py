@@ -208,13 +208,13 @@ class Program:
         """Make `length` timesteps, then let each agent learn that is due."""
         noise = self._draw(carry, carry.timestep + jnp.arange(self.length))
         turn = functools.partial(self._turn, horizon)
-        carry, seen = jax.lax.scan(turn, carry, noise)
+        carry, (rewards, done, valid, finite, playable) = jax.lax.scan(turn, carry, noise)
         agents, updates = [], []
         for pure, agent in zip(self.pures, carry.agents, strict=True):
             after, update = self._update(pure, agent, Progress(carry.timestep - 1, horizon))
             agents.append(after)
             updates.append(update)
-        return carry._replace(agents=tuple(agents)), Looks(*seen, tuple(updates))
+        return carry._replace(agents=tuple(agents)), Looks(rewards, done, valid, finite, playable, tuple(updates))
 
     def _turn(self, horizon: Array, carry: Carry, noise: tuple[Array, ...]) -> tuple[Carry, tuple[Array, ...]]:
         """Make one timestep: act, step, record, reset."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rltrain import spaces
-from rltrain.agents.base import Actor, Algorithm, Made
+from rltrain.agents.base import Actor, Made
 from rltrain.agents.multi_agent.config import TeamConfig, form_groups
 from rltrain.agents.multi_agent.groups import Group, join
 from rltrain.agents.multi_agent.pure import PureTeam
@@ -60,7 +60,7 @@ class MultiAgent(Made):
         if self.central and state_space is None:
             raise ConfigError(f"{self.key}.use_states", True, "the environment gives no states; use ippo, or env.state=auto")
         self.groups: dict[str, Group] = {}
-        self.parts: dict[str, Algorithm] = {}
+        self.parts: dict[str, Any] = {}  # each an Algorithm
         for number, (name, members) in enumerate(form_groups(self.cfg, own, actions, self.key).items()):
             one = members[0]
             group = self.groups[name] = Group(members, list(spaces.leaves(own[one])))

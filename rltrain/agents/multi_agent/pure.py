@@ -46,7 +46,9 @@ class PureTeam:
         progress: Progress,
     ) -> tuple[ByGroup, dict[str, Array], dict[str, Array]]:
         """Return actions by member (N, *A), after what the actors carry; what `record` wants too."""
-        after, actions, outputs = {}, {}, {}
+        after: ByGroup = {}
+        actions: dict[str, Array] = {}
+        outputs: dict[str, Array] = {}
         for name, group in self.groups.items():
             masked = action_masks is not None and group.members[0] in action_masks
             masks = group.rows(action_masks) if masked else None  # type: ignore[arg-type]
@@ -54,7 +56,7 @@ class PureTeam:
             after[name], chosen, wanted = self.parts[name].act(policy[name], carried[name], noise[name], rows, masks, progress)
             actions |= group.split(chosen)
             outputs |= {f"{name}/{key}": value for key, value in wanted.items()}
-        return after, {name: actions[name] for group in self.groups.values() for name in group.members}, outputs
+        return after, actions, outputs
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
