@@ -9,7 +9,7 @@ import pytest
 jax = pytest.importorskip("jax")
 
 from functional_envs import make_trainer, numbers
-from functional_teams import MEMBERS, Herd, Pair
+from functional_teams import Herd, Pair
 
 from rltrain.agents.ippo.jax import IPPO
 from rltrain.agents.mappo.jax import MAPPO
@@ -18,10 +18,11 @@ from rltrain.runs import Run
 from rltrain.tracking import TrackingConfig
 from rltrain.trainers import ParallelTrainer
 
-SMALL: dict[str, Any] = {"rollout_length": 8, "epochs": 2, "minibatches": 2}
-NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "normalize_values": True}
-ONE = [(MAPPO, 3, {**SMALL, **NORMALISED})]
-TWO = [(MAPPO, 2, SMALL), (IPPO, 3, {**SMALL, "rollout_length": 12, "parameter_sharing": "none"})]
+SMALL: dict[str, Any] = {"rollout_length": 8, "epochs": 1, "minibatches": 2}
+NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "normalize_values": True, "epochs": 2}
+ONE = [(MAPPO, 3, SMALL)]
+TWO = [(MAPPO, 2, SMALL), (IPPO, 3, {**SMALL, "rollout_length": 12})]
+MORE = [(MAPPO, 2, {**SMALL, **NORMALISED}), (IPPO, 3, {**SMALL, "rollout_length": 12, "parameter_sharing": "none"})]
 
 
 def trained(agents, env, timesteps=60, **how):
@@ -30,9 +31,54 @@ def trained(agents, env, timesteps=60, **how):
     return trainer
 
 
-@pytest.mark.parametrize(("agents", "env"), [(ONE, Herd), (TWO, Herd), (TWO, Pair)], ids=["leave", "two", "states and masks"])
-def test_fused_equals_stepped(agents, env):
-    """At 60 one agent's rollout of 8 is under way and the other's of 12 has just been learned from."""
-    fused, stepped = (trained(agents, env(), fused=how) for how in ("true", "false"))
-    np.testing.assert_equal(numbers(fused), numbers(stepped))
-    assert all(agent.updates >= 5 and agent.statistics.episodes >= 8 for agent in fused.agents)
+def tracked(directory) -> tuple[Run, list[Any]]:
+    """Return a run and the list of rows of metrics that are written to it, without times."""
+    run, rows = Run(directory=directory, tracking=TrackingConfig(interval=20, tensorboard=False)), []
+    run.write_metrics = lambda agent, t, steps, row: rows.append(
+        (agent, t, steps, {key: row[key] for key in row if "time" not in key})
+    )
+    return run, rows
+
+
+@pytest.mark.parametrize(
+    ("agents", "env"),
+    [(TWO, Pair), pytest.param(MORE, Herd, marks=pytest.mark.slow)],
+    ids=["states and masks", "members leave, normalised"],
+)
+def test_two_teams_are_as_in_the_stepped_loop(agents, env, tmp_path):
+    """At 60 one team's rollout of 8 is under way and the other's of 12 has just been learned from."""
+    trainers, rows = [], []
+    for how in ("true", "false"):
+        run, written = tracked(tmp_path / how)
+        trainers.append(trained(agents, env(), fused=how, run=run))
+        rows.append(written)
+    np.testing.assert_equal(*map(numbers, trainers))
+    np.testing.assert_equal(*rows)
+    assert [row[1] for row in rows[0] if row[0] == "a0"] == [20, 40, 60]
+    assert {"members/walker_0/episode_return_mean", "members/walker_1/episode_length_mean", "loss/value"} <= rows[0][-1][3].keys()
+    assert all(agent.updates >= 5 and agent.statistics.episodes >= 8 for agent in trainers[0].agents)
+
+
+def test_resumed_in_mid_rollout_is_as_stepped_and_members_leave():
+    """At 44 four rows of the rollout are there and walkers are out."""
+    stepped = trained(ONE, Herd(), fused="false")
+    first = trained(ONE, Herd(), 44, horizon=60)
+    assert not all(rows.all() for rows in first.env.copies.there.values())
+    rest = make_trainer(ONE, Herd(), timesteps=60)
+    rest.restore(copy.deepcopy(first.snapshot()[0]))
+    rest.train()
+    np.testing.assert_equal(numbers(rest), numbers(stepped))
+    summary = rest.agents[0].statistics.summary()
+    assert summary["env_steps"] == 180 == summary["members"]["guide"]["env_steps"] > summary["members"]["walker_0"]["env_steps"]
+
+
+@pytest.mark.slow
+def test_a_program_per_team_equals_one_for_all():
+    whole, apart = trained(TWO, Herd()), trained(TWO, Herd(), kind=ParallelTrainer)
+    np.testing.assert_equal(numbers(apart), numbers(whole))
+
+
+@pytest.mark.slow
+def test_a_reward_that_is_not_finite_names_the_member():
+    with pytest.raises(NonFiniteError, match=r"walk: timestep 4: copy 0: rewards/guide=nan is not finite"):
+        trained(ONE, Herd(breaks_at=5))
