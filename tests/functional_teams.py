@@ -57,16 +57,31 @@ class Herd:
         }
 
 
-class Pair(Herd):
-    """Walkers without a guide, who stay to the end: nobody is terminated. The critic reads a state of its own.
+class Walkers(Herd):
+    """The same without the guide."""
+
+    members: ClassVar = MEMBERS[:2]
+    observation_space = spaces.Dict({name: spaces.Box(-10, 10, (2,), np.float32) for name in MEMBERS[:2]})
+    action_space = spaces.Dict({name: spaces.Discrete(2) for name in MEMBERS[:2]})
+
+    def step(self, key: jax.Array, state: Any, actions: dict[str, jax.Array]) -> Any:
+        """Move both by their actions and by chance."""
+        after, observations, *rest = super().step(key, state, {**actions, "guide": jnp.zeros(1)})
+        return after, observations, *({name: values[name] for name in self.members} for values in rest)
+
+    def observe(self, state: Any) -> dict[str, Any]:
+        """Return a walker's own position and the time."""
+        found = super().observe(state)
+        return {name: found[name] for name in self.members}
+
+
+class Pair(Walkers):
+    """Walkers who stay to the end: nobody is terminated. The critic reads a state of its own.
 
     Away from the middle by more than 0.5 a walker may only go back; doing otherwise earns NaN.
     """
 
-    members: ClassVar = MEMBERS[:2]
     members_leave = False
-    observation_space = spaces.Dict({name: spaces.Box(-10, 10, (2,), np.float32) for name in MEMBERS[:2]})
-    action_space = spaces.Dict({name: spaces.Discrete(2) for name in MEMBERS[:2]})
     state_space = spaces.Box(-10, 10, (3,), np.float32)
 
     def states(self, state: Any) -> jax.Array:
@@ -80,12 +95,6 @@ class Pair(Herd):
     def step(self, key: jax.Array, state: Any, actions: dict[str, jax.Array]) -> Any:
         """Move both by their actions and by chance."""
         masks = self.action_masks(state)
-        after, _, rewards, _, truncated = super().step(key, state, {**actions, "guide": jnp.zeros(1)})
+        after, observations, rewards, terminated, truncated = super().step(key, state, actions)
         rewards = {name: jnp.where(masks[name][actions[name]], rewards[name], jnp.nan) for name in self.members}
-        running, cut = (dict.fromkeys(self.members, flag) for flag in (jnp.bool_(False), truncated["guide"]))
-        return after, self.observe(after), rewards, running, cut
-
-    def observe(self, state: Any) -> dict[str, Any]:
-        """Return a walker's own position and the time."""
-        found = super().observe(state)
-        return {name: found[name] for name in self.members}
+        return after, observations, rewards, dict.fromkeys(terminated, jnp.bool_(False)), truncated

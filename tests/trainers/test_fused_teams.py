@@ -9,7 +9,7 @@ import pytest
 jax = pytest.importorskip("jax")
 
 from functional_envs import make_trainer, numbers
-from functional_teams import Herd, Pair
+from functional_teams import Herd, Pair, Walkers
 
 from rltrain.agents.ippo.jax import IPPO
 from rltrain.agents.mappo.jax import MAPPO
@@ -20,7 +20,6 @@ from rltrain.trainers import ParallelTrainer
 
 SMALL: dict[str, Any] = {"rollout_length": 8, "epochs": 1, "minibatches": 2}
 NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "normalize_values": True, "epochs": 2}
-ONE = [(MAPPO, 3, SMALL)]
 TWO = [(MAPPO, 2, SMALL), (IPPO, 3, {**SMALL, "rollout_length": 12})]
 MORE = [(MAPPO, 2, {**SMALL, **NORMALISED}), (IPPO, 3, {**SMALL, "rollout_length": 12, "parameter_sharing": "none"})]
 
@@ -40,13 +39,23 @@ def tracked(directory) -> tuple[Run, list[Any]]:
     return run, rows
 
 
-@pytest.mark.parametrize(
-    ("agents", "env"),
-    [(TWO, Pair), pytest.param(MORE, Herd, marks=pytest.mark.slow)],
-    ids=["states and masks", "members leave, normalised"],
-)
-def test_two_teams_are_as_in_the_stepped_loop(agents, env, tmp_path):
-    """At 60 one team's rollout of 8 is under way and the other's of 12 has just been learned from."""
+def test_resumed_in_mid_rollout_is_as_stepped():
+    """At 44 four of eight rows of a team's rollout are there and walkers are out; at 60 also, and the other has just learned."""
+    stepped = trained(TWO, Walkers(), fused="false")
+    first = trained(TWO, Walkers(), 44, horizon=60)
+    assert not all(rows.all() for rows in first.env.copies.there.values())
+    rest = make_trainer(TWO, Walkers(), timesteps=60)
+    rest.restore(copy.deepcopy(first.snapshot()[0]))
+    rest.train()
+    np.testing.assert_equal(numbers(rest), numbers(stepped))
+    assert all(agent.updates >= 5 and agent.statistics.episodes >= 8 for agent in rest.agents)
+    summary = rest.agents[0].statistics.summary()
+    assert summary["env_steps"] == 120 > summary["members"]["walker_0"]["env_steps"] > 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("agents", "env"), [(TWO, Pair), (MORE, Herd)], ids=["states and masks", "members of two kinds"])
+def test_two_teams_and_their_rows_are_as_in_the_stepped_loop(agents, env, tmp_path):
     trainers, rows = [], []
     for how in ("true", "false"):
         run, written = tracked(tmp_path / how)
@@ -59,19 +68,6 @@ def test_two_teams_are_as_in_the_stepped_loop(agents, env, tmp_path):
     assert all(agent.updates >= 5 and agent.statistics.episodes >= 8 for agent in trainers[0].agents)
 
 
-def test_resumed_in_mid_rollout_is_as_stepped_and_members_leave():
-    """At 44 four rows of the rollout are there and walkers are out."""
-    stepped = trained(ONE, Herd(), fused="false")
-    first = trained(ONE, Herd(), 44, horizon=60)
-    assert not all(rows.all() for rows in first.env.copies.there.values())
-    rest = make_trainer(ONE, Herd(), timesteps=60)
-    rest.restore(copy.deepcopy(first.snapshot()[0]))
-    rest.train()
-    np.testing.assert_equal(numbers(rest), numbers(stepped))
-    summary = rest.agents[0].statistics.summary()
-    assert summary["env_steps"] == 180 == summary["members"]["guide"]["env_steps"] > summary["members"]["walker_0"]["env_steps"]
-
-
 @pytest.mark.slow
 def test_a_program_per_team_equals_one_for_all():
     whole, apart = trained(TWO, Herd()), trained(TWO, Herd(), kind=ParallelTrainer)
@@ -81,4 +77,4 @@ def test_a_program_per_team_equals_one_for_all():
 @pytest.mark.slow
 def test_a_reward_that_is_not_finite_names_the_member():
     with pytest.raises(NonFiniteError, match=r"walk: timestep 4: copy 0: rewards/guide=nan is not finite"):
-        trained(ONE, Herd(breaks_at=5))
+        trained(TWO[1:], Herd(breaks_at=5))
