@@ -148,7 +148,6 @@ def test_random_actions_beside_a_team(here):
     train("run.dir=run", "trainer.timesteps=20", *RELAY)
     figures = json.loads(call("eval", "run", "episodes=6", "json=true", "random=true").out)
     assert figures["random"]["ippo"]["sum_mean"] == figures["agents"]["ippo"]["sum_mean"] == 103
-    assert "random" not in json.loads(call("eval", "run", "episodes=6", "json=true").out)
     assert "ippo at random" in call("eval", "run", "episodes=6", "random=true").out
 
 

@@ -39,18 +39,31 @@ def tracked(directory) -> tuple[Run, list[Any]]:
     return run, rows
 
 
-def test_resumed_in_mid_rollout_is_as_stepped():
-    """At 44 four of eight rows of a team's rollout are there and walkers are out; at 60 also, and the other has just learned."""
-    stepped = trained(TWO, Walkers(), fused="false")
-    first = trained(TWO, Walkers(), 44, horizon=60)
-    assert not all(rows.all() for rows in first.env.copies.there.values())
+def resumed(first, stop):
+    """Return a fused trainer that goes on to 60 from where `first` stopped."""
+    assert first.timestep == stop and not all(rows.all() for rows in first.env.copies.there.values())
     rest = make_trainer(TWO, Walkers(), timesteps=60)
     rest.restore(copy.deepcopy(first.snapshot()[0]))
     rest.train()
-    np.testing.assert_equal(numbers(rest), numbers(stepped))
-    assert all(agent.updates >= 5 and agent.statistics.episodes >= 8 for agent in rest.agents)
-    summary = rest.agents[0].statistics.summary()
+    return rest
+
+
+def test_what_the_stepped_loop_began_the_fused_one_ends_as_it_would_have():
+    """At 20 four rows of one team's rollout of 8 are there and eight of the other's of 12; at 60 four and none."""
+    stepped = trained(TWO, Walkers(), 20, fused="false", horizon=60)
+    fused = resumed(stepped, 20)
+    stepped.timesteps = 60
+    stepped.train()
+    np.testing.assert_equal(numbers(fused), numbers(stepped))
+    assert all(agent.updates >= 5 and agent.statistics.episodes >= 8 for agent in fused.agents)
+    summary = fused.agents[0].statistics.summary()
     assert summary["env_steps"] == 120 > summary["members"]["walker_0"]["env_steps"] > 60
+
+
+@pytest.mark.slow
+def test_resumed_in_mid_rollout_is_uninterrupted():
+    first = trained(TWO, Walkers(), 44, horizon=60)
+    np.testing.assert_equal(numbers(resumed(first, 44)), numbers(trained(TWO, Walkers())))
 
 
 @pytest.mark.slow
