@@ -60,18 +60,26 @@ class EpisodeStatistics:
         self._end(done)
         return done
 
-    def record_rollout(self, rewards: np.ndarray, done: np.ndarray) -> None:
+    def record_rollout(self, rewards: Any, done: np.ndarray, valid: Any = None) -> None:
         """Add several steps of all copies, each (T, N), as `record` would one after the other."""
-        self.env_steps += rewards.size
         start = 0
-        for t in [*np.flatnonzero(done.any(axis=1)).tolist(), len(rewards) - 1]:
+        for t in [*np.flatnonzero(done.any(axis=1)).tolist(), len(done) - 1]:
             if start <= t:
-                sums = np.concatenate((self._returns[None], rewards[start : t + 1]))
-                self._returns = np.add.accumulate(sums, axis=0)[-1]  # in order, as one step after the other would
-                self._lengths += t + 1 - start
+                self._add(rewards, slice(start, t + 1), valid)
                 start = t + 1
                 if done[t].any():
-                    self._end(done[t])
+                    self._end_episodes(done[t])
+
+    def _add(self, rewards: Any, steps: slice, valid: Any) -> None:
+        """Add steps in none of which but the last an episode ends."""
+        rows = rewards[steps] if valid is None else np.where(valid[steps], rewards[steps], 0.0)
+        sums = np.concatenate((self._returns[None], rows))
+        self._returns = np.add.accumulate(sums, axis=0)[-1]  # in order, as one step after the other would
+        self._lengths += len(rows) if valid is None else valid[steps].sum(axis=0)
+        self.env_steps += rows.size if valid is None else int(valid[steps].sum())
+
+    def _end_episodes(self, done: np.ndarray) -> None:
+        self._end(done)
 
     def _end(self, done: np.ndarray) -> None:
         self.returns.extend(self._returns[done].tolist())
@@ -157,12 +165,22 @@ class TeamStatistics(EpisodeStatistics):
         done = ended(terminated, truncated)
         if not done.any():
             return None
+        self._end_episodes(done)
+        return done
+
+    def _add(self, rewards: Any, steps: slice, valid: Any) -> None:
+        count = steps.stop - steps.start
+        self.env_steps += count * self.num_envs
+        self._lengths += count
+        for name, member in self.members.items():
+            member._add(rewards[name], steps, None if valid is None else valid[name])
+
+    def _end_episodes(self, done: np.ndarray) -> None:
         played = {name: member._lengths > 0 for name, member in self.members.items()}
         self._returns = sum(member._returns for member in self.members.values()) / np.maximum(1, sum(played.values()))
         for name, member in self.members.items():
             member._end(done & played[name])
         self._end(done)
-        return done
 
     def forget_running(self, copies: np.ndarray) -> None:
         """Start anew in `copies` (N,) bool."""

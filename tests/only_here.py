@@ -7,6 +7,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 BACKENDS = ("torch", "jax")
+JAX_FILES = ("trainers.fused", "envs.gymnax", "envs.brax", "envs.jaxmarl")
 MISSING = [name for name in BACKENDS if importlib.util.find_spec(name) is None]
 
 
@@ -24,7 +25,11 @@ def needs(file: Path) -> frozenset[str]:
             parts = module.split(".")
             if parts[0] == "rltrain":
                 found |= {"jax" if part.startswith("jax_") else part for part in parts[1:]} & set(BACKENDS)
-                found |= {"jax"} if parts[1:] in (["trainers", "fused"], ["envs", "gymnax"], ["envs", "brax"]) else set()
+                found |= (
+                    {"jax"}
+                    if parts[1:] in (["trainers", "fused"], ["envs", "gymnax"], ["envs", "brax"], ["envs", "jaxmarl"])
+                    else set()
+                )
             elif parts[0] in BACKENDS:
                 found.add(parts[0])
             elif (TESTS / f"{parts[0]}.py").exists():

@@ -134,7 +134,7 @@ def test_lists(here):
     assert "ppo" in call("list", "agents").out.split()
     assert {"ppo_cartpole", "ppo_acrobot", "ppo_pendulum"} <= set(call("list", "experiments").out.split())
     envs = call("list", "envs").out.split()
-    assert envs[:3] == ["brax", "gymnasium", "gymnax"]
+    assert envs[:4] == ["brax", "gymnasium", "gymnax", "jaxmarl"]
     assert {"CartPole-v1", "Pendulum-v1"} <= set(envs)
 
 

@@ -113,7 +113,7 @@ def composed():
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_every_yaml_composes_checks_and_instantiates(group, name, here):
-    for package in ("gymnax", "brax", "jax"):
+    for package in ("gymnax", "brax", "jaxmarl", "jax"):
         if package in name:
             pytest.importorskip(package)
     if {name.removesuffix("_spread")} & {"ippo", "mappo", "pettingzoo"}:
@@ -121,7 +121,7 @@ def test_every_yaml_composes_checks_and_instantiates(group, name, here):
     choice = f"{group}={name}"
     fitting = {
         "agents=ddpg": ["env=Pendulum-v1"], "agents=td3": ["env=Pendulum-v1"], "agents=ippo": ["env=pettingzoo"],
-        "agents=mappo": ["env=pettingzoo"], "env=pettingzoo": ["agents=ippo"],
+        "agents=mappo": ["env=pettingzoo"], "env=pettingzoo": ["agents=ippo"], "env=jaxmarl": ["agents=ippo", "backend=jax"],
     }  # fmt: skip
     plan = finish_plan(config.compose([choice, *fitting.get(choice, [])]))
     trainer = assemble.make_trainer(plan.config)

@@ -143,6 +143,14 @@ def test_settings_by_member(here):
     assert_one_error(result, 2, "agents.ippo.overrides", "the run was started with")
 
 
+def test_random_actions_beside_a_team(here):
+    """In the relay everyone is paid by the number of the step, whoever acts."""
+    train("run.dir=run", "trainer.timesteps=20", *RELAY)
+    figures = json.loads(call("eval", "run", "episodes=6", "json=true", "random=true").out)
+    assert figures["random"]["ippo"]["sum_mean"] == figures["agents"]["ippo"]["sum_mean"] == 103
+    assert "ippo at random" in call("eval", "run", "episodes=6", "random=true").out
+
+
 def test_an_algorithm_for_one_agent_is_refused(here):
     result = call("train", *merged(SMALL, ("agents=ppo", "run.dir=run")))
     assert_one_error(result, 2, "agents.ppo=PPO: team_envs:Corners has named agents (a_0, a_1, a_2)", "use ippo or mappo")

@@ -41,6 +41,23 @@ def test_a_team_by_hand():
     assert other.summary() == statistics.summary()
 
 
+def test_a_teams_rollout_at_once_is_as_step_by_step():
+    """Member b takes part in half of the steps; episodes of single copies end within."""
+    generator = np.random.default_rng(0)
+    gains = {name: generator.normal(size=(7, 2)).astype(np.float32) for name in "ab"}
+    there = {"a": np.ones((7, 2), bool), "b": generator.random((7, 2)) < 0.5}
+    done = np.zeros((7, 2), bool)
+    done[[1, 3, 4], [0, 1, 0]] = True
+    one, other = TeamStatistics(2, ["a", "b"]), TeamStatistics(2, ["a", "b"])
+    one.record_rollout(gains, done, there)
+    for t in range(7):
+        ends = dict.fromkeys("ab", done[t])
+        rows = ({name: values[name][t] for name in "ab"} for values in (gains, there))
+        other.record(next(rows), ends, dict.fromkeys("ab", done[t] & False), next(rows))
+    np.testing.assert_equal(one.snapshot(), other.snapshot())
+    assert one.episodes == 3 and one.members["b"].env_steps == there["b"].sum() < 14
+
+
 def test_returns_and_lengths_by_hand():
     statistics = EpisodeStatistics(2)
     assert statistics.summary() == {"env_steps": 0, "episodes": 0, "episode_return_mean": None, "episode_length_mean": None}

@@ -159,7 +159,7 @@ class Stateful:
     Of a pure algorithm it needs, with `state` first and last where it changes:
     for acting `policy`, `noise`, `act`, `init_carried`, `reset_carried`;
     for learning `make_memory`, `update`, `interrupt`, `discard`; for keeping `init`, `snapshot`, `restore`, `describe`.
-    The fused loop calls `new_memory`, `record`, `learn`, `is_finite`, `operations` instead of the second line.
+    The fused loop calls `draw`, `new_memory`, `record`, `learn`, `is_finite`, `operations` instead of the second line.
     """
 
     def __init__(self, pure: Any) -> None:
@@ -260,13 +260,35 @@ class Stateful:
             self._policy = jax.tree.map(np.array, self.pure.policy(self.state))
         return self._policy
 
-    def take_over(self, state: Any) -> None:
-        """Go on from a state that a fused loop gives back."""
+    # -- in the fused loop ---------------------------------------------------------------------------------------------
+
+    @property
+    def why_not_lent(self) -> str:
+        """What keeps a fused loop from having the algorithm; nothing if nothing does."""
+        return self.memory.why_not_lent
+
+    def lend(self, actor: "Actor", observations: Arrays, states: Arrays) -> tuple[Any, Any, Array, Array | None]:
+        """Return (state, memory or None, key, what the actor carries) for a fused loop.
+
+        `observations` and `states` are those to act on next: the last row's successors.
+        """
+        return self.state, self.memory.lend(observations, states), actor.key, actor.carried
+
+    def take_back(self, actor: "Actor", state: Any, memory: Any, key: Array, carried: Array | None, timestep: int) -> "Actor":
+        """Go on from what a fused loop gives back at `timestep`; return the actor."""
+        self._take_over(state)
+        self.memory.take_back(memory, timestep)
+        return actor._replace(key=key, carried=carried)
+
+    def note_learned(self, metrics: dict[str, Array], there: dict[str, Array], finite: Array, k: int) -> dict[str, float]:
+        """Return the metrics of a fused loop's update number `k` of a chunk; remember if every parameter was finite after it."""
+        self._finite = bool(finite[k])
+        return {tag: float(values[k]) for tag, values in metrics.items() if there[tag][k]}
+
+    def _take_over(self, state: Any) -> None:
         self.state, self._policy = state, None
 
-    def note_finite(self, finite: bool) -> None:
-        """Remember whether every parameter is finite after an update of a fused loop."""
-        self._finite = finite
+    # -- keeping -------------------------------------------------------------------------------------------------------
 
     def is_finite(self) -> bool:
         """Tell whether every parameter was finite after the last update."""
@@ -280,7 +302,7 @@ class Stateful:
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put everything back; a snapshot that holds only "policy" restores only that."""
-        self.take_over(self.pure.restore(self.state, snapshot))
+        self._take_over(self.pure.restore(self.state, snapshot))
         if "training" in snapshot:
             self.memory.restore(snapshot["training"]["memory"])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rltrain import assemble, checkpoints
 from rltrain import config as configuration
+from rltrain.agents.random import RandomAgent
 from rltrain.checks import build, option
 from rltrain.commands.plans import take
 from rltrain.commands.train import load_policies
@@ -31,6 +32,7 @@ class EvalOptions:
     seed: int | None = option(None, "of environments and sampling; null: the run's", low=0, high=MAX_SEED)
     json: bool = option(False, "print the figures as JSON, alone on stdout")
     render: str | None = option(None, "human: show the episodes in a window", choices=["human"])
+    random: bool = option(False, "also play random actions on the same starts, to compare with")
     fail_under: float | None = option(None, "exit 1 if an agent's mean is below")
 
 
@@ -42,7 +44,7 @@ LABELS = {
 }  # fmt: skip
 STEPS = ("timestep", "env_steps")
 RESULTS = "outputs/evaluations"
-OPTIONS = ("checkpoint", "episodes", "seed", "json", "render", "fail_under")
+OPTIONS = ("checkpoint", "episodes", "seed", "json", "render", "random", "fail_under")
 TAKEN = re.compile(r"(\+\+?)?(env|backend|env\..+|backend\..+|trainer\.stochastic_evaluation|run\.dir)")
 
 
@@ -86,12 +88,15 @@ def evaluate(arguments: Sequence[str]) -> int:
         trainer.evaluation_env = trainer.env
         with trainer.run.signals():
             results = trainer.eval(episodes=options.episodes)
+            at_random = _play_at_random(trainer, options.episodes) if options.random and trainer.run.stop_signal is None else {}
         if trainer.run.stop_signal is not None:
             return EXIT_STATUS[trainer.run.stop_signal]
         env_info = trainer.env.info()
     finally:
         trainer.close()
     figures = {"agents": {name: summarize(result) for name, result in results.items()}}
+    if at_random:
+        figures["random"] = {name: summarize(result) for name, result in at_random.items()}
     assert config.seed is not None
     directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root=RESULTS)
     _write(figures, results, config, options, paths, manifest, directory, env_info)
@@ -132,6 +137,12 @@ def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:
     return build(EvalOptions, given), overrides
 
 
+def _play_at_random(trainer: Any, episodes: int) -> dict[str, dict[str, Any]]:
+    """Return what random actions reach in each agent's copies, from the starts that it had."""
+    trainer.agents = [RandomAgent(agent.name, trainer.env.action_space, agent.members) for agent in trainer.agents]
+    return trainer.eval(episodes=episodes)
+
+
 def _check_outside_runs(directory: Path) -> None:
     for parent in (directory.absolute(), *directory.absolute().parents):
         if holds_run(parent):
@@ -167,12 +178,13 @@ def _write(
         return
     from rich.table import Table
 
-    table = Table("", *figures["agents"])
+    columns = figures["agents"] | {f"{name} at random": agent for name, agent in figures.get("random", {}).items()}
+    table = Table("", *columns)
     for key, label in LABELS.items():
-        if any(key in agent for agent in figures["agents"].values()):
-            table.add_row(label, *(_shown(agent.get(key)) for agent in figures["agents"].values()))
-    for name in dict.fromkeys(name for agent in figures["agents"].values() for name in agent.get("members", {})):
-        means = (agent.get("members", {}).get(name, {}).get("mean") for agent in figures["agents"].values())
+        if any(key in agent for agent in columns.values()):
+            table.add_row(label, *(_shown(agent.get(key)) for agent in columns.values()))
+    for name in dict.fromkeys(name for agent in columns.values() for name in agent.get("members", {})):
+        means = (agent.get("members", {}).get(name, {}).get("mean") for agent in columns.values())
         table.add_row(f"mean of {name}", *(_shown(mean) for mean in means))
     how = "deterministic" if about["deterministic"] else "stochastic"
     checkpoint = ", ".join(dict.fromkeys(map(str, paths.values())))

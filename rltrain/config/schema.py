@@ -20,7 +20,7 @@ from rltrain.agents.td3.config import TD3Config
 from rltrain.backends.base import BackendConfig
 from rltrain.checkpoints import CheckpointsConfig
 from rltrain.checks import option, section
-from rltrain.envs.functional import BraxConfig, FunctionalConfig
+from rltrain.envs.functional import BraxConfig, FunctionalConfig, JaxMARLConfig
 from rltrain.envs.gymnasium import GymnasiumConfig
 from rltrain.envs.pettingzoo import PettingZooConfig
 from rltrain.errors import ConfigError, nearest
@@ -96,6 +96,7 @@ CHOICES: dict[str, dict[str, Choice]] = {
         "gymnasium": Choice("rltrain.envs.gymnasium.GymnasiumEnv", GymnasiumConfig),
         "gymnax": Choice("rltrain.envs.gymnax.GymnaxEnv", FunctionalConfig),
         "brax": Choice("rltrain.envs.brax.BraxEnv", BraxConfig),
+        "jaxmarl": Choice("rltrain.envs.jaxmarl.JaxMARLEnv", JaxMARLConfig),
         "pettingzoo": Choice("rltrain.envs.pettingzoo.PettingZooEnv", PettingZooConfig),
     },
     "agents": {

@@ -1,7 +1,7 @@
 """Functional environments: one copy as two pure functions. Their settings and what they must offer; no JAX here."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,6 +31,23 @@ class BraxConfig(FunctionalConfig):
     id: str = option("halfcheetah", "environment id", fixed=True)
 
 
+@dataclass
+class TeamConfig(FunctionalConfig):
+    """A functional environment with named members by id."""
+
+    state: str = option(
+        "auto", "what a centralised critic reads: the environment's own states, or all observations joined; auto: its own where "
+        "it has some; none: nothing is spent on it", choices=["auto", "own", "joined", "none"], fixed=True,
+    )  # fmt: skip
+
+
+@dataclass
+class JaxMARLConfig(TeamConfig):
+    """A JaxMARL environment by id."""
+
+    id: str = option("MPE_simple_spread_v3", "environment id", fixed=True)
+
+
 class Functional(Protocol):
     """One copy of an environment, without a state of its own.
 
@@ -49,6 +66,32 @@ class Functional(Protocol):
         """Return state, observation, reward, terminated, truncated after one step.
 
         State and observation are the true successor's, even if the episode ended.
+        """
+
+
+class FunctionalTeam(Protocol):
+    """One copy of an environment with several named members that act at once, without a state of its own.
+
+    Spaces are Dicts by member. A member that was flagged is gone until the next episode: what `step` says about it after that is
+    passed over. With `members_leave = False` all are flagged in the same step, always, and nothing is spent on who is there.
+
+    `state_space` and `states(state)`, (*S), are what a centralised critic reads; without them all observations joined.
+    `action_masks(state)` gives masks by member, of those that have choices.
+    """
+
+    members: Sequence[str]
+    observation_space: Any
+    action_space: Any
+
+    def reset(self, key: Array) -> tuple[Any, dict[str, Any]]:
+        """Return the state, any pytree, and the observations by member that an episode begins with."""
+
+    def step(
+        self, key: Array, state: Any, actions: dict[str, Array]
+    ) -> tuple[Any, dict[str, Any], dict[str, Array], dict[str, Array], dict[str, Array]]:
+        """Return state and, by member, observations, rewards, terminated, truncated after one step.
+
+        State and observations are the true successors, even if the episode ended.
         """
 
 

@@ -14,7 +14,7 @@ from rltrain.envs.finite import FiniteWatch
 from rltrain.envs.functional import Functional, FunctionalConfig
 from rltrain.errors import ConfigError, EnvironmentFailure
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
-from rltrain.structures import Array, Arrays, Step
+from rltrain.structures import Array, Arrays, Step, ended
 
 
 class Copies(NamedTuple):
@@ -25,15 +25,18 @@ class Copies(NamedTuple):
     keys: Array  # (N,) random streams
     count: Array  # () steps so far: the key of copy i at step t is that of its stream and t
     done: Array  # (N,) bool: ended with the last step and not yet reset
+    there: dict[str, Array] | None = None  # (N,) bool by member: acts in the next step; None: every member does
 
 
 class PureCopies:
     """N copies of a functional environment as pure functions over `Copies`."""
 
+    members: tuple[str, ...] = ()
+
     def __init__(self, env: Functional) -> None:
         self.env = env
         self.state_space = getattr(env, "state_space", None)
-        self.choices = spaces.choices(env.action_space) if hasattr(env, "action_masks") else None
+        self.choices: Any = self._find_choices(env.action_space) if hasattr(env, "action_masks") else None
         if self.state_space is not None and not hasattr(env, "states"):
             raise ConfigError("env.state_space", self.state_space, "the environment has no states(state) to go with it")
         if self.state_space is not None and list(spaces.leaves(self.state_space)) != [""]:
@@ -49,27 +52,43 @@ class PureCopies:
     def step(self, copies: Copies, actions: Array) -> tuple[Copies, Step]:
         """Step all copies; their `observations` are the true successors until `reset_done`."""
         keys = self._draw(copies.keys, copies.count, 0)
-        state, observations, rewards, terminated, truncated = jax.vmap(self.env.step)(keys, copies.env, actions)
-        observations, rewards = self._cast(observations), rewards.astype(jnp.float32)
-        terminated, truncated = terminated.astype(bool), truncated.astype(bool) & ~terminated.astype(bool)
-        copies = Copies(_typed(state), observations, copies.keys, copies.count + 1, terminated | truncated)
+        state, observations, *rest = jax.vmap(self.env.step)(keys, copies.env, actions)
+        rewards, terminated, truncated = (
+            spaces.map_arrays(lambda array: array.astype(dtype), arrays)  # noqa: B023
+            for arrays, dtype in zip(rest, (jnp.float32, bool, bool), strict=True)
+        )
+        observations, truncated = self._cast(observations), spaces.map_arrays(lambda cut, end: cut & ~end, truncated, terminated)
+        copies = copies._replace(
+            env=_typed(state), observations=observations, count=copies.count + 1, done=ended(terminated, truncated)
+        )
         return copies, Step(observations, self.states(copies), rewards, terminated, truncated, None, {})
 
-    def states(self, copies: Copies) -> Array | None:
+    def states(self, copies: Copies) -> Arrays:
         """Return the privileged states (N, *S) that go with `observations`, or None: there are none."""
         if self.state_space is None:
             return None
         return jax.vmap(self.env.states)(copies.env).astype(jax.dtypes.canonicalize_dtype(self.state_space.dtype))  # type: ignore[attr-defined]
 
-    def action_masks(self, copies: Copies) -> Array | None:
+    def action_masks(self, copies: Copies) -> Arrays:
         """Return which choices are allowed next, (N, M) bool with those of all parts side by side, or None: all are."""
-        return None if self.choices is None else jax.vmap(self.env.action_masks)(copies.env).astype(bool)  # type: ignore[attr-defined]
+        if self.choices is None:
+            return None
+        return spaces.map_arrays(lambda mask: mask.astype(bool), jax.vmap(self.env.action_masks)(copies.env))  # type: ignore[attr-defined]
 
-    def is_playable(self, masks: Array) -> Array:
+    def is_playable(self, masks: Arrays) -> Array:
         """Tell which copies (N,) have a choice left in every part of an action."""
-        assert self.choices is not None
-        parts = jnp.split(masks, np.cumsum(self.choices[:-1]), axis=1)
-        return jnp.stack([part.any(axis=1) for part in parts]).all(axis=0)
+        return _has_choices(masks, self.choices)
+
+    def mask_sizes(self) -> Any:
+        """Return how many choices a mask is of."""
+        return sum(self.choices or ())
+
+    def info(self) -> dict[str, Any]:
+        """Say what was chosen where the config left a choice."""
+        return {}
+
+    def _find_choices(self, space: Any) -> Any:
+        return spaces.choices(space)
 
     def reset_done(self, copies: Copies) -> Copies:
         """Begin the next episode where one just ended; nothing is computed if none did."""
@@ -102,6 +121,88 @@ class PureCopies:
         return {path: array.astype(dtypes[path]) for path, array in arrays.items()}
 
 
+def _has_choices(mask: Array, choices: Sequence[int]) -> Array:
+    parts = jnp.split(mask, np.cumsum(choices[:-1]), axis=1)
+    return jnp.stack([part.any(axis=1) for part in parts]).all(axis=0)
+
+
+class PureTeams(PureCopies):
+    """The same of an environment with named members: what is one's comes in a dict by name.
+
+    A member acts from an episode's begin until it is flagged. Rows after that did not happen: zeros, `valid` False. The episode
+    of a copy ends with its last member's; then every member's row is flagged.
+    """
+
+    def __init__(self, env: Any, state: str = "auto") -> None:
+        super().__init__(env)
+        self.members = tuple(env.members)
+        self.leave = bool(getattr(env, "members_leave", True))
+        if state == "own" and self.state_space is None:
+            raise ConfigError("env.state", "own", "the environment has no states of its own; use joined or auto")
+        self.state = {"auto": "joined" if self.state_space is None else "own"}.get(state, state)
+        if self.state != "own":
+            self.state_space = env.observation_space if self.state == "joined" else None
+
+    def init(self, keys: Array) -> Copies:
+        """Begin an episode in every copy; `keys` (N,) are their random streams."""
+        copies = super().init(keys)
+        everyone = {name: jnp.ones(len(keys), bool) for name in self.members}
+        return copies._replace(there=everyone) if self.leave else copies
+
+    def step(self, copies: Copies, actions: dict[str, Array]) -> tuple[Copies, Step]:
+        """Step all copies; their `observations` are the true successors until `reset_done`."""
+        after, step = super().step(copies, actions)
+        there = copies.there
+        if there is None:
+            return after, step
+        # ---- those that had left
+        observations = {
+            path: _choose(there[path.split("/")[0]], rows, jnp.zeros_like(rows)) for path, rows in after.observations.items()
+        }
+        rewards = {name: jnp.where(there[name], step.rewards[name], 0.0) for name in self.members}
+        terminated, truncated = (
+            {name: flags[name] & there[name] for name in self.members} for flags in (step.terminated, step.truncated)
+        )
+        # ---- those that are left
+        stay = {name: there[name] & ~(terminated[name] | truncated[name]) for name in self.members}
+        over = ~jnp.stack(list(stay.values())).any(axis=0)
+        terminated = {name: terminated[name] | (over & ~truncated[name]) for name in self.members}
+        after = after._replace(observations=observations, done=over, there=stay)
+        return after, Step(observations, self.states(after), rewards, terminated, truncated, there, {})
+
+    def states(self, copies: Copies) -> Arrays:
+        """Return the states (N, *S) that go with `observations`: the environment's own, or the observations of all members."""
+        return copies.observations if self.state == "joined" else super().states(copies)
+
+    def action_masks(self, copies: Copies) -> Arrays:
+        """Return which choices are allowed next, by member (N, M) bool, or None: all are."""
+        masks, there = super().action_masks(copies), copies.there
+        if masks is None or there is None:
+            return masks
+        return {name: mask | ~there[name][:, None] for name, mask in masks.items()}
+
+    def is_playable(self, masks: Arrays) -> Array:
+        """Tell which copies (N,) leave every member a choice in every part of an action."""
+        return jnp.stack([_has_choices(mask, self.choices[name]) for name, mask in masks.items()]).all(axis=0)
+
+    def mask_sizes(self) -> Any:
+        """Return how many choices each member's mask is of."""
+        return {name: sum(choices) for name, choices in self.choices.items()}
+
+    def reset_done(self, copies: Copies) -> Copies:
+        """Begin the next episode where one just ended; nothing is computed if none did."""
+        after, there = super().reset_done(copies), copies.there
+        return after if there is None else after._replace(there={name: rows | copies.done for name, rows in there.items()})
+
+    def info(self) -> dict[str, Any]:
+        """Say what the critic's state is."""
+        return {"state": self.state, "members": list(self.members)}
+
+    def _find_choices(self, space: Any) -> Any:
+        found = {name: spaces.choices(own) for name, own in space.spaces.items()}
+        return {name: choices for name, choices in found.items() if choices} or None
+
+
 def _is_key(array: Array) -> bool:
     return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
 
@@ -118,7 +219,7 @@ def _choose(rows: Array, chosen: Array, others: Array) -> Array:
 class FunctionalEnv(EnvWrapper):
     """N copies of a functional environment, stepped from the host. Observations are JAX's arrays, the rest NumPy's.
 
-    `make(cfg)` returns the environment. A subclass says in `make` how to find it by id.
+    `make(cfg)` returns the environment; one with `members` is a team's. A subclass says in `make` how to find it by id.
     """
 
     config: type[FunctionalConfig] = FunctionalConfig
@@ -140,7 +241,9 @@ class FunctionalEnv(EnvWrapper):
         env = make(self.cfg) if make else self.make(self.cfg)
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self.seeds = None if seed is None else environment_seeds(seed, role, self.num_envs, first_copy)
-        self.pure = PureCopies(env)
+        named = hasattr(env, "members")
+        self.pure = PureTeams(env, getattr(self.cfg, "state", "auto")) if named else PureCopies(env)
+        self.members, self.num_agents = self.pure.members, max(1, len(self.pure.members))
         self.state_space = self.pure.state_space
         self.copies: Copies | None = None
         self._watch = FiniteWatch(f"env.id={self.name}", first_copy, self.cfg.on_nonfinite, remedy="ignore")
@@ -164,25 +267,26 @@ class FunctionalEnv(EnvWrapper):
         self._check_shapes()
         return self.copies.observations
 
-    def step(self, actions: np.ndarray) -> Step:
+    def step(self, actions: Arrays) -> Step:
         """Step all copies."""
-        self.copies, step = self._step(self.copies, jnp.asarray(actions))
-        rewards, terminated, truncated = jax.device_get((step.rewards, step.terminated, step.truncated))
+        self.copies, step = self._step(self.copies, spaces.map_arrays(jnp.asarray, actions))
+        on_host = ("rewards", "terminated", "truncated", "valid")
+        step = step._replace(**dict(zip(on_host, jax.device_get([getattr(step, name) for name in on_host]), strict=True)))
         if self.cfg.on_nonfinite == "error":
-            self._watch.guard(step._replace(rewards=rewards), None, step.next_states, self._timestep)
+            self._watch.guard(step, None, step.next_states, self._timestep)
         self._timestep += 1
-        return step._replace(rewards=rewards, terminated=terminated, truncated=truncated)
+        return step
 
     def reset_done(self) -> Arrays:
         """Start the next episode of the copies whose last one just ended."""
         self.copies = self._reset_done(self.copies)
         return self.copies.observations
 
-    def state(self) -> Array | None:
+    def state(self) -> Arrays:
         """Return the privileged states (N, *S) that go with the observations to act on next, or None."""
         return None if self.state_space is None or self.copies is None else self._states(self.copies)
 
-    def action_masks(self) -> Array | None:
+    def action_masks(self) -> Arrays:
         """Return which choices are allowed next, (N, M) bool, or None: all are."""
         if self.pure.choices is None:
             return None
@@ -193,7 +297,7 @@ class FunctionalEnv(EnvWrapper):
             raise EnvironmentFailure(f"env.id={self.name}: copy {copy}: action_masks allows no action")
         return masks
 
-    def _find_masks(self, copies: Copies) -> tuple[Array, Array]:
+    def _find_masks(self, copies: Copies) -> tuple[Arrays, Array]:
         masks = self.pure.action_masks(copies)
         return masks, self.pure.is_playable(masks)
 
@@ -205,13 +309,13 @@ class FunctionalEnv(EnvWrapper):
     def _check_shapes(self) -> None:
         """Raise EnvironmentFailure unless observations, states and masks of all copies are as the spaces say."""
         assert self.copies is not None
-        found = spaces.named(self.copies.observations, "observations")
-        wanted = {("observations/" + path).rstrip("/"): space for path, space in spaces.leaves(self.observation_space).items()}
-        shapes = {name: (array.shape, wanted[name].shape) for name, array in found.items()}
+        shapes = _compare(self.copies.observations, self.observation_space, "observations")
         if self.state_space is not None:
-            shapes["states"] = jax.eval_shape(self.pure.states, self.copies).shape, self.state_space.shape
+            shapes |= _compare(jax.eval_shape(self.pure.states, self.copies), self.state_space, "states")
         if self.pure.choices is not None:
-            shapes["action_masks"] = jax.eval_shape(self.pure.action_masks, self.copies).shape, (sum(self.pure.choices),)
+            masks = spaces.named(jax.eval_shape(self.pure.action_masks, self.copies), "action_masks")
+            sizes = spaces.named(self.pure.mask_sizes(), "action_masks")
+            shapes |= {name: (mask.shape, (sizes[name],)) for name, mask in masks.items()}
         for name, (got, shape) in shapes.items():
             if got != (self.num_envs, *shape):
                 expected = f"{(self.num_envs, *shape)}"
@@ -234,5 +338,11 @@ class FunctionalEnv(EnvWrapper):
         self.copies = jax.tree.unflatten(structure, new)
 
     def info(self) -> dict[str, Any]:
-        """Say which versions are at work."""
-        return {"versions": {"jax": jax.__version__}}
+        """Say which versions are at work, and what the critic of a team reads."""
+        return {**self.pure.info(), "versions": {"jax": jax.__version__}}
+
+
+def _compare(arrays: Arrays, space: Any, name: str) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return the shape of each array (N, ...) and the one that its space says, by full name."""
+    wanted = {f"{name}/{path}".rstrip("/"): leaf.shape for path, leaf in spaces.leaves(space).items()}
+    return {key: (array.shape, wanted[key]) for key, array in spaces.named(arrays, name).items()}

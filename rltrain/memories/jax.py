@@ -98,8 +98,9 @@ class RolloutMemory(StagedRollout):
             **spaces.named(rollout.observations, "observations"),
             **({} if rollout.states is None else spaces.named(rollout.states, "states")),
             "rewards": rollout.rewards, "terminated": rollout.terminated, "truncated": rollout.truncated,
-            "valid": np.ones((self.length, self.num_envs), bool), **rollout.outputs,
+            "valid": np.ones((self.length, self.num_envs), bool) if rollout.valid is None else rollout.valid, **rollout.outputs,
         }  # fmt: skip
+        self._any_invalid = rollout.valid is not None
         self._arrays = {key: np.array(array) for key, array in self._arrays.items()}
         for t in range(position):
             next_states = None if rollout.next_states is None else _row(rollout.next_states, t)

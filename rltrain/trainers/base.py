@@ -175,8 +175,8 @@ class Trainer:
         if not all(hasattr(agent.algorithm, "pure") for agent in self.agents):
             return "an agent is not written in JAX"
         for agent in self.agents:
-            if agent.algorithm.memory.why_not_lent:
-                return agent.algorithm.memory.why_not_lent
+            if agent.algorithm.why_not_lent:
+                return agent.algorithm.why_not_lent
         if not self.headless:
             return "rendering needs every step"
         agents = ("pre_interaction", "act", "record_transition", "post_interaction")
@@ -429,7 +429,7 @@ class Trainer:
         self.agents_scope = list(sizes)
         self.scopes = [slice(start, stop) for start, stop in itertools.pairwise(starts)]
         for agent, size in zip(self.agents, sizes, strict=True):
-            if agent.members != tuple(self.env.members):
+            if set(agent.members) != set(self.env.members):
                 there = f"named agents ({', '.join(self.env.members)}), which a team plays" if self.env.members else "one agent"
                 remedy = "use ippo or mappo" if self.env.members else "use an algorithm for one agent, such as ppo"
                 raise ConfigError(f"agents.{agent.name}", agent.kind, f"{self.env.name} has {there}; {remedy}")

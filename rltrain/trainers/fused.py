@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rltrain.backends.jax import draw
 from rltrain.errors import EnvironmentFailure, NonFiniteError
 from rltrain.memories.jax import Rollout
+from rltrain.spaces import map_arrays, named
 from rltrain.structures import Array, Arrays, Progress, Step
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ CHUNK_OPERATIONS = 2e10  # sums and products of learning, about a second
 
 
 class AgentCarry(NamedTuple):
-    """What one agent carries from timestep to timestep."""
+    """What one agent carries from timestep to timestep; a team's by group."""
 
     state: Any
     memory: Any
-    key: Array  # of its actor
-    carried: Array | None  # by its actor
+    key: Any  # of its actor
+    carried: Any  # by its actor
 
 
 class Carry(NamedTuple):
@@ -49,10 +49,11 @@ class Carry(NamedTuple):
 
 
 class Looks(NamedTuple):
-    """What the host sees of each iteration of a chunk; K iterations of L timesteps of N copies."""
+    """What the host sees of each iteration of a chunk; K iterations of L timesteps of N copies. Rewards and `valid` by member."""
 
-    rewards: Array  # (K, L, N)
-    done: Array  # (K, L, N) bool
+    rewards: Arrays  # (K, L, N)
+    done: Array  # (K, L, N) bool: a copy's episode ended
+    valid: Arrays  # (K, L, N) bool, or None: every row happened
     finite: Array  # (K, L) bool: rewards, observations and states
     playable: Array  # (K, L, N) bool: an action was allowed
     updates: tuple[Any, ...]  # per agent (metrics, which there are, due, finite), each (K,)
@@ -113,12 +114,14 @@ class FusedLoop:
             self._check(looks, k)
             trainer.timestep += self.length
             for agent, scope, update in zip(trainer.agents, trainer.scopes, looks.updates, strict=True):
-                agent.statistics.record_rollout(looks.rewards[k][:, scope], looks.done[k][:, scope])
+                rewards, valid = (
+                    None if rows is None else map_arrays(lambda own: own[k][:, scope], rows)  # noqa: B023
+                    for rows in (looks.rewards, looks.valid)
+                )
+                agent.statistics.record_rollout(rewards, looks.done[k][:, scope], valid)
                 metrics, there, due, finite = update
                 if due[k]:
-                    agent.algorithm.note_finite(bool(finite[k]))
-                    found = {tag: float(values[k]) for tag, values in metrics.items() if there[tag][k]}
-                    agent.note_update(found, trainer.timestep - 1)
+                    agent.note_update(agent.algorithm.note_learned(metrics, there, finite, k), trainer.timestep - 1)
             interval = trainer.run.tracking.interval
             if trainer.timestep // interval > trainer.row_at // interval and trainer.timestep < until:
                 trainer.write_rows()
@@ -134,8 +137,9 @@ class FusedLoop:
         where = f"env.id={trainer.env.name}: timestep {trainer.timestep + t}"
         if stuck[t].any():
             raise EnvironmentFailure(f"{where}: copy {np.argmax(stuck[t])}: action_masks allows no action")
-        bad = ~np.isfinite(looks.rewards[k, t])
-        what = f"copy {np.argmax(bad)}: rewards={looks.rewards[k, t][np.argmax(bad)]}" if bad.any() else "an observation"
+        rewards = {name: rows[k, t] for name, rows in named(looks.rewards, "rewards").items()}
+        bad = [(int(np.argmin(np.isfinite(rows))), name) for name, rows in rewards.items() if not np.isfinite(rows).all()]
+        what = f"copy {bad[0][0]}: {bad[0][1]}={rewards[bad[0][1]][bad[0][0]]}" if bad else "an observation"
         raise NonFiniteError(f"{where}: {what} is not finite; the last checkpoint is where to go on from")
 
     def _take(self) -> list[Carry]:
@@ -147,8 +151,7 @@ class FusedLoop:
         for i, program in enumerate(self.programs):
             agents = []
             for agent, scope in zip(trainer.agents[program.group], trainer.scopes[program.group], strict=True):
-                memory = agent.algorithm.memory.lend(*_cut(following, scope))
-                agents.append(AgentCarry(agent.algorithm.state, memory, agent.actor.key, agent.actor.carried))
+                agents.append(AgentCarry(*agent.algorithm.lend(agent.actor, *_cut(following, scope))))
             carry = Carry(copies, tuple(agents), jnp.int32(trainer.timestep))
             if self.devices is not None:
                 carry = carry._replace(env=self.env.cut(copies, trainer.scopes[i]))
@@ -165,10 +168,7 @@ class FusedLoop:
         trainer.env.copies = copies  # type: ignore[attr-defined]
         trainer.observations = copies.observations
         for agent, after in zip(trainer.agents, (after for carry in carries for after in carry.agents), strict=True):
-            algorithm = agent.algorithm
-            agent.actor = agent.actor._replace(key=after.key, carried=after.carried)
-            algorithm.take_over(after.state)
-            algorithm.memory.take_back(after.memory, trainer.timestep)
+            agent.actor = agent.algorithm.take_back(agent.actor, *after, trainer.timestep)
 
 
 class Program:
@@ -188,7 +188,8 @@ class Program:
             return self._play(carry, noise, jnp.int32(1))[2]
 
         agents = []
-        for pure, agent, row in zip(self.pures, carry.agents, jax.eval_shape(play, carry), strict=True):
+        rows = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(play, carry))
+        for pure, agent, row in zip(self.pures, carry.agents, rows, strict=True):
             agents.append(agent if agent.memory is not None else agent._replace(memory=pure.new_memory(row)))
         return tuple(agents)
 
@@ -207,13 +208,13 @@ class Program:
         """Make `length` timesteps, then let each agent learn that is due."""
         noise = self._draw(carry, carry.timestep + jnp.arange(self.length))
         turn = functools.partial(self._turn, horizon)
-        carry, (rewards, done, finite, playable) = jax.lax.scan(turn, carry, noise)
+        carry, (rewards, done, valid, finite, playable) = jax.lax.scan(turn, carry, noise)
         agents, updates = [], []
         for pure, agent in zip(self.pures, carry.agents, strict=True):
             after, update = self._update(pure, agent, Progress(carry.timestep - 1, horizon))
             agents.append(after)
             updates.append(update)
-        return carry._replace(agents=tuple(agents)), Looks(rewards, done, finite, playable, tuple(updates))
+        return carry._replace(agents=tuple(agents)), Looks(rewards, done, valid, finite, playable, tuple(updates))
 
     def _turn(self, horizon: Array, carry: Carry, noise: tuple[Array, ...]) -> tuple[Carry, tuple[Array, ...]]:
         """Make one timestep: act, step, record, reset."""
@@ -239,7 +240,7 @@ class Program:
         for pure, agent, own, scope in zip(self.pures, carry.agents, noise, self.scopes, strict=True):
             seen, allowed = _cut((observations, masks), scope)
             acted.append(_apart(carry.timestep, pure.act, pure.policy(agent.state), agent.carried, own, seen, allowed, progress))
-        actions = jnp.concatenate([actions for _, actions, _ in acted])
+        actions = map_arrays(lambda *parts: jnp.concatenate(parts), *(actions for _, actions, _ in acted))
         env, step = _apart(carry.timestep, self.env.step, carry.env, actions)
         rows = tuple(
             _row(_cut(observations, scope), _cut(states, scope), _cut(step._replace(infos={}), scope), outputs)
@@ -249,12 +250,13 @@ class Program:
         numbers = [leaf for leaf in jax.tree.leaves(seen) if leaf.dtype.kind == "f"]
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in numbers]).all()
         playable = jnp.ones_like(env.done) if masks is None else self.env.is_playable(masks)
-        return env, tuple(carried for carried, _, _ in acted), rows, (step.rewards, env.done, finite, playable)
+        looks = step.rewards, env.done, step.valid, finite, playable
+        return env, tuple(carried for carried, _, _ in acted), rows, looks
 
     def _draw(self, carry: Carry, timesteps: Array) -> tuple[Array, ...]:
         """Return the random numbers that acting takes in these timesteps, per agent (T, ...)."""
         return tuple(
-            jax.vmap(lambda t, pure=pure, key=agent.key: draw(key, t, *pure.noise(pure.num_envs)))(timesteps)
+            jax.vmap(lambda t, pure=pure, key=agent.key: pure.draw(key, t))(timesteps)
             for pure, agent in zip(self.pures, carry.agents, strict=True)
         )
 
@@ -289,7 +291,7 @@ def _cut(tree: Any, scope: slice) -> Any:
 def _row(observations: Arrays, states: Arrays, step: Step, outputs: dict[str, Array]) -> Rollout:
     return Rollout(
         observations=observations, states=states, next_observations=step.next_observations, next_states=step.next_states,
-        rewards=step.rewards, terminated=step.terminated, truncated=step.truncated, valid=None, outputs=outputs,
+        rewards=step.rewards, terminated=step.terminated, truncated=step.truncated, valid=step.valid, outputs=outputs,
     )  # fmt: skip
 
 
@@ -297,8 +299,9 @@ def _side_by_side(parts: list[Looks]) -> Looks:
     """Return the looks of several programs as those of one."""
     if len(parts) == 1:
         return parts[0]
-    rewards, done, playable = (
-        np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in ("rewards", "done", "playable")
+    rewards, done, valid, playable = (
+        jax.tree.map(lambda *rows: np.concatenate(rows, axis=-1), *(getattr(part, name) for part in parts))
+        for name in ("rewards", "done", "valid", "playable")
     )
     finite = np.logical_and.reduce([part.finite for part in parts])
-    return Looks(rewards, done, finite, playable, tuple(update for part in parts for update in part.updates))
+    return Looks(rewards, done, valid, finite, playable, tuple(update for part in parts for update in part.updates))

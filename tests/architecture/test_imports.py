@@ -28,7 +28,7 @@ LAYERS = [
 EXTENDS = {("ppo", "on_policy"), ("a2c", "on_policy"), ("ippo", "ppo"), ("mappo", "ppo"), ("ddqn", "dqn"), ("td3", "ddpg")}
 EXTENDS |= {(agent, "off_policy") for agent in ("dqn", "ddqn", "ddpg", "td3", "sac")}
 TORCH_FILES = r"(.*\.)?torch"
-JAX_FILES = r"(.*\.)?jax|trainers\.fused|envs\.(gymnax|brax|jax_\w+)"
+JAX_FILES = r"(.*\.)?jax|trainers\.fused|envs\.(gymnax|brax|jaxmarl|jax_\w+)"
 HYDRA_FILES = r"cli|config(\..*)?|commands(\..*)?"
 
 

@@ -5,70 +5,22 @@ group acts in one forward pass and learns from one batch. The algorithm of a gro
 members, but by a one-hot that the members are given where they share.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from typing import Any, ClassVar
 
 import numpy as np
 
 from rltrain import spaces
-from rltrain.agents.base import Actor, Algorithm, Made
+from rltrain.agents.base import Actor, Made
 from rltrain.agents.multi_agent.config import TeamConfig, form_groups
+from rltrain.agents.multi_agent.groups import Group, join
+from rltrain.agents.multi_agent.pure import PureTeam
 from rltrain.checks import build
 from rltrain.errors import ConfigError
 from rltrain.seeding import AGENT_ACTOR, seed64
 from rltrain.structures import Array, Arrays, Progress, Transition, UpdateSchedule
 
 STRIDE = 2**16  # between the streams of groups: there can't be more agents
-MEMBER, OWN = "member", "own"
-
-
-@dataclass
-class Group:
-    """Members that share parameters, and how their arrays become rows."""
-
-    members: tuple[str, ...]
-    paths: list[str]  # of the leaves of one member's observation; [""] for an array
-    _numbers: dict[int, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def shares(self) -> bool:
-        """Whether there are several members, so that rows say whose they are."""
-        return len(self.members) > 1
-
-    def space(self, space: Any) -> Any:
-        """Return the space of rows for one member's space, or the team's states."""
-        from gymnasium.spaces import Dict, Discrete
-
-        return Dict({OWN: space, MEMBER: Discrete(len(self.members))}) if self.shares else space
-
-    def observations(self, arrays: dict[str, Array]) -> Arrays:
-        """Return the observations of all members as rows."""
-        found = {
-            path: self.rows({name: arrays[f"{name}/{path}" if path else name] for name in self.members}) for path in self.paths
-        }
-        return self._label(found.get("", found))
-
-    def states(self, states: Arrays) -> Arrays:
-        """Return the states, which are those of every member, as rows."""
-        return self._label(spaces.map_arrays(lambda array: join([array] * len(self.members)), states))
-
-    def rows(self, by_member: dict[str, Array]) -> Array:
-        """Return what belongs to each member (N, ...) as rows (M x N, ...)."""
-        return join([by_member[name] for name in self.members])
-
-    def split(self, rows: Array) -> dict[str, Array]:
-        """Return rows (M x N, ...) by member."""
-        copies = len(rows) // len(self.members)
-        return {name: rows[i * copies : (i + 1) * copies] for i, name in enumerate(self.members)}
-
-    def _label(self, rows: Arrays) -> Arrays:
-        if not self.shares:
-            return rows
-        found = spaces.named(rows, OWN)
-        count = len(next(iter(found.values())))
-        if count not in self._numbers:
-            self._numbers[count] = np.repeat(np.arange(len(self.members)), count // len(self.members))
-        return {**found, MEMBER: self._numbers[count]}
 
 
 class MultiAgent(Made):
@@ -108,7 +60,7 @@ class MultiAgent(Made):
         if self.central and state_space is None:
             raise ConfigError(f"{self.key}.use_states", True, "the environment gives no states; use ippo, or env.state=auto")
         self.groups: dict[str, Group] = {}
-        self.parts: dict[str, Algorithm] = {}
+        self.parts: dict[str, Any] = {}  # each an Algorithm
         for number, (name, members) in enumerate(form_groups(self.cfg, own, actions, self.key).items()):
             one = members[0]
             group = self.groups[name] = Group(members, list(spaces.leaves(own[one])))
@@ -120,6 +72,9 @@ class MultiAgent(Made):
             backend = part.backend
             self.parts[name] = backend.own(part)
         self.backend = backend
+        pures = {name: part.pure for name, part in self.parts.items() if hasattr(part, "pure")}
+        if pures:
+            self.pure = PureTeam(self.groups, pures, self.schedule, num_envs, central=self.central)
 
     def _settings(self, group: str) -> dict[str, Any]:
         """Return the settings of one group's algorithm."""
@@ -129,11 +84,14 @@ class MultiAgent(Made):
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def init_actor(self, num_envs: int, seed: int) -> Actor:
-        """Return what the groups' acting carries."""
-        return {
-            name: self.parts[name].init_actor(num_envs * len(group.members), seed if not i else seed64(seed, AGENT_ACTOR, i))
-            for i, (name, group) in enumerate(self.groups.items())
-        }
+        """Return what the groups' acting carries: of training, if `seed` is the team's `actor_seed`."""
+        trains = seed == self.actor_seed
+        actors = {}
+        for i, (name, group) in enumerate(self.groups.items()):
+            part = self.parts[name]
+            own = part.actor_seed if trains else seed64(seed, AGENT_ACTOR, i)
+            actors[name] = part.init_actor(num_envs * len(group.members), own)
+        return actors
 
     def act(
         self,
@@ -182,25 +140,8 @@ class MultiAgent(Made):
     def record(self, transition: Transition) -> None:
         """Store one transition of all copies: each group's rows with its algorithm."""
         for name, group in self.groups.items():
-            outputs = {key: transition.outputs[f"{name}/{key}"] for key in self._outputs(name, transition.outputs)}
-            self.parts[name].record(
-                Transition(
-                    observations=group.observations(transition.observations),
-                    states=group.states(transition.states) if self.central else None,
-                    actions=group.rows(transition.actions),
-                    next_observations=group.observations(transition.next_observations),
-                    next_states=group.states(transition.next_states) if self.central else None,
-                    rewards=group.rows(transition.rewards),
-                    terminated=group.rows(transition.terminated),
-                    truncated=group.rows(transition.truncated),
-                    valid=None if transition.valid is None else group.rows(transition.valid),
-                    infos={},
-                    outputs=outputs,
-                )
-            )
-
-    def _outputs(self, group: str, outputs: dict[str, Array]) -> list[str]:
-        return [key.removeprefix(f"{group}/") for key in outputs if key.startswith(f"{group}/")]
+            rows = group.read(name, transition, central=self.central)
+            self.parts[name].record(rows._replace(actions=group.rows(transition.actions), infos={}))
 
     def interrupt(self, next_observations: Arrays, next_states: Arrays = None) -> None:
         """Take the last row recorded of every copy as truncated there, unless its episode ended anyway."""
@@ -215,12 +156,45 @@ class MultiAgent(Made):
 
     def update(self, progress: Progress) -> dict[str, float]:
         """Learn in every group; return metrics, means over groups, and of several groups each one's."""
-        found = {name: part.update(progress) for name, part in self.parts.items()}
+        return self._report({name: part.update(progress) for name, part in self.parts.items()})
+
+    def _report(self, found: dict[str, dict[str, float]]) -> dict[str, float]:
         tags = dict.fromkeys(tag for metrics in found.values() for tag in metrics)
         means = {tag: float(np.mean([metrics[tag] for metrics in found.values() if tag in metrics])) for tag in tags}
         if len(found) == 1:
             return means
         return means | {f"groups/{name}/{tag}": value for name, metrics in found.items() for tag, value in metrics.items()}
+
+    # -- in the fused loop ---------------------------------------------------------------------------------------------
+
+    @property
+    def why_not_lent(self) -> str:
+        """What keeps a fused loop from having the team; nothing if nothing does."""
+        return next((why for part in self.parts.values() if (why := part.why_not_lent)), "")
+
+    def lend(self, actor: Actor, observations: Arrays, states: Arrays) -> tuple[Any, Any, Any, Any]:
+        """Return (state, memory or None, key, what the actor carries), each by group; see the groups' own `lend`."""
+        each = {
+            name: self.parts[name].lend(
+                actor[name], group.observations(observations), group.states(states) if self.central else None
+            )
+            for name, group in self.groups.items()
+        }
+        state, memory, key, carried = ({name: own[i] for name, own in each.items()} for i in range(4))
+        return state, None if any(own is None for own in memory.values()) else memory, key, carried
+
+    def take_back(self, actor: Actor, state: Any, memory: Any, key: Any, carried: Any, timestep: int) -> Actor:
+        """Go on from what a fused loop gives back at `timestep`; return the actor."""
+        return {
+            name: part.take_back(actor[name], state[name], memory[name], key[name], carried[name], timestep)
+            for name, part in self.parts.items()
+        }
+
+    def note_learned(self, metrics: Any, there: Any, finite: Any, k: int) -> dict[str, float]:
+        """Return the metrics of the fused loop's update number `k` of a chunk."""
+        return self._report(
+            {name: part.note_learned(metrics[name], there[name], finite[name], k) for name, part in self.parts.items()}
+        )
 
     # -- keeping -------------------------------------------------------------------------------------------------------
 
@@ -248,13 +222,6 @@ class MultiAgent(Made):
         """Return parameters, memory in bytes of a full rollout, gradient steps per update: of all groups."""
         each = [part.describe() for part in self.parts.values()]
         return {key: sum(about[key] for about in each) for key in each[0]}
-
-
-def join(arrays: list[Array]) -> Array:
-    """Return arrays one after the other: NumPy's, or those of a device."""
-    if len(arrays) == 1:
-        return arrays[0]
-    return np.concatenate(arrays) if isinstance(arrays[0], np.ndarray) else arrays[0].__array_namespace__().concat(arrays)
 
 
 def _merge(settings: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import scipy.special
 
 from rltrain.agents.base import Made
 from rltrain.agents.off_policy.config import OffPolicyConfig
-from rltrain.backends.jax import RANDOM, JaxBackend, key_of
+from rltrain.backends.jax import RANDOM, JaxBackend, draw, key_of
 from rltrain.checks import build
 from rltrain.memories.jax import ReplayMemory, ReplayOnDevice, Rollout, Transitions
 from rltrain.memories.replay import Replay, Sample
@@ -193,6 +193,10 @@ class OffPolicy(Made, ABC):
     @abstractmethod
     def noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
         """Return the kind and shape of the random numbers that one step of acting takes; see `rltrain.backends.jax.draw`."""
+
+    def draw(self, key: Array, timestep: Array) -> Array:
+        """Return the random numbers that acting takes in this timestep of training."""
+        return draw(key, timestep, *self.noise(self.num_envs))
 
     def act(
         self,

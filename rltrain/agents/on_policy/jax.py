@@ -11,7 +11,7 @@ import optax
 from rltrain import spaces
 from rltrain.agents.base import Made
 from rltrain.agents.on_policy.config import OnPolicyConfig
-from rltrain.backends.jax import RANDOM, JaxBackend, key_of
+from rltrain.backends.jax import RANDOM, JaxBackend, draw, key_of
 from rltrain.checks import build
 from rltrain.errors import ConfigError
 from rltrain.memories.jax import Rollout, RolloutMemory
@@ -143,6 +143,10 @@ class OnPolicy(Made, ABC):
     def noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
         """Return the kind (exponential, normal, uniform) and shape of the random numbers that one step of acting takes."""
         return self.head.noise, self.head.noise_shape(num_envs)
+
+    def draw(self, key: Array, timestep: Array) -> Array:
+        """Return the random numbers that acting takes in this timestep of training."""
+        return draw(key, timestep, *self.noise(self.num_envs))
 
     def act(
         self,

@@ -41,7 +41,7 @@ class Inputs:
         if not isinstance(observations, dict):
             return self.leaves[""](observations)
         parts = [leaf(observations[path]) for path, leaf in self.leaves.items()]
-        return _xp(parts[0]).concatenate(parts, 1)
+        return _xp(*parts).concatenate(parts, 1)
 
     def fold(self, moments: normalizers.Moments, observations: Arrays, weights: Array | None) -> normalizers.Moments:
         """Return moments with rows (B, *O) folded in; those of weight 0 don't count."""
@@ -75,5 +75,5 @@ class _Leaf:
         return x.astype(np.float32).reshape(len(x), self.size)
 
 
-def _xp(array: Array) -> ModuleType:
-    return np if isinstance(array, np.ndarray) else jnp
+def _xp(*arrays: Array) -> ModuleType:
+    return np if all(isinstance(array, np.ndarray) for array in arrays) else jnp

@@ -1,0 +1,86 @@
+"""A team as one pure algorithm for the fused loop: its groups' pure algorithms side by side, state and memory by group.
+
+What `MultiAgent` does with arrays on the host is done here with the same functions of `Group` inside a compiled program.
+"""
+
+from typing import Any
+
+from rltrain.agents.multi_agent.groups import Group, join
+from rltrain.structures import Array, Arrays, Progress, UpdateSchedule
+
+ByGroup = dict[str, Any]
+
+
+class PureTeam:
+    """Acts, records and learns for all groups; `parts` are their pure algorithms."""
+
+    def __init__(
+        self, groups: dict[str, Group], parts: ByGroup, schedule: UpdateSchedule, num_envs: int, *, central: bool
+    ) -> None:
+        self.groups, self.parts, self.schedule, self.num_envs, self.central = groups, parts, schedule, num_envs, central
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def policy(self, state: ByGroup) -> ByGroup:
+        """Return what acting needs."""
+        return {name: part.policy(state[name]) for name, part in self.parts.items()}
+
+    def reset_carried(self, carried: ByGroup, done: Array) -> ByGroup:
+        """Begin anew what is carried where a copy's episode ended."""
+        return {
+            name: self.parts[name].reset_carried(carried[name], join([done] * len(group.members)))
+            for name, group in self.groups.items()
+        }
+
+    def draw(self, keys: ByGroup, timestep: Array) -> ByGroup:
+        """Return the random numbers that one step of acting takes."""
+        return {name: part.draw(keys[name], timestep) for name, part in self.parts.items()}
+
+    def act(
+        self,
+        policy: ByGroup,
+        carried: ByGroup,
+        noise: ByGroup,
+        observations: Arrays,
+        action_masks: dict[str, Array] | None,
+        progress: Progress,
+    ) -> tuple[ByGroup, dict[str, Array], dict[str, Array]]:
+        """Return actions by member (N, *A), after what the actors carry; what `record` wants too."""
+        after: ByGroup = {}
+        actions: dict[str, Array] = {}
+        outputs: dict[str, Array] = {}
+        for name, group in self.groups.items():
+            masked = action_masks is not None and group.members[0] in action_masks
+            masks = group.rows(action_masks) if masked else None  # type: ignore[arg-type]
+            rows = group.observations(observations)
+            after[name], chosen, wanted = self.parts[name].act(policy[name], carried[name], noise[name], rows, masks, progress)
+            actions |= group.split(chosen)
+            outputs |= {f"{name}/{key}": value for key, value in wanted.items()}
+        return after, actions, outputs
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def new_memory(self, row: Any) -> ByGroup:
+        """Return memories without any row, for rows like this one."""
+        return {name: part.new_memory(self._read(name, row)) for name, part in self.parts.items()}
+
+    def record(self, memory: ByGroup, row: Any, timestep: Array) -> ByGroup:
+        """Return the memories with the row of a timestep in its place."""
+        return {name: part.record(memory[name], self._read(name, row), timestep) for name, part in self.parts.items()}
+
+    def learn(self, state: ByGroup, memory: ByGroup, progress: Progress) -> tuple[ByGroup, ByGroup, ByGroup]:
+        """Learn in every group; return metrics and which there are."""
+        each = {name: part.learn(state[name], memory[name], progress) for name, part in self.parts.items()}
+        after, metrics, there = ({name: own[i] for name, own in each.items()} for i in range(3))
+        return after, metrics, there
+
+    def is_finite(self, state: ByGroup) -> ByGroup:
+        """Tell whether every parameter of each group is finite."""
+        return {name: part.is_finite(state[name]) for name, part in self.parts.items()}
+
+    def operations(self) -> float:
+        """Return about how many sums and products learning takes per timestep."""
+        return sum(part.operations() for part in self.parts.values())
+
+    def _read(self, name: str, row: Any) -> Any:
+        return self.groups[name].read(name, row, central=self.central)

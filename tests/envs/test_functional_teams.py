@@ -1,0 +1,79 @@
+"""Functional environments with named members: who is there, what is said of those who left, masks, states; by hand."""
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp
+from functional_teams import Pair, Walkers
+
+from rltrain.envs.functional import TeamConfig
+from rltrain.envs.jax_functional import FunctionalEnv
+from rltrain.errors import ConfigError
+
+
+class Known(Walkers):
+    """A walker goes where it is pushed by 0.5, beginning at 0 and 0.5; from 1 on it is out. All stop after 3 steps."""
+
+    def reset(self, key):
+        state = (jnp.array([0.0, 0.5]), jnp.int32(0))
+        return state, self.observe(state)
+
+    def step(self, key, state, actions):
+        push = jnp.stack([0.5 * (2.0 * actions[name] - 1.0) for name in self.members])
+        state = (state[0] + push, state[1] + 1)
+        out = {name: at >= 1 for name, at in zip(self.members, state[0], strict=True)}
+        rewards = {name: 10 * at for name, at in zip(self.members, state[0], strict=True)}
+        return state, self.observe(state), rewards, out, dict.fromkeys(self.members, state[1] >= 3)
+
+
+def make(env, copies=2, **cfg):
+    return FunctionalEnv(TeamConfig(id="walkers", num_envs=copies, **cfg), seed=1, make=lambda _: env)
+
+
+def rows(step, *names):
+    return [[np.asarray(getattr(step, name)[member]).tolist() for member in ("walker_0", "walker_1")] for name in names]
+
+
+def test_a_member_that_left_is_passed_over_until_the_next_episode():
+    """Walker 1 of copy 0 is out after step 1, walker 0 of copy 1 after step 2; after step 3 time is up."""
+    env = make(Known(limit=3))
+    assert env.members == ("walker_0", "walker_1") and env.num_agents == 2
+    env.reset()
+    first = env.step({"walker_0": np.array([0, 1]), "walker_1": np.array([1, 0])})
+    assert rows(first, "rewards", "terminated", "valid") == [
+        [[-5, 5], [10, 0]], [[False, False], [True, False]], [[True, True], [True, True]],
+    ]  # fmt: skip
+    np.testing.assert_allclose(first.next_observations["walker_1"], [[1, 1 / 3], [0, 1 / 3]])
+    np.testing.assert_equal(*map(jax.device_get, (env.reset_done(), first.next_observations)))  # nobody begins anew
+
+    second = env.step({"walker_0": np.array([0, 1]), "walker_1": np.array([1, 0])})
+    assert rows(second, "rewards", "terminated", "valid") == [
+        [[-10, 10], [0, -5]], [[False, True], [False, False]], [[True, True], [False, True]],
+    ]  # fmt: skip
+    np.testing.assert_allclose(second.next_states["walker_1"], [[0, 0], [-0.5, 2 / 3]])
+    env.reset_done()
+
+    third = env.step({"walker_0": np.array([1, 1]), "walker_1": np.array([1, 0])})
+    assert rows(third, "rewards", "terminated", "truncated", "valid") == [
+        [[-5, 0], [0, -10]], [[False, True], [True, False]], [[True, False], [False, True]], [[True, False], [False, True]],
+    ]  # fmt: skip
+    after = env.reset_done()
+    np.testing.assert_allclose(after["walker_1"], [[0.5, 0], [0.5, 0]])
+    fourth = env.step({"walker_0": np.array([0, 0]), "walker_1": np.array([0, 0])})
+    assert rows(fourth, "valid") == [[[True, True], [True, True]]]
+
+
+def test_states_masks_and_spaces():
+    env = make(Pair(), copies=3)
+    env.reset()
+    assert env.info()["state"] == "own" and env.state_space.shape == (3,)
+    np.testing.assert_allclose(env.state()[:, 0], env.copies.observations["walker_0"][:, 0])
+    assert {name: mask.shape for name, mask in env.action_masks().items()} == {"walker_0": (3, 2), "walker_1": (3, 2)}
+    assert env.step({"walker_0": np.zeros(3, int), "walker_1": np.zeros(3, int)}).valid is None
+    joined = make(Pair(), state="joined")
+    np.testing.assert_equal(*map(jax.device_get, (joined.reset(), joined.state())))
+    assert joined.state_space == joined.observation_space and make(Pair(), state="none").state_space is None
+    with pytest.raises(ConfigError, match=r"env.state=own: the environment has no states of its own; use joined or auto"):
+        make(Walkers(), state="own")
