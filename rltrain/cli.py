@@ -12,7 +12,7 @@ rltrain: train and evaluate reinforcement learning agents
   rltrain train [overrides]            train; PPO on CartPole-v1 unless told otherwise
   rltrain train -m [overrides]         a sweep: seed=1,2,3 agents.ppo.learning_rate=1e-3,3e-4
   rltrain train resume=RUN             go on where a run stopped (run.dir=RUN resume=auto: or start it)
-  rltrain eval CHECKPOINT [options]    episodes=100 seed=N json=true render=human fail_under=475
+  rltrain eval CHECKPOINT [options]    episodes=100 seed=N json=true render=human random=true fail_under=475
   rltrain checkpoint verify|show PATH  check or describe a checkpoint
   rltrain list WHAT                    trainers, backends, agents, envs or experiments
 
