@@ -70,7 +70,7 @@ def test_the_manual_loop_is_the_sequential_trainer(backend, env_id, parts):
         assert results[agent.name]["returns"] == np.concatenate(returns[scope]).tolist() != []
 
 
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", [pytest.param("torch", marks=pytest.mark.slow), "jax"])
 def test_the_script_trains_and_evaluates(backend, tmp_path):
     pytest.importorskip(backend)
     path = SCRIPTS / f"manual_{backend}.py"

@@ -195,6 +195,7 @@ def test_the_curriculum(here, zygote):
     assert gravity_of(here / "stopped") == gravity_of(here / "whole")
 
 
+@pytest.mark.slow
 def test_the_curriculum_as_a_script(here):
     result = subprocess.run([sys.executable, str(SCRIPT)], cwd=here, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr

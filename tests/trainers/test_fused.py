@@ -75,6 +75,7 @@ def test_resumed_in_mid_rollout_equals_fused(stop):
     np.testing.assert_equal(numbers(rest), numbers(whole))
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_the_stepped_loop(tmp_path):
     written = {}
     for how in ("true", "false"):

@@ -51,8 +51,15 @@ def sequential(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("backend", ["torch", "jax"])
-@pytest.mark.parametrize("placement", ["partitioned", "shared"])
+@pytest.mark.parametrize(
+    ("placement", "backend"),
+    [
+        ("partitioned", "jax"),
+        ("shared", "torch"),
+        pytest.param("partitioned", "torch", marks=pytest.mark.slow),
+        pytest.param("shared", "jax", marks=pytest.mark.slow),
+    ],
+)
 def test_parallel_is_sequential(placement, backend, sequential, tmp_path):
     pytest.importorskip({"torch": "mujoco", "jax": "jax"}[backend])
     run = tmp_path / "run"
