@@ -123,7 +123,15 @@ def assert_told(trial: Trial, result: Result, *words: str) -> None:
         assert word.removeprefix("error: ") in log, log
 
 
-SLOW = [("shared", "hang"), ("shared", "kill"), ("shared", "exit"), ("shared", "segfault"), ("shared", "stop"), ("shared", "nan"), ("partitioned", "exit")]
+SLOW = [
+    ("shared", "hang"),
+    ("shared", "kill"),
+    ("shared", "exit"),
+    ("shared", "segfault"),
+    ("shared", "stop"),
+    ("shared", "nan"),
+    ("partitioned", "exit"),
+]
 
 
 @pytest.mark.parametrize(
