@@ -61,7 +61,7 @@ class TorchBackend:
 def _keep_freed_memory() -> None:
     """Have glibc keep up to 64 MiB of what a gradient step frees for the next one.
 
-    By default it gives activations of 256 KiB back and takes a page fault for every 4 KiB of the next ones: 5 % of SAC's time.
+    By default it gives activations of 256 KiB back and takes a page fault for every 4 KiB of the next ones.
     """
     with suppress(AttributeError, OSError, TypeError):  # another C library
         mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3
