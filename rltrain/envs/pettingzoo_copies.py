@@ -175,8 +175,8 @@ def own_state_space(env: Any, members: list[str]) -> Any:
     """Return the space of the environment's own `state()`, or None if it has none; resets the environment."""
     from gymnasium.spaces import Box
 
+    env.reset(seed=0)
     try:
-        env.reset(seed=0)
         state = np.asarray(env.state())
     except (NotImplementedError, AttributeError, TypeError):  # in some environments `state` is no method
         return None
