@@ -58,10 +58,10 @@ class Learner:
         self.target: Any = target
         self.target_parameters = None if target is None else FlatParameters(target.named_parameters(), device)
 
-    def step(self, outputs: tuple[torch.Tensor, ...], slopes: tuple[torch.Tensor, ...], max_norm: float) -> torch.Tensor:
-        """Take one step down the gradient of a loss with these slopes with respect to outputs; return the gradient's norm."""
+    def step(self, pull_back: Callable[..., Any], slopes: Any, max_norm: float) -> torch.Tensor:
+        """Take one step down the gradient of a loss, which `pull_back` adds up by its slopes; return the gradient's norm."""
         self.parameters.gradients.zero_()
-        torch.autograd.backward(outputs, slopes)
+        pull_back(slopes)
         norm = self.parameters.clip_gradients(max_norm)
         self.optimizer.step()
         return norm
@@ -265,28 +265,18 @@ class OffPolicy(Made, ABC):
             action_masks=sample.outputs.get("action_masks"),
         )
 
+    @torch.no_grad()
     def _regress(
-        self,
-        learner: Learner,
-        outputs: torch.Tensor,
-        values: torch.Tensor,
-        differences: torch.Tensor,
-        batch: Batch,
-        slopes_of_outputs: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        self, learner: Learner, values: torch.Tensor, pull_back: Callable[..., Any], differences: torch.Tensor, batch: Batch
     ) -> Diagnostics:
         """Step down the loss of `differences` (C, B) of C critics' `values` (C, B), summed over critics, weighted mean over rows.
 
-        The slopes of the loss are known, so the graph is entered with those, at `outputs`: the values, or what they are part of,
-        as `slopes_of_outputs` of slopes (C, B) says.
+        The slopes of the loss are known, so the values are pulled back with those.
         """
-        with torch.no_grad():
-            errors, slopes = losses.temporal_difference_loss(torch, differences, self.cfg.loss)
-            if batch.weights is not None:
-                errors, slopes = errors * batch.weights, slopes * batch.weights
-            slopes = slopes / len(batch.returns)
-            if slopes_of_outputs is not None:
-                slopes = slopes_of_outputs(slopes)
-        norm = learner.step((outputs,), (slopes,), self.cfg.grad_norm_clip)
+        errors, slopes = losses.temporal_difference_loss(torch, differences, self.cfg.loss)
+        if batch.weights is not None:
+            errors, slopes = errors * batch.weights, slopes * batch.weights
+        norm = learner.step(pull_back, slopes / len(batch.returns), self.cfg.grad_norm_clip)
         return {"loss/q": errors.mean(), "value/q_mean": values.mean(), "value/grad_norm": norm}
 
     def _fold_observations(self) -> None:
