@@ -6,7 +6,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def make_copy(make: Callable[[], Any], index: int) -> Any:
         raise _copy_error(index, "make", error) from None
 
 
-def make_sync(makes: list[Callable[[], Any]]) -> Any:
+def make_sync(makes: Sequence[Callable[[], Any]]) -> Any:
     """Return copies that are stepped one after the other, Gymnasium's but for `step`."""
     import gymnasium
     from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -154,19 +154,21 @@ def make_sync(makes: list[Callable[[], Any]]) -> Any:
             self._plain = isinstance(self.single_observation_space, gymnasium.spaces.Box)
 
         def step(self, actions: Any) -> Any:
-            observations, rewards = self._env_obs, self._rewards
-            terminated, truncated = self._terminations, self._truncations
+            observations: list[Any] = self._env_obs
+            rewards, terminated, truncated = self._rewards, self._terminations, self._truncations
             infos: dict[str, Any] = {}
             each = actions if isinstance(actions, np.ndarray) else iterate(self.action_space, actions)
             for i, (env, action) in enumerate(zip(self.envs, each, strict=True)):
                 observations[i], rewards[i], terminated[i], truncated[i], info = env.step(action)
                 if info:
                     infos = self._add_info(infos, info, i)
-            space = self.single_observation_space
+            space: Any = self.single_observation_space
+            joined: Any
             if self._plain:
-                joined = np.stack(observations, dtype=space.dtype, casting="same_kind")
+                joined = np.stack(observations, out=np.empty((self.num_envs, *space.shape), space.dtype))
             else:
-                joined = concatenate(space, observations, create_empty_array(space, self.num_envs))
+                empty: Any = create_empty_array(space, self.num_envs)
+                joined = concatenate(space, observations, empty)
             return joined, rewards, terminated.copy(), truncated.copy(), infos
 
     return Copies()
