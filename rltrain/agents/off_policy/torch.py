@@ -100,6 +100,7 @@ class OffPolicy(Made, ABC):
         self.schedule = UpdateSchedule(learning_starts=self.cfg.learning_starts, every=self.cfg.update_interval)
         self.actor_seed = seed64(seed, AGENT_ACTOR, index)
         self.keeps_memory = True  # in snapshots
+        self._inference = torch.inference_mode()  # entered in each timestep; as a decorator it is made anew each time
         device, cfg = self.backend.device, self.cfg
 
         self.inputs = Inputs(observation_space, device, normalize=cfg.normalize_observations)
@@ -130,7 +131,6 @@ class OffPolicy(Made, ABC):
         """Return a fresh actor with a random stream of its own."""
         return Actor(torch.Generator(self.backend.device).manual_seed(seed), trains=seed == self.actor_seed)
 
-    @torch.inference_mode()
     def act(
         self,
         actor: Actor,
@@ -142,16 +142,17 @@ class OffPolicy(Made, ABC):
         progress: Progress,
     ) -> tuple[Actor, torch.Tensor, dict[str, torch.Tensor]]:
         """Return actions (N, *A) as the environment takes them; exploring, also what `record` wants back."""
-        if not explore:
-            return actor, self._to_environment(self._choose(self.inputs(observations), action_masks)), {}
-        if not actor.trains:
-            progress = Progress(progress.timesteps, progress.timesteps)
-        if actor.trains and progress.timestep < self.cfg.learning_starts:
-            actions = self._draw_uniform(actor, _count(observations), action_masks)
-        else:
-            actions = self._explore(actor, self.inputs(observations), action_masks, progress)
-        outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
-        return actor, self._to_environment(actions), outputs
+        with self._inference:
+            if not explore:
+                return actor, self._to_environment(self._choose(self.inputs(observations), action_masks)), {}
+            if not actor.trains:
+                progress = Progress(progress.timesteps, progress.timesteps)
+            if actor.trains and progress.timestep < self.cfg.learning_starts:
+                actions = self._draw_uniform(actor, _count(observations), action_masks)
+            else:
+                actions = self._explore(actor, self.inputs(observations), action_masks, progress)
+            outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
+            return actor, self._to_environment(actions), outputs
 
     @abstractmethod
     def _choose(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
