@@ -81,7 +81,7 @@ def assert_one_error(result: Result, status: int, *words: str) -> None:
 
 # Imports once what takes seconds, computes nothing, then forks a fresh process for every command.
 ZYGOTE = """
-import gc, json, os, sys
+import gc, json, os, signal, sys
 import torch, gymnasium, rich.console, rich.progress, rich.table, tensorboard.summary.writer.event_file_writer
 import rltrain.commands.train, rltrain.commands.evaluate, rltrain.envs.gymnasium, rltrain.agents.ppo.torch, rltrain.trainers
 from gymnasium.envs.classic_control import cartpole, pendulum
@@ -106,6 +106,7 @@ def serve():
 request = serve()
 if request is None:
     os._exit(0)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest runs in the background of a script
 os.chdir(request["cwd"])
 os.environ.update(request["environ"])
 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
