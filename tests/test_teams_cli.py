@@ -143,12 +143,22 @@ def test_settings_by_member(here):
     assert_one_error(result, 2, "agents.ippo.overrides", "the run was started with")
 
 
-def test_random_actions_beside_a_team(here):
-    """In the relay everyone is paid by the number of the step, whoever acts."""
+def test_random_actions_stand_beside_a_team(here):
+    """In the relay everyone is paid by the number of the step, whoever acts: 1 + 2, 10 x (2 + 3 + 4) and 1 + 2 + 3 + 4."""
     train("run.dir=run", "trainer.timesteps=20", *RELAY)
-    figures = json.loads(call("eval", "run", "episodes=6", "json=true", "random=true").out)
-    assert figures["random"]["ippo"]["sum_mean"] == figures["agents"]["ippo"]["sum_mean"] == 103
-    assert "ippo at random" in call("eval", "run", "episodes=6", "random=true").out
+    told = json.loads(call("eval", "run", "episodes=6", "json=true").out)
+    at_random = told["random"]["ippo"]
+    assert (at_random["episodes"], at_random["sum_mean"]) == (6, 103) and at_random["mean"] == pytest.approx(103 / 3)
+    assert {name: member["mean"] for name, member in at_random["members"].items()} == {"early": 3, "late": 90, "steady": 10}
+    assert json.loads(call("eval", "run", "episodes=6", "json=true", "random=true").out) == told
+    assert call("eval", "run", "episodes=6").out.count("ippo at random") == 1
+    without = call("eval", "run", "episodes=6", "json=true", "random=false")
+    assert json.loads(without.out) == {"agents": told["agents"]}
+
+
+def test_random_actions_are_asked_for_beside_one_agent(here, trained):
+    assert "random" not in json.loads(call("eval", str(trained), "episodes=2", "json=true").out)
+    assert "random" in json.loads(call("eval", str(trained), "episodes=2", "json=true", "random=true").out)
 
 
 def test_an_algorithm_for_one_agent_is_refused(here):
