@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 from command_line import assert_one_error, call, merged, rows, summary
-from run_folders import checkpoints_of
+from run_folders import assert_same_runs, checkpoints_of
 
 pytest.importorskip("pettingzoo")
 
@@ -23,6 +23,13 @@ SMALL = (
 )
 RELAY = ("env.id=team_envs:Relay",)
 SIZES = ("rollout_length=16", "epochs=2", "minibatches=2", "network.policy_sizes=[8]", "network.value_sizes=[8]")
+KILL_AT = """
+import os, rltrain.agents.base as base
+def pre_interaction(self, timestep, timesteps):
+    if timestep == {}:
+        os.kill(os.getpid(), 9)
+base.Agent.pre_interaction = pre_interaction
+"""
 
 
 def of(*agents):
@@ -96,6 +103,19 @@ def test_resumed_is_uninterrupted(env, timestep, here, monkeypatch):
     one, other = (checkpoints_of(run)["60"] for run in (here / "run", here / "whole"))
     np.testing.assert_equal(one, other)
     assert one["manifest"]["exact_resume"] and one["manifest"]["env_steps"] == 240
+
+
+def test_killed_and_resumed_is_uninterrupted(here, zygote):
+    """Killed at 45, in the middle of a rollout and an episode of 25 steps; the last checkpoint is that of 40."""
+    pytest.importorskip("mpe2")
+    more = ("env.id=mpe/simple_spread_v3", "env.num_envs=2", "trainer.timesteps=80", "checkpoints.interval=20")
+    train("run.dir=whole", *more)
+    command = merged(SMALL, ("agents=ippo", *of("ippo"), *more, "run.dir=run"))
+    assert zygote.run("train", *command, before=KILL_AT.format(45)).status == -signal.SIGKILL
+    assert (here / "run/checkpoints/latest").read_text().strip() == "40"
+    result = call("train", "resume=run")
+    assert result.status == 0, result.err
+    assert_same_runs(here / "run", here / "whole")
 
 
 TEAMS = ("trainer.timesteps=50", "evaluation.interval=25", "evaluation.episodes=3", "agents_scope=[1,3]")
