@@ -22,6 +22,7 @@ class Copies(NamedTuple):
     count: Array  # () steps so far: the key of copy i at step t is that of its stream and t
     done: Array  # (N,) bool: ended with the last step and not yet reset
     there: dict[str, Array] | None = None  # (N,) bool by member: acts in the next step; None: every member does
+    awaited: dict[str, Array] | None = None  # (N,) bool by member: has not come yet in this episode; None: nobody comes late
 
 
 class PureCopies:
