@@ -189,6 +189,18 @@ def test_an_algorithm_for_one_agent_is_refused(here):
     assert not (here / "run").exists()
 
 
+@pytest.mark.parametrize("env", ["Doors", "DoorsInInfos", "DoorsInTurns"])
+def test_masks_are_honoured_by_learning_evaluation_and_random_actions(env, here):
+    """A member that takes a door which is masked ends the run."""
+    train("run.dir=run", f"env.id=team_envs:{env}", "trainer.timesteps=40", "checkpoints.interval=18")
+    whole = summary(here / "run")["agents"]["ippo"]
+    told = json.loads(call("eval", "run", "episodes=6", "json=true").out)
+    assert told["agents"]["ippo"]["sum_mean"] == told["random"]["ippo"]["sum_mean"] == 8
+    train("run.dir=part", f"env.id=team_envs:{env}", "trainer.timesteps=18", "schedule.horizon=40")
+    assert call("train", "resume=part", "trainer.timesteps=40").status == 0
+    assert summary(here / "part")["agents"]["ippo"]["parameters_sha256"] == whole["parameters_sha256"]
+
+
 def test_an_environment_that_fails_names_where_and_leaves_a_checkpoint(here):
     result = train("run.dir=run", "env.id=team_envs:Failing", "trainer.timesteps=20", status=1)
     assert "error: env.id=team_envs:Failing: copy 0: step at step 2: RuntimeError: out of batons\nTraceback" in result.err

@@ -18,6 +18,7 @@ from rltrain.envs.base import EnvWrapper
 from rltrain.envs.finite import FiniteWatch
 from rltrain.envs.gymnasium_copies import CopyError
 from rltrain.envs.pettingzoo_copies import Copy, as_parallel, make_by_id, own_state_space
+from rltrain.envs.pettingzoo_masks import Masks
 from rltrain.errors import ConfigError, EnvironmentFailure
 from rltrain.seeding import TRAINING_ENVIRONMENTS, draw_seed, environment_seeds
 from rltrain.structures import Arrays, Step, ended
@@ -87,8 +88,9 @@ class PettingZooEnv(EnvWrapper):
         if not names or any(not isinstance(name, str) or "/" in name for name in names):
             raise EnvironmentFailure(f"{self._where}: possible_agents={names}: expected the names of all agents, without /")
         self.members, self.num_agents = tuple(names), len(names)
-        self._spaces = {name: env.observation_space(name) for name in names}
         self._actions = {name: env.action_space(name) for name in names}
+        self._masks = Masks(self._where, self.num_envs, {name: env.observation_space(name) for name in names}, self._actions)
+        self._spaces = self._masks.spaces
         self.observation_space, self.action_space = _join(self._spaces), _join(self._actions)
         self._leaves = {name: spaces.leaves(space) for name, space in self._spaces.items()}
         own = own_state_space(env, names) if self.cfg.state in ("auto", "own") else None
@@ -99,7 +101,6 @@ class PettingZooEnv(EnvWrapper):
         self._watch = FiniteWatch(self._where, self._arguments["first_copy"], self.cfg.on_nonfinite)
         self._observations: Arrays = {}
         self._states: Arrays = None
-        self._masks: ByMember | None = None
         self._there = {name: np.zeros(self.num_envs, bool) for name in names}  # who acts in the next step
         self._done = np.zeros(self.num_envs, bool)
         self._begun = False
@@ -122,10 +123,11 @@ class PettingZooEnv(EnvWrapper):
             raise ValueError(f"seed={list(seed)}: {len(seed)} seeds for {self.num_envs} copies; give one per copy")
         self._begun = True
         self._timestep = 0
-        self._observations, self._masks = self._zeros(), None
+        self._observations = self._zeros()
         for copy in self._copies:
             start = (copy.seed, copy.episode + 1) if seed is None else (int(seed[copy.index]), 0)
             self._begin(copy, *start)
+        self._masks.is_settled = True
         self._done[:] = False
         self._states = self._read_states(range(self.num_envs))
         self._watch.check_reset(self._observations, self._states, self._timestep)
@@ -140,8 +142,7 @@ class PettingZooEnv(EnvWrapper):
         terminated, truncated = ({name: np.zeros(self.num_envs, bool) for name in self.members} for _ in range(2))
         self._there = {name: np.zeros(self.num_envs, bool) for name in self.members}
         infos: list[dict[str, Any]] = []
-        if self._masks is not None:
-            self._masks = {name: np.ones_like(mask) for name, mask in self._masks.items()}
+        self._masks.forget(np.ones(self.num_envs, bool))
         for copy in self._copies:
             i = copy.index
             given = {name: rows[name][i] for name in self.members if there[name][i]}
@@ -185,8 +186,8 @@ class PettingZooEnv(EnvWrapper):
         return self._states
 
     def action_masks(self) -> ByMember | None:
-        """Return the masks that came as `action_mask` in a member's info."""
-        return self._masks
+        """Return the masks that came as `action_mask` beside a member's observation or in its info."""
+        return self._masks.allowed(self._there, self._arguments["first_copy"])
 
     def render(self) -> Any:
         """Return what the copies draw; with "human", copy 0 draws itself in a window at each step."""
@@ -234,7 +235,7 @@ class PettingZooEnv(EnvWrapper):
             "episodes": [copy.episode for copy in self._copies],
             "played": [self._pack(copy.played) for copy in self._copies],
             "observations": spaces.map_arrays(np.copy, self._observations),
-            "action_masks": self._masks,
+            "action_masks": self._masks.rows,
             "there": self._there,
             "done": self._done.copy(),
             "timestep": self._timestep,
@@ -244,7 +245,7 @@ class PettingZooEnv(EnvWrapper):
         """Play all copies' episodes again up to where they were."""
         self._begun, self._timestep = True, int(snapshot["timestep"])
         self._observations = spaces.map_arrays(np.array, snapshot["observations"])
-        self._masks = snapshot["action_masks"]
+        self._masks.rows, self._masks.is_settled = snapshot["action_masks"], True
         self._there = {name: np.array(rows, bool) for name, rows in snapshot["there"].items()}
         self._done = np.array(snapshot["done"], bool)
         for copy in self._copies:
@@ -320,8 +321,7 @@ class PettingZooEnv(EnvWrapper):
         observations, infos = self._run(copy.begin, seed, episode)
         for array in self._observations.values():
             array[copy.index] = 0
-        if self._masks is not None:
-            self._masks = {name: mask | (np.arange(self.num_envs) == copy.index)[:, None] for name, mask in self._masks.items()}
+        self._masks.forget(np.arange(self.num_envs) == copy.index)
         self._put(copy.index, observations, infos)
         for name in self.members:
             self._there[name][copy.index] = name in copy.env.agents
@@ -335,17 +335,11 @@ class PettingZooEnv(EnvWrapper):
             raise self._failure(
                 CopyError((i, "step", f"observations of shapes {shapes} don't fit the observation spaces: {error}", ""))
             ) from error
-        for name, info in infos.items():
-            if isinstance(info, dict) and "action_mask" in info and spaces.choices(self._actions[name]):
-                if self._masks is None:
-                    counts = {member: spaces.choices(space) for member, space in self._actions.items()}
-                    self._masks = {
-                        member: np.ones((self.num_envs, sum(count)), bool) for member, count in counts.items() if count
-                    }
-                self._masks[name][i] = info["action_mask"]
+        self._masks.take(i, observations, infos)
 
     def _write(self, rows: ByMember, i: int, observations: dict[str, Any]) -> None:
-        for name, observation in observations.items():
+        for name, given in observations.items():
+            observation = self._masks.observed(name, given)
             if "" in self._leaves[name]:
                 rows[name][i] = observation
             else:
