@@ -14,10 +14,11 @@ import numpy as np
 
 from rltrain import spaces
 from rltrain.checks import build, option
+from rltrain.envs import pettingzoo_snapshots as snapshots
 from rltrain.envs.base import EnvWrapper
 from rltrain.envs.finite import FiniteWatch
 from rltrain.envs.gymnasium_copies import CopyError
-from rltrain.envs.pettingzoo_copies import Copy, as_parallel, make_by_id, own_state_space
+from rltrain.envs.pettingzoo_copies import Copy, as_parallel, cast, make_by_id, own_state_space
 from rltrain.envs.pettingzoo_masks import Masks
 from rltrain.errors import ConfigError, EnvironmentFailure
 from rltrain.seeding import TRAINING_ENVIRONMENTS, draw_seed, environment_seeds
@@ -136,7 +137,7 @@ class PettingZooEnv(EnvWrapper):
     def step(self, actions: ByMember) -> Step:
         """Step all copies; the actions of members that are not there are left out."""
         before, states, there = self._observations, self._states, self._there
-        rows = {name: self._cast(name, actions[name]) for name in self.members}
+        rows = {name: cast(self._actions[name], actions[name]) for name in self.members}
         self._observations = self._zeros()
         rewards = {name: np.zeros(self.num_envs, np.float32) for name in self.members}
         terminated, truncated = ({name: np.zeros(self.num_envs, bool) for name in self.members} for _ in range(2))
@@ -231,9 +232,7 @@ class PettingZooEnv(EnvWrapper):
         if not self._begun or not self._check_replay():
             return None
         return {
-            "seeds": [copy.seed for copy in self._copies],
-            "episodes": [copy.episode for copy in self._copies],
-            "played": [self._pack(copy.played) for copy in self._copies],
+            **snapshots.gather([snapshots.episode_of(copy, self._actions) for copy in self._copies]),
             "observations": spaces.map_arrays(np.copy, self._observations),
             "action_masks": self._masks.rows,
             "there": self._there,
@@ -249,27 +248,21 @@ class PettingZooEnv(EnvWrapper):
         self._there = {name: np.array(rows, bool) for name, rows in snapshot["there"].items()}
         self._done = np.array(snapshot["done"], bool)
         for copy in self._copies:
-            i = copy.index
-            observations = self._replay(copy, snapshot["seeds"][i], snapshot["episodes"][i], snapshot["played"][i])
-            if not self._agrees(i, observations):
+            episode = snapshots.pick(snapshot, copy.index)
+            if not self._agrees(copy.index, self._run(snapshots.replay, copy, episode, self._actions)):
                 raise EnvironmentFailure(
-                    f"{self._where}: copy {self._arguments['first_copy'] + i}: its episode comes out otherwise when it is played "
-                    "again from its seed and actions; is this another version of it?"
+                    f"{self._where}: copy {self._arguments['first_copy'] + copy.index}: its episode comes out otherwise when it is "
+                    "played again from its seed and actions; is this another version of it?"
                 )
         self._states = self._read_states(range(self.num_envs))
 
     def cut_snapshot(self, snapshot: dict[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
         """Return a snapshot per slice of the copies."""
-        ends = np.cumsum(sizes)
-        scopes = [slice(int(end - size), int(end)) for end, size in zip(ends, sizes, strict=True)]
-        return [
-            {key: _per_copy(lambda rows, s=scope: rows[s], key, value) for key, value in snapshot.items()} for scope in scopes
-        ]
+        return snapshots.cut(snapshot, sizes)
 
-    def join_snapshots(self, snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def join_snapshots(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the snapshot of all copies."""
-        first, *others = snapshots
-        return {key: _per_copy(_concatenate, key, value, *(other[key] for other in others)) for key, value in first.items()}
+        return snapshots.join(parts)
 
     def partition(self, sizes: Sequence[int]) -> list[Callable[[], EnvWrapper]] | None:
         """Return a factory per slice."""
@@ -286,26 +279,10 @@ class PettingZooEnv(EnvWrapper):
         copy = max(self._copies, key=lambda copy: len(copy.played))
         if self._replays is None and copy.played:
             spare = self._run(self._make_copy, copy.index)
-            observations = self._replay(spare, copy.seed, copy.episode, self._pack(copy.played))
+            observations = self._run(snapshots.replay, spare, snapshots.episode_of(copy, self._actions), self._actions)
             self._replays = self._agrees(copy.index, observations)
             spare.close()
         return self._replays is not False
-
-    def _replay(self, copy: Copy, seed: int, episode: int, played: ByMember) -> dict[str, Any]:
-        """Play a copy's episode; return its last observations."""
-        observations, _ = self._run(copy.begin, int(seed), int(episode))
-        for t in range(len(next(iter(played.values())))):
-            rows = {name: self._cast(name, actions[t : t + 1])[0] for name, actions in played.items()}
-            observations = self._run(copy.step, {name: rows[name] for name in copy.env.agents})[0]
-        return observations
-
-    def _pack(self, played: list[dict[str, Any]]) -> ByMember:
-        """Return actions by member (T, *A), zeros of those that were absent."""
-        packed = {}
-        for name, space in self._actions.items():
-            none = np.zeros(space.shape or (), space.dtype)
-            packed[name] = np.array([actions.get(name, none) for actions in played], space.dtype).reshape(-1, *none.shape)
-        return packed
 
     def _agrees(self, i: int, observations: dict[str, Any]) -> bool:
         """Tell whether observations are what copy i has."""
@@ -364,11 +341,6 @@ class PettingZooEnv(EnvWrapper):
             states[i] = self._run(self._copies[i].state)
         return states
 
-    def _cast(self, name: str, actions: Any) -> np.ndarray:
-        """Return a member's actions (N, *A) in the dtype that the space says."""
-        space = self._actions[name]
-        return np.array(actions, space.dtype).reshape(-1, *(space.shape or ()))
-
     def _gather(self, infos: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the numbers of all copies' infos by member and key (N,), with `_key` saying which copies gave one."""
         found: dict[str, Any] = {}
@@ -398,12 +370,3 @@ def _join(by_member: dict[str, Any]) -> Any:
     from gymnasium.spaces import Dict
 
     return Dict(by_member)
-
-
-def _per_copy(function: Callable[..., Any], key: str, value: Any, *more: Any) -> Any:
-    """Return `function` of what a snapshot holds per copy under `key`; what it holds once stays."""
-    return value if value is None or key == "timestep" else spaces.map_arrays(function, value, *more)
-
-
-def _concatenate(*parts: Any) -> Any:
-    return [item for part in parts for item in part] if isinstance(parts[0], list) else np.concatenate(parts)
