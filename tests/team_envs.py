@@ -215,6 +215,7 @@ class DoorsInTurns(AECEnv):
     """The same, one agent after the other, which makes no difference to what each may do."""
 
     metadata: ClassVar = {"name": "doors", "is_parallelizable": True}
+    render_mode = None
 
     def __init__(self):
         super().__init__()

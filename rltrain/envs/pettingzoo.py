@@ -248,11 +248,11 @@ class PettingZooEnv(EnvWrapper):
         self._there = {name: np.array(rows, bool) for name, rows in snapshot["there"].items()}
         self._done = np.array(snapshot["done"], bool)
         for copy in self._copies:
-            episode = snapshots.pick(snapshot, copy.index)
-            if not self._agrees(copy.index, self._run(snapshots.replay, copy, episode, self._actions)):
+            observations = self._run(snapshots.replay, copy, snapshots.pick(snapshot, copy.index), self._actions)
+            if not self._agrees(copy.index, observations):
+                number = self._arguments["first_copy"] + copy.index
                 raise EnvironmentFailure(
-                    f"{self._where}: copy {self._arguments['first_copy'] + copy.index}: its episode comes out otherwise when it is "
-                    "played again from its seed and actions; is this another version of it?"
+                    f"{self._where}: copy {number}: its episode comes out otherwise when it is played again from its seed and actions; is this another version of it?"
                 )
         self._states = self._read_states(range(self.num_envs))
 
