@@ -252,7 +252,8 @@ class PettingZooEnv(EnvWrapper):
             if not self._agrees(copy.index, observations):
                 number = self._arguments["first_copy"] + copy.index
                 raise EnvironmentFailure(
-                    f"{self._where}: copy {number}: its episode comes out otherwise when it is played again from its seed and actions; is this another version of it?"
+                    f"{self._where}: copy {number}: its episode comes out otherwise when it is played again from its seed "
+                    "and actions; is this another version of it?"
                 )
         self._states = self._read_states(range(self.num_envs))
 
