@@ -3,10 +3,12 @@
 T4: DQN on CartPole-v1, 1 copy, a gradient step every 10 env steps, batch 128, 120-84 relu, learning rate 2.5e-4, memory 10,000,
 learning from 10,000 on (J5, in JAX: from 1,000 on), target copied every 500. T3 (J4 in JAX): SAC on HalfCheetah-v5, 1 copy, a
 gradient step per env step, batch 256, 256x256 relu, learning rate 3e-4, tau 0.005, learned entropy coefficient, learning from
-1,000 on. One thread, CPU.
+1,000 on. CPU.
 
     python scripts/benchmark_off_policy.py --tasks T3,T4
     python scripts/benchmark_off_policy.py --tasks J4,J5 --repeats 5
+
+Everyone is kept to one core: told to use one thread, XLA still takes a second one for some operations.
 
 Env steps per second while learning: the first steps of learning, with imports and compiling, aren't timed. The peers run in
 their quickest setting and read the clock in the environment; rltrain runs from the command line, and the times are those of its
@@ -16,6 +18,7 @@ rows of metrics. Every run has a process of its own; the order rotates from repe
 import argparse
 import importlib
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -104,6 +107,8 @@ def main() -> None:
         print(json.dumps(result | {"versions": versions(VERSIONS_OF)}))
         return
     python = arguments.peers_python or make_environment(ROOT / ".venv-peers-off-policy", PACKAGES)
+    if hasattr(os, "sched_setaffinity"):  # Linux; processes started from here inherit it
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     runs, ratios = [], {}
     for name in arguments.tasks:
         contenders = [contender for contender in CONTENDERS[name] if contender in arguments.contenders]

@@ -36,6 +36,13 @@ def prepare(cfg: BackendConfig, *, devices: int = 1) -> None:
         os.environ["XLA_FLAGS"] = " ".join(flags)
 
 
+def keep_numpy_to(threads: int) -> None:
+    """Keep NumPy's products to as many threads: its BLAS takes every core, also for products that take microseconds."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads, user_api="blas")
+
+
 class Backend(Protocol):
     """Arrays in, arrays out, in one place per backend."""
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rltrain.backends.base import BackendConfig, prepare
+from rltrain.backends.base import BackendConfig, keep_numpy_to, prepare
 from rltrain.checks import build
 from rltrain.errors import ConfigError
 from rltrain.structures import Array, Arrays, Progress, Transition
@@ -27,6 +27,7 @@ class JaxBackend:
 
         self._name, self.device = _device(self.cfg.device)
         jax.config.update("jax_default_device", self.device)  # of the environment's programs too
+        keep_numpy_to(self.cfg.threads)
         _keep_programs(self.cfg.compilation_cache)
         _watch_compiling()
 

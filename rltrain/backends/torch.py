@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rltrain.backends.base import BackendConfig
+from rltrain.backends.base import BackendConfig, keep_numpy_to
 from rltrain.checks import build
 from rltrain.errors import ConfigError
 
@@ -24,6 +24,7 @@ class TorchBackend:
         self.device = _device(self.cfg.device)
         self._on_cpu = self.device.type == "cpu"
         torch.set_num_threads(self.cfg.threads)
+        keep_numpy_to(self.cfg.threads)
         if self._on_cpu:
             _keep_freed_memory()
 

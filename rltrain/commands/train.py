@@ -1,5 +1,6 @@
 """`rltrain train`: compose, check, assemble, train, summarise."""
 
+import gc
 import sys
 import time
 import traceback
@@ -69,6 +70,8 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
         stack.enter_context(run.signals())  # until all is written: a signal during the summary must not lose it
         stack.callback(run.close)
         _announce(plan, trainer, directory)
+        gc.freeze()  # libraries' objects stay: to look through them again and again takes 2 to 5 % of a quick loop
+        stack.callback(gc.unfreeze)
         reason, failure = "finished", None
         try:
             trainer.train_to_end()

@@ -30,7 +30,7 @@ class FlatParameters:
     def clip_gradients(self, max_norm: float) -> torch.Tensor:
         """Scale the gradient to at most `max_norm` (0: leave it); return its norm before."""
         norm = torch.linalg.vector_norm(self.gradients)
-        if max_norm > 0:
+        if max_norm > 0 and (norm.is_cuda or norm + 1e-6 > max_norm):  # to ask a GPU is to wait for it
             self.gradients.mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
         return norm
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from rltrain.models.config import ACTIVATIONS, NetworkConfig
-from rltrain.models.networks.torch import MLP, ActorCritic
+from rltrain.models.config import ACTIVATIONS, ActorCriticsConfig, NetworkConfig, QNetworkConfig
+from rltrain.models.networks.torch import MLP, ActorCritic, Critics, QNetwork
 from rltrain.optimizers.torch import FlatParameters
 
 CPU = torch.device("cpu")
@@ -81,6 +81,64 @@ def test_network_equals_torch_modules(activation, sizes, layer_norm):
     torch.autograd.backward(expected, slopes)
     for one, other in pairs(network, reference):
         assert torch.allclose(one.grad, other.grad, atol=1e-5)
+
+
+@LAYER_NORM
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("sizes", [(), (8, 6)])
+def test_few_rows_are_worth_what_they_are_among_many(activation, sizes, layer_norm):
+    network = mlp(sizes=sizes, activation=activation, layer_norm=layer_norm)
+    disturb(network)
+    rows = torch.randn(20, 4, generator=stream(1))
+    before = rows.clone()
+    with torch.inference_mode():
+        many = network.forward(rows)
+        for count in range(1, 9):
+            assert torch.allclose(network.forward(rows[:count]), many[:count], atol=1e-6)
+    assert torch.equal(rows, before)
+
+
+def test_few_rows_follow_the_parameters_wherever_they_move():
+    network = mlp()
+    flat = FlatParameters(dict(network.named_parameters()), CPU)
+    row = torch.ones(1, 4)
+    with torch.inference_mode():
+        network.forward(row)
+    flat.values.zero_()
+    with torch.inference_mode():
+        assert torch.equal(network.forward(row), torch.zeros(1, 3))
+
+
+@LAYER_NORM
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("kind", ["values of choices", "dueling", "critics", "critics of choices"])
+def test_pulled_back_slopes_give_the_gradients_that_autograd_gives(kind, activation, layer_norm):
+    inputs, actions = torch.randn(20, 4, generator=stream(1)), torch.randn(20, 2, generator=stream(2))
+    how = {"activation": activation, "layer_norm": layer_norm}
+    if kind.startswith("critics"):
+        cfg = ActorCriticsConfig(critic_sizes=[8, 6], **how)
+        choices = kind == "critics of choices"
+        network = Critics(2, 4 if choices else 6, 3 if choices else 1, cfg, stream(), CPU)
+        given = (inputs,) if choices else (inputs, actions)
+    else:
+        network = QNetwork(4, 3, QNetworkConfig(sizes=[8, 6], dueling=kind == "dueling", **how), stream(), CPU)
+        given = (inputs,)
+    parameters = list(network.named_parameters().values())
+    expected = network.values(*given)
+    slopes = torch.randn(expected.shape, generator=stream(3))
+    expected.backward(slopes)
+    gradients = [parameter.grad.clone() for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad.zero_()
+
+    with torch.no_grad():
+        values, pull_back = network.values_and_pull_back(*given)
+        pull_back(slopes)
+
+    assert torch.allclose(values, expected, atol=1e-6)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        assert gradient.abs().sum() > 0 or parameter.ndim == 1
+        assert torch.allclose(parameter.grad, gradient, atol=1e-5)
 
 
 @LAYER_NORM

@@ -83,9 +83,9 @@ class DDPG(OffPolicy):
         with torch.no_grad():
             next_values = learner.target.values(batch.next_inputs, self._next_actions(batch)).amin(0)
             targets = batch.returns + batch.discounts * next_values
-        values = learner.network.values(batch.inputs, batch.actions)
-        differences = values.detach() - targets
-        found = self._regress(learner, values, values.detach(), differences, batch) | {"value/target_mean": targets.mean()}
+            values, pull_back = learner.network.values_and_pull_back(batch.inputs, batch.actions)
+        differences = values - targets
+        found = self._regress(learner, values, pull_back, differences, batch) | {"value/target_mean": targets.mean()}
         # ---- policy
         if self._step_moves_targets():
             found |= self._improve_policy(batch)
@@ -99,8 +99,7 @@ class DDPG(OffPolicy):
         policy, critics = self.learners["policy"], self.learners["critics"]
         actions = torch.tanh(policy.network.heads(batch.inputs))
         values = critics.network.first(batch.inputs, actions)
-        slopes = torch.full_like(values, -1 / len(values))
-        norm = policy.step((values,), (slopes,), self.cfg.grad_norm_clip)
+        norm = policy.step(values.backward, torch.full_like(values, -1 / len(values)), self.cfg.grad_norm_clip)
         return {"loss/policy": -values.detach().mean(), "policy/grad_norm": norm}
 
     def _report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:

@@ -58,10 +58,10 @@ class Learner:
         self.target: Any = target
         self.target_parameters = None if target is None else FlatParameters(target.named_parameters(), device)
 
-    def step(self, outputs: tuple[torch.Tensor, ...], slopes: tuple[torch.Tensor, ...], max_norm: float) -> torch.Tensor:
-        """Take one step down the gradient of a loss with these slopes with respect to outputs; return the gradient's norm."""
+    def step(self, pull_back: Callable[..., Any], slopes: Any, max_norm: float) -> torch.Tensor:
+        """Take one step down the gradient of a loss, which `pull_back` adds up by its slopes; return the gradient's norm."""
         self.parameters.gradients.zero_()
-        torch.autograd.backward(outputs, slopes)
+        pull_back(slopes)
         norm = self.parameters.clip_gradients(max_norm)
         self.optimizer.step()
         return norm
@@ -100,6 +100,7 @@ class OffPolicy(Made, ABC):
         self.schedule = UpdateSchedule(learning_starts=self.cfg.learning_starts, every=self.cfg.update_interval)
         self.actor_seed = seed64(seed, AGENT_ACTOR, index)
         self.keeps_memory = True  # in snapshots
+        self._inference = torch.inference_mode()  # entered in each timestep; as a decorator it is made anew each time
         device, cfg = self.backend.device, self.cfg
 
         self.inputs = Inputs(observation_space, device, normalize=cfg.normalize_observations)
@@ -130,7 +131,6 @@ class OffPolicy(Made, ABC):
         """Return a fresh actor with a random stream of its own."""
         return Actor(torch.Generator(self.backend.device).manual_seed(seed), trains=seed == self.actor_seed)
 
-    @torch.inference_mode()
     def act(
         self,
         actor: Actor,
@@ -142,16 +142,17 @@ class OffPolicy(Made, ABC):
         progress: Progress,
     ) -> tuple[Actor, torch.Tensor, dict[str, torch.Tensor]]:
         """Return actions (N, *A) as the environment takes them; exploring, also what `record` wants back."""
-        if not explore:
-            return actor, self._to_environment(self._choose(self.inputs(observations), action_masks)), {}
-        if not actor.trains:
-            progress = Progress(progress.timesteps, progress.timesteps)
-        if actor.trains and progress.timestep < self.cfg.learning_starts:
-            actions = self._draw_uniform(actor, _count(observations), action_masks)
-        else:
-            actions = self._explore(actor, self.inputs(observations), action_masks, progress)
-        outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
-        return actor, self._to_environment(actions), outputs
+        with self._inference:
+            if not explore:
+                return actor, self._to_environment(self._choose(self.inputs(observations), action_masks)), {}
+            if not actor.trains:
+                progress = Progress(progress.timesteps, progress.timesteps)
+            if actor.trains and progress.timestep < self.cfg.learning_starts:
+                actions = self._draw_uniform(actor, _count(observations), action_masks)
+            else:
+                actions = self._explore(actor, self.inputs(observations), action_masks, progress)
+            outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
+            return actor, self._to_environment(actions), outputs
 
     @abstractmethod
     def _choose(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
@@ -265,28 +266,18 @@ class OffPolicy(Made, ABC):
             action_masks=sample.outputs.get("action_masks"),
         )
 
+    @torch.no_grad()
     def _regress(
-        self,
-        learner: Learner,
-        outputs: torch.Tensor,
-        values: torch.Tensor,
-        differences: torch.Tensor,
-        batch: Batch,
-        slopes_of_outputs: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        self, learner: Learner, values: torch.Tensor, pull_back: Callable[..., Any], differences: torch.Tensor, batch: Batch
     ) -> Diagnostics:
         """Step down the loss of `differences` (C, B) of C critics' `values` (C, B), summed over critics, weighted mean over rows.
 
-        The slopes of the loss are known, so the graph is entered with those, at `outputs`: the values, or what they are part of,
-        as `slopes_of_outputs` of slopes (C, B) says.
+        The slopes of the loss are known, so the values are pulled back with those.
         """
-        with torch.no_grad():
-            errors, slopes = losses.temporal_difference_loss(torch, differences, self.cfg.loss)
-            if batch.weights is not None:
-                errors, slopes = errors * batch.weights, slopes * batch.weights
-            slopes = slopes / len(batch.returns)
-            if slopes_of_outputs is not None:
-                slopes = slopes_of_outputs(slopes)
-        norm = learner.step((outputs,), (slopes,), self.cfg.grad_norm_clip)
+        errors, slopes = losses.temporal_difference_loss(torch, differences, self.cfg.loss)
+        if batch.weights is not None:
+            errors, slopes = errors * batch.weights, slopes * batch.weights
+        norm = learner.step(pull_back, slopes / len(batch.returns), self.cfg.grad_norm_clip)
         return {"loss/q": errors.mean(), "value/q_mean": values.mean(), "value/grad_norm": norm}
 
     def _fold_observations(self) -> None:

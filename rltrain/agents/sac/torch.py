@@ -1,5 +1,6 @@
 """SAC in PyTorch (Haarnoja et al. 2018, "Soft actor-critic algorithms and applications"); for choices, Christodoulou 2019."""
 
+import functools
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ from rltrain.agents.sac.config import SACConfig
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.heads.torch import make_head
-from rltrain.models.networks.torch import Critics, Policy
+from rltrain.models.networks.torch import Critics, Policy, PullBack
 from rltrain.structures import Progress
 
 GAUSSIAN = NetworkConfig(squashed=True, state_dependent_std=True)
@@ -97,13 +98,9 @@ class SAC(OffPolicy):
         learner = self.learners["critics"]
         with torch.no_grad():
             targets = batch.returns + batch.discounts * self._next_values(learner, batch, coefficient)
-        if self.discrete:
-            chosen = batch.actions[None, :, None].expand(CRITICS, -1, 1)
-            values = learner.network.values(batch.inputs).gather(2, chosen)[:, :, 0]
-        else:
-            values = learner.network.values(batch.inputs, batch.actions)
-        differences = values.detach() - targets
-        found = self._regress(learner, values, values.detach(), differences, batch) | {"value/target_mean": targets.mean()}
+            values, pull_back = self._values_and_pull_back(learner, batch)
+        differences = values - targets
+        found = self._regress(learner, values, pull_back, differences, batch) | {"value/target_mean": targets.mean()}
         # ---- policy
         improve = self._improve_choices if self.discrete else self._improve_policy
         loss, norm, entropies = improve(batch, coefficient)
@@ -130,6 +127,15 @@ class SAC(OffPolicy):
         actions, log_probs = self.head.draw(heads, self._noise(heads))
         return critics.target.values(batch.next_inputs, actions).amin(0) - coefficient * log_probs
 
+    def _values_and_pull_back(self, critics: Learner, batch: Batch) -> tuple[torch.Tensor, PullBack]:
+        """Return Q of what was done, (C, B), and what adds the gradient by its slopes to the critics' `grad`."""
+        if not self.discrete:
+            return critics.network.values_and_pull_back(batch.inputs, batch.actions)
+        values, pull_back = critics.network.values_and_pull_back(batch.inputs)
+        chosen = batch.actions[None, :, None].expand(CRITICS, -1, 1)
+        scatter = lambda slopes: torch.zeros_like(values).scatter_(2, chosen, slopes[:, :, None])  # noqa: E731
+        return values.gather(2, chosen)[:, :, 0], lambda slopes: pull_back(scatter(slopes))
+
     def _improve_policy(self, batch: Batch, coefficient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Step down the mean of alpha log p(a) - min_i Q_i(s, a); return it, the gradient's norm and -log p(a), (B,)."""
         policy, critics = self.learners["policy"], self.learners["critics"]
@@ -137,7 +143,7 @@ class SAC(OffPolicy):
         actions, log_probs = self.head.draw(heads, self._noise(heads))
         values = critics.network.values(batch.inputs, actions, learns=False).amin(0)
         share = torch.full_like(values, 1 / len(values))
-        norm = policy.step((log_probs, values), (coefficient * share, -share), self.cfg.grad_norm_clip)
+        norm = policy.step(_pull_back(log_probs, values), (coefficient * share, -share), self.cfg.grad_norm_clip)
         entropies = -log_probs.detach()
         return -(coefficient * entropies + values.detach()).mean(), norm, entropies
 
@@ -151,7 +157,7 @@ class SAC(OffPolicy):
         entropies = -(probs * log_probs).sum(1)
         gains = (probs * values).sum(1)
         share = torch.full_like(gains, 1 / len(gains))
-        norm = policy.step((entropies, gains), (-coefficient * share, -share), self.cfg.grad_norm_clip)
+        norm = policy.step(_pull_back(entropies, gains), (-coefficient * share, -share), self.cfg.grad_norm_clip)
         entropies = entropies.detach()
         return -(coefficient * entropies + gains.detach()).mean(), norm, entropies
 
@@ -169,3 +175,8 @@ class SAC(OffPolicy):
         """Draw standard normal noise (B, A)."""
         shape = (len(heads), self.head.actions)
         return torch.empty(shape, device=heads.device).normal_(generator=self.generator)
+
+
+def _pull_back(*outputs: torch.Tensor) -> PullBack:
+    """Return what adds the gradient by slopes with respect to each of these to the parameters' `grad`."""
+    return functools.partial(torch.autograd.backward, outputs)

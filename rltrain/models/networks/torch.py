@@ -36,6 +36,10 @@ ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
 DIFFERENTIABLE: dict[str, Callable] = {"tanh": torch.tanh} | {
     name: getattr(nn.functional, name) for name in ("relu", "elu", "silu", "gelu")
 }
+IN_NUMPY: dict[str, Callable] = {"tanh": np.tanh, "relu": functools.partial(np.maximum, np.float32(0))}
+FEW_ROWS = 4  # up to which NumPy's products take less time than torch's
+
+PullBack = Callable[[torch.Tensor], Any]
 
 
 class _Layers(torch.autograd.Function):
@@ -47,29 +51,16 @@ class _Layers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, anchor: torch.Tensor | None, mlp: "MLP") -> torch.Tensor:
-        activate, layers = ACTIVATIONS[mlp.activation][0], mlp.layers
-        kept, h = [x], x
-        for weight, bias in layers[:-1]:
-            z = nn.functional.linear(h, weight, bias)
-            h = activate(z)
-            kept += [z, h]
+        outputs, kept = mlp.run(x)
         ctx.save_for_backward(*kept)
         ctx.mlp = mlp
-        return nn.functional.linear(h, *layers[-1])
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        kept, layers = ctx.saved_tensors, ctx.mlp.layers
-        differentiate = ACTIVATIONS[ctx.mlp.activation][1]
-        g = gradients[0]
-        for i in reversed(range(len(layers))):
-            weight, bias = layers[i]
-            if ctx.needs_input_grad[1]:
-                _add_product(weight, g, kept[2 * i])
-                bias.grad.add_(g.sum(0))
-            if i > 0:
-                g = differentiate(g.mm(weight), kept[2 * i - 1], kept[2 * i])
-        return (g.mm(layers[0][0]) if ctx.needs_input_grad[0] else None), None, None
+        to_input, to_parameters, _ = ctx.needs_input_grad
+        g = ctx.mlp.run_back(ctx.saved_tensors, gradients[0], to_parameters=to_parameters, to_input=to_input)
+        return g, None, None
 
 
 def _add_product(weight: torch.Tensor, g: torch.Tensor, h: torch.Tensor) -> None:
@@ -103,6 +94,7 @@ class MLP(nn.Module):
         self.weights = nn.ParameterList([nn.Parameter(torch.empty(n, m)) for m, n in itertools.pairwise(widths)])
         self.biases = nn.ParameterList([nn.Parameter(torch.zeros(n)) for n in widths[1:]])
         hidden = sizes if cfg.layer_norm else []
+        self.normalizes = bool(hidden)  # to ask a ParameterList costs as much as a sum
         self.scales = nn.ParameterList([nn.Parameter(torch.ones(n)) for n in hidden])
         self.shifts = nn.ParameterList([nn.Parameter(torch.zeros(n)) for n in hidden])
         for weight, bias in zip(self.weights, self.biases, strict=True):
@@ -122,16 +114,67 @@ class MLP(nn.Module):
         """Weights and biases in order; walking a ParameterList costs as much as a product."""
         return list(zip(self.weights, self.biases, strict=True))
 
+    @functools.cached_property
+    def arrays(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The same memory for NumPy, weights transposed."""
+        return [(weight.detach().numpy().T, bias.detach().numpy()) for weight, bias in self.layers]
+
     def forward(self, x: torch.Tensor, *, learns: bool = True) -> torch.Tensor:
         """Return the last layer's outputs; unless it `learns`, gradients pass through and leave none at the parameters."""
-        if len(self.scales):
+        if self.normalizes:
             return self._forward_normalized(x, learns)
         if torch.is_grad_enabled():
             return _Layers.apply(x, self.layers[0][0] if learns else None, self)
+        if len(x) <= FEW_ROWS and x.device.type == "cpu" and self.activation in IN_NUMPY:
+            return self._forward_few(x.numpy())
         activate = ACTIVATIONS[self.activation][0]
         for weight, bias in self.layers[:-1]:
             x = activate(nn.functional.linear(x, weight, bias))
         return nn.functional.linear(x, *self.layers[-1])
+
+    def forward_and_pull_back(self, x: torch.Tensor) -> tuple[torch.Tensor, PullBack]:
+        """Return the outputs, and what adds the gradient by slopes with respect to them to the parameters' `grad`.
+
+        It does without autograd's engine, which costs a small network as much as the products.
+        """
+        if self.normalizes:
+            with torch.enable_grad():
+                outputs = self._forward_normalized(x, learns=True)
+            return outputs.detach(), outputs.backward
+        outputs, kept = self.run(x)
+        return outputs, functools.partial(self.run_back, kept)
+
+    def run(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the outputs and what `run_back` needs: the input, and of each hidden layer the sum and the activation."""
+        activate, kept = ACTIVATIONS[self.activation][0], [x]
+        for weight, bias in self.layers[:-1]:
+            z = nn.functional.linear(x, weight, bias)
+            x = activate(z)
+            kept += [z, x]
+        return nn.functional.linear(x, *self.layers[-1]), kept
+
+    def run_back(
+        self, kept: Sequence[torch.Tensor], g: torch.Tensor, *, to_parameters: bool = True, to_input: bool = False
+    ) -> torch.Tensor | None:
+        """Add to the parameters' `grad` by the gradient `g` of the outputs; return that of the input, if it is asked for."""
+        differentiate, layers = ACTIVATIONS[self.activation][1], self.layers
+        for i in reversed(range(len(layers))):
+            weight, bias = layers[i]
+            if to_parameters:
+                _add_product(weight, g, kept[2 * i])
+                bias.grad.add_(g.sum(0))  # type: ignore[union-attr]
+            if i > 0:
+                g = differentiate(g.mm(weight), kept[2 * i - 1], kept[2 * i])
+        return g.mm(layers[0][0]) if to_input else None
+
+    def _forward_few(self, x: np.ndarray) -> torch.Tensor:
+        activate = IN_NUMPY[self.activation]
+        for weight, bias in self.arrays[:-1]:
+            x = x.dot(weight)
+            x += bias
+            activate(x, out=x)
+        weight, bias = self.arrays[-1]
+        return torch.from_numpy(x.dot(weight) + bias)
 
     def _forward_normalized(self, x: torch.Tensor, learns: bool) -> torch.Tensor:
         activate = DIFFERENTIABLE[self.activation]
@@ -203,14 +246,29 @@ class QNetwork:
     def values(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return Q of every choice: (B, inputs) -> (B, choices)."""
         outputs = self.network.forward(inputs)
+        return _join_streams(outputs) if self.dueling else outputs
+
+    def values_and_pull_back(self, inputs: torch.Tensor) -> tuple[torch.Tensor, PullBack]:
+        """Return Q (B, choices), and what adds the gradient by slopes with respect to it to the parameters' `grad`."""
+        outputs, pull_back = self.network.forward_and_pull_back(inputs)
         if not self.dueling:
-            return outputs
-        advantages, value = outputs[:, :-1], outputs[:, -1:]
-        return value + advantages - advantages.mean(1, keepdim=True)
+            return outputs, pull_back
+        return _join_streams(outputs), lambda slopes: pull_back(_split_slopes(slopes))
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Return every parameter by name."""
         return {f"q.{name}": parameter for name, parameter in self.network.named_parameters()}
+
+
+def _join_streams(outputs: torch.Tensor) -> torch.Tensor:
+    """Return Q = V + A - mean A (Wang et al. 2016, equation 9)."""
+    advantages, value = outputs[:, :-1], outputs[:, -1:]
+    return value + advantages - advantages.mean(1, keepdim=True)
+
+
+def _split_slopes(slopes: torch.Tensor) -> torch.Tensor:
+    """Return the slopes with respect to the streams, for slopes with respect to Q."""
+    return torch.cat((slopes - slopes.mean(1, keepdim=True), slopes.sum(1, keepdim=True)), 1)
 
 
 class Policy:
@@ -247,6 +305,18 @@ class Critics:
             return torch.stack([network.forward(inputs, learns=learns) for network in self.networks])
         rows = torch.cat((inputs, actions), 1)
         return torch.stack([network.forward(rows, learns=learns)[:, 0] for network in self.networks])
+
+    def values_and_pull_back(self, inputs: torch.Tensor, actions: torch.Tensor | None = None) -> tuple[torch.Tensor, PullBack]:
+        """Return `values`, and what adds the gradient by slopes of their shape to the parameters' `grad`."""
+        rows = inputs if actions is None else torch.cat((inputs, actions), 1)
+        outputs, pull_backs = zip(*(network.forward_and_pull_back(rows) for network in self.networks), strict=True)
+        values = torch.stack(outputs)
+
+        def pull_back(slopes: torch.Tensor) -> None:
+            for pull, own in zip(pull_backs, slopes.view(values.shape), strict=True):
+                pull(own)
+
+        return (values if actions is None else values[:, :, 0]), pull_back
 
     def first(self, inputs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Return the first critic's Q (B,), which a policy climbs: gradients pass through to the actions."""
