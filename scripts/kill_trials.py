@@ -1,6 +1,7 @@
 """Kills training at random moments and goes on: every `latest` must verify, at most one interval may be lost.
 
     python scripts/kill_trials.py --trials 200 --seed 0
+    python scripts/kill_trials.py --trials 200 --agents ippo      # a team in PettingZoo's simple_spread
 
 A run is killed with SIGKILL, checked, resumed with resume=auto, killed again, ..., until it ends; it must then be equal to the
 run that was never killed, bit for bit. Exit status 1 if anything failed.
@@ -43,17 +44,18 @@ class Tally:
         )
 
 
-def overrides(run: Path) -> list[str]:
+def overrides(run: Path, agents: str) -> list[str]:
     """Return the command line of the run."""
+    sizes = ("rollout_length=16", "epochs=2", "minibatches=2", "network.policy_sizes=[16]", "network.value_sizes=[16]")
     return [
-        "train", f"run.dir={run}", "resume=auto", "seed=1", "env.num_envs=2", f"trainer.timesteps={TIMESTEPS}",
+        "train", f"run.dir={run}", "resume=auto", "seed=1", f"trainer.timesteps={TIMESTEPS}",
         f"checkpoints.interval={INTERVAL}", "checkpoints.keep=2", "evaluation.interval=40", "evaluation.episodes=2",
-        "tracking.interval=1", "tracking.tensorboard=false", "agents.ppo.rollout_length=16", "agents.ppo.epochs=2",
-        "agents.ppo.minibatches=2", "agents.ppo.network.policy_sizes=[16]", "agents.ppo.network.value_sizes=[16]",
+        "tracking.interval=1", "tracking.tensorboard=false", f"agents={agents}", *(f"agents.{agents}.{size}" for size in sizes),
+        "env=CartPole-v1" if agents == "ppo" else "env=pettingzoo", "env.num_envs=2",
     ]  # fmt: skip
 
 
-def start(run: Path) -> int:
+def start(run: Path, agents: str) -> int:
     """Start the run in a process of its own and return its pid."""
     pid = os.fork()
     if pid:
@@ -64,7 +66,7 @@ def start(run: Path) -> int:
         os.dup2(quiet, 2)
         from rltrain.cli import main
 
-        status = main(overrides(run))
+        status = main(overrides(run, agents))
     except BaseException:
         status = 99
     os._exit(status)
@@ -120,7 +122,7 @@ def outcome(run: Path) -> tuple[str, list[int], dict]:
     """Return what must be equal to the uninterrupted run."""
     summary = json.loads((run / "summary.json").read_text())
     rows = [json.loads(line)["timestep"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    agent = summary["agents"]["ppo"]
+    (agent,) = summary["agents"].values()
     return agent["parameters_sha256"], rows, agent["best"]
 
 
@@ -129,6 +131,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--agents", choices=["ppo", "ippo", "mappo"], default="ppo")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this time")
     arguments = parser.parse_args()
     # imported, never computed with: processes are forked from here, which saves seconds per trial
@@ -143,7 +146,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="kill_trials_"))
     tally, began = Tally(), time.monotonic()
 
-    status = wait(start(folder / "reference"), 600)
+    status = wait(start(folder / "reference", arguments.agents), 600)
     seconds = time.monotonic() - began
     if status != 0:
         print(f"the uninterrupted run ended with status {status}; see {folder}/screen.txt")
@@ -151,7 +154,7 @@ def main() -> int:
     expected = outcome(folder / "reference")
     run = folder / "0"
     while tally.kills < arguments.trials and time.monotonic() - began < arguments.seconds:
-        pid = start(run)
+        pid = start(run, arguments.agents)
         status = wait(pid, generator.uniform(0, seconds))
         if status is None:
             os.kill(pid, signal.SIGKILL)

@@ -98,3 +98,38 @@ class Pair(Walkers):
         after, observations, rewards, terminated, truncated = super().step(key, state, actions)
         rewards = {name: jnp.where(masks[name][actions[name]], rewards[name], jnp.nan) for name in self.members}
         return after, observations, rewards, dict.fromkeys(terminated, jnp.bool_(False)), truncated
+
+
+class Shift:
+    """Three members known by heart: `early` is there in steps 1 and 2, `late` from step 2 on, `steady` all `length` steps.
+
+    Observations hold the number of steps and a number of the episode; everyone is paid the number of the step, `late` ten
+    times that.
+    """
+
+    members: ClassVar = ("early", "late", "steady")
+    observation_space = spaces.Dict({name: spaces.Box(0, 100, (2,), np.float32) for name in members})
+    action_space = spaces.Dict({name: spaces.Discrete(2) for name in members})
+    length = 4
+
+    def reset(self, key: jax.Array) -> tuple[Any, dict[str, Any]]:
+        """Begin; where it begins is drawn."""
+        state = (jnp.int32(0), jax.random.uniform(key, minval=1.0, maxval=2.0))
+        return state, self.observe(state)
+
+    def step(self, key: jax.Array, state: Any, actions: dict[str, jax.Array]) -> Any:
+        """Count."""
+        count = state[0] + 1
+        state = (count, state[1])
+        rewards = {name: count * (10.0 if name == "late" else 1.0) for name in self.members}
+        none, over = jnp.bool_(False), count >= self.length
+        terminated = {"early": count >= 2, "late": none, "steady": none}
+        return state, self.observe(state), rewards, terminated, dict.fromkeys(self.members, over)
+
+    def observe(self, state: Any) -> dict[str, Any]:
+        """Return the number of steps and where it began."""
+        return {name: jnp.stack((state[0].astype(jnp.float32), state[1])) for name in self.members}
+
+    def present(self, state: Any) -> dict[str, jax.Array]:
+        """Return who has come; those that have left are flagged."""
+        return {"early": jnp.bool_(True), "late": state[0] >= 1, "steady": jnp.bool_(True)}

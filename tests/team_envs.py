@@ -149,3 +149,104 @@ class Neighbours(ParallelEnv):
         rewards = {"a_0": float(self.bits[1]), "a_1": float(self.bits[0])}
         self.agents = []
         return observations, rewards, dict.fromkeys(names, True), dict.fromkeys(names, False), {name: {} for name in names}
+
+
+class Doors(ParallelEnv):
+    """Two agents before three doors, of which the next one in each step (for b the last one, too) may be taken; else it raises.
+
+    a sees the number of the step, b that and a sign. Masks stand beside the observations, or in infos.
+    """
+
+    metadata: ClassVar = {"name": "doors"}
+    possible_agents: ClassVar = ["a", "b"]
+    length = 4
+
+    def __init__(self, inside=True, closed_at=10**9):
+        self.inside, self.closed_at = inside, closed_at
+
+    def observation_space(self, agent):
+        parts = {"observation": Box(0, 9, (2,), np.float32)}
+        parts |= {"action_mask": Box(0, 1, (3,), np.int8)} if self.inside else {}
+        return Dict(parts | ({"sign": Discrete(2)} if agent == "b" else {}))
+
+    def action_space(self, agent):
+        return Discrete(3)
+
+    def reset(self, seed=None, options=None):
+        self.count, self.agents = 0, list(self.possible_agents)
+        self.start = 0 if seed is None else seed % 3
+        return self.observe(), self.infos()
+
+    def masks(self):
+        mask = np.arange(3) == (self.start + self.count) % 3
+        over = self.count == self.length  # at its end an episode allows nothing
+        some = {"a": mask, "b": mask | (np.arange(3) == 2)}
+        return {name: (mask & (not over) & (self.count != self.closed_at)).astype(np.int8) for name, mask in some.items()}
+
+    def observe(self):
+        seen = np.array([self.count, self.start], np.float32)
+        found = {"a": {"observation": seen}, "b": {"observation": seen, "sign": self.count % 2}}
+        if self.inside:
+            found = {name: {**parts, "action_mask": self.masks()[name]} for name, parts in found.items()}
+        return {name: found[name] for name in self.possible_agents}
+
+    def infos(self):
+        return {name: {} if self.inside else {"action_mask": mask} for name, mask in self.masks().items()}
+
+    def step(self, actions):
+        masks, names = self.masks(), list(self.agents)
+        for name, action in actions.items():
+            if not masks[name][action]:
+                raise RuntimeError(f"{name} ran into a closed door")
+        self.count += 1
+        over = self.count == self.length
+        self.agents = [] if over else names
+        return self.observe(), dict.fromkeys(names, 1.0), dict.fromkeys(names, False), dict.fromkeys(names, over), self.infos()
+
+
+class DoorsInInfos(Doors):
+    """The same with masks in infos."""
+
+    def __init__(self):
+        super().__init__(inside=False)
+
+
+class DoorsInTurns(AECEnv):
+    """The same, one agent after the other, which makes no difference to what each may do."""
+
+    metadata: ClassVar = {"name": "doors", "is_parallelizable": True}
+    render_mode = None
+
+    def __init__(self):
+        super().__init__()
+        self.doors = Doors()
+        self.possible_agents = list(Doors.possible_agents)
+
+    def observation_space(self, agent):
+        return self.doors.observation_space(agent)
+
+    def action_space(self, agent):
+        return self.doors.action_space(agent)
+
+    def observe(self, agent):
+        return self.seen[agent]
+
+    def reset(self, seed=None, options=None):
+        self.seen, self.infos = self.doors.reset(seed)
+        self.agents, self.chosen, self.agent_selection = list(self.possible_agents), {}, "a"
+        self.rewards, self._cumulative_rewards = dict.fromkeys(self.agents, 0.0), dict.fromkeys(self.agents, 0.0)
+        self.terminations, self.truncations = dict.fromkeys(self.agents, False), dict.fromkeys(self.agents, False)
+
+    def step(self, action):
+        agent = self.agent_selection
+        if self.truncations[agent]:
+            self._was_dead_step(action)
+            return
+        self._cumulative_rewards[agent] = 0.0
+        self.chosen[agent] = action
+        self.rewards = dict.fromkeys(self.agents, 0.0)
+        if agent == "b":
+            self.seen, self.rewards, self.terminations, self.truncations, self.infos = self.doors.step(self.chosen)
+            self.chosen = {}
+        self.agent_selection = "b" if agent == "a" else "a"
+        self._accumulate_rewards()

@@ -11,8 +11,12 @@ SCRIPT = Path(__file__).parent.parent / "scripts/kill_trials.py"
 
 
 @pytest.mark.slow
-def test_kill_trials():
-    result = subprocess.run([sys.executable, str(SCRIPT), "--trials", "12"], capture_output=True, text=True, timeout=300)
+@pytest.mark.parametrize("agents", ["ppo", "ippo"])
+def test_kill_trials(agents):
+    if agents == "ippo":
+        pytest.importorskip("mpe2")
+    command = [sys.executable, str(SCRIPT), "--trials", "12", "--agents", agents]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.startswith("12 kills (")
 

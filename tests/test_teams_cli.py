@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 from command_line import assert_one_error, call, merged, rows, summary
-from run_folders import checkpoints_of
+from run_folders import assert_same_runs, checkpoints_of
 
 pytest.importorskip("pettingzoo")
 
@@ -23,6 +23,13 @@ SMALL = (
 )
 RELAY = ("env.id=team_envs:Relay",)
 SIZES = ("rollout_length=16", "epochs=2", "minibatches=2", "network.policy_sizes=[8]", "network.value_sizes=[8]")
+KILL_AT = """
+import os, rltrain.agents.base as base
+def pre_interaction(self, timestep, timesteps):
+    if timestep == {}:
+        os.kill(os.getpid(), 9)
+base.Agent.pre_interaction = pre_interaction
+"""
 
 
 def of(*agents):
@@ -98,6 +105,19 @@ def test_resumed_is_uninterrupted(env, timestep, here, monkeypatch):
     assert one["manifest"]["exact_resume"] and one["manifest"]["env_steps"] == 240
 
 
+def test_killed_and_resumed_is_uninterrupted(here, zygote):
+    """Killed at 45, in the middle of a rollout and an episode of 25 steps; the last checkpoint is that of 40."""
+    pytest.importorskip("mpe2")
+    more = ("env.id=mpe/simple_spread_v3", "env.num_envs=2", "trainer.timesteps=80", "checkpoints.interval=20")
+    train("run.dir=whole", *more)
+    command = merged(SMALL, ("agents=ippo", *of("ippo"), *more, "run.dir=run"))
+    assert zygote.run("train", *command, before=KILL_AT.format(45)).status == -signal.SIGKILL
+    assert (here / "run/checkpoints/latest").read_text().strip() == "40"
+    result = call("train", "resume=run")
+    assert result.status == 0, result.err
+    assert_same_runs(here / "run", here / "whole")
+
+
 TEAMS = ("trainer.timesteps=50", "evaluation.interval=25", "evaluation.episodes=3", "agents_scope=[1,3]")
 
 
@@ -143,12 +163,22 @@ def test_settings_by_member(here):
     assert_one_error(result, 2, "agents.ippo.overrides", "the run was started with")
 
 
-def test_random_actions_beside_a_team(here):
-    """In the relay everyone is paid by the number of the step, whoever acts."""
+def test_random_actions_stand_beside_a_team(here):
+    """In the relay everyone is paid by the number of the step, whoever acts: 1 + 2, 10 x (2 + 3 + 4) and 1 + 2 + 3 + 4."""
     train("run.dir=run", "trainer.timesteps=20", *RELAY)
-    figures = json.loads(call("eval", "run", "episodes=6", "json=true", "random=true").out)
-    assert figures["random"]["ippo"]["sum_mean"] == figures["agents"]["ippo"]["sum_mean"] == 103
-    assert "ippo at random" in call("eval", "run", "episodes=6", "random=true").out
+    told = json.loads(call("eval", "run", "episodes=6", "json=true").out)
+    at_random = told["random"]["ippo"]
+    assert (at_random["episodes"], at_random["sum_mean"]) == (6, 103) and at_random["mean"] == pytest.approx(103 / 3)
+    assert {name: member["mean"] for name, member in at_random["members"].items()} == {"early": 3, "late": 90, "steady": 10}
+    assert json.loads(call("eval", "run", "episodes=6", "json=true", "random=true").out) == told
+    assert call("eval", "run", "episodes=6").out.count("ippo at random") == 1
+    without = call("eval", "run", "episodes=6", "json=true", "random=false")
+    assert json.loads(without.out) == {"agents": told["agents"]}
+
+
+def test_random_actions_are_asked_for_beside_one_agent(here, trained):
+    assert "random" not in json.loads(call("eval", str(trained), "episodes=2", "json=true").out)
+    assert "random" in json.loads(call("eval", str(trained), "episodes=2", "json=true", "random=true").out)
 
 
 def test_an_algorithm_for_one_agent_is_refused(here):
@@ -157,6 +187,18 @@ def test_an_algorithm_for_one_agent_is_refused(here):
     result = call("train", "agents=ippo", "run.dir=run")
     assert_one_error(result, 2, "agents.ippo=IPPO: plays environments with named agents", "use ppo")
     assert not (here / "run").exists()
+
+
+@pytest.mark.parametrize("env", ["Doors", "DoorsInInfos", "DoorsInTurns"])
+def test_masks_are_honoured_by_learning_evaluation_and_random_actions(env, here):
+    """A member that takes a door which is masked ends the run."""
+    train("run.dir=run", f"env.id=team_envs:{env}", "trainer.timesteps=40", "checkpoints.interval=18")
+    whole = summary(here / "run")["agents"]["ippo"]
+    told = json.loads(call("eval", "run", "episodes=6", "json=true").out)
+    assert told["agents"]["ippo"]["sum_mean"] == told["random"]["ippo"]["sum_mean"] == 8
+    train("run.dir=part", f"env.id=team_envs:{env}", "trainer.timesteps=18", "schedule.horizon=40")
+    assert call("train", "resume=part", "trainer.timesteps=40").status == 0
+    assert summary(here / "part")["agents"]["ippo"]["parameters_sha256"] == whole["parameters_sha256"]
 
 
 def test_an_environment_that_fails_names_where_and_leaves_a_checkpoint(here):

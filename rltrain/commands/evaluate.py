@@ -32,7 +32,9 @@ class EvalOptions:
     seed: int | None = option(None, "of environments and sampling; null: the run's", low=0, high=MAX_SEED)
     json: bool = option(False, "print the figures as JSON, alone on stdout")
     render: str | None = option(None, "human: show the episodes in a window", choices=["human"])
-    random: bool = option(False, "also play random actions on the same starts, to compare with")
+    random: bool | None = option(
+        None, "also play random actions on the same starts, to compare with; null: beside teams, unless episodes are shown"
+    )
     fail_under: float | None = option(None, "exit 1 if an agent's mean is below")
 
 
@@ -88,7 +90,8 @@ def evaluate(arguments: Sequence[str]) -> int:
         trainer.evaluation_env = trainer.env
         with trainer.run.signals():
             results = trainer.eval(episodes=options.episodes)
-            at_random = _play_at_random(trainer, options.episodes) if options.random and trainer.run.stop_signal is None else {}
+            compare = options.random if options.random is not None else bool(trainer.env.members) and not options.render
+            at_random = _play_at_random(trainer, options.episodes) if compare and trainer.run.stop_signal is None else {}
         if trainer.run.stop_signal is not None:
             return EXIT_STATUS[trainer.run.stop_signal]
         env_info = trainer.env.info()

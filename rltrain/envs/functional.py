@@ -75,6 +75,10 @@ class FunctionalTeam(Protocol):
     Spaces are Dicts by member. A member that was flagged is gone until the next episode: what `step` says about it after that is
     passed over. With `members_leave = False` all are flagged in the same step, always, and nothing is spent on who is there.
 
+    Members that come late need `present(state)`, a bool per member: until it is true for the first time in an episode, in a step
+    that doesn't flag the member, what is said of it is passed over, too. One that was there and isn't any more, without a flag,
+    is cut off (truncated).
+
     `state_space` and `states(state)`, (*S), are what a centralised critic reads; without them all observations joined.
     `action_masks(state)` gives masks by member, of those that have choices.
     """

@@ -14,10 +14,12 @@ import numpy as np
 
 from rltrain import spaces
 from rltrain.checks import build, option
+from rltrain.envs import pettingzoo_snapshots as snapshots
 from rltrain.envs.base import EnvWrapper
 from rltrain.envs.finite import FiniteWatch
 from rltrain.envs.gymnasium_copies import CopyError
-from rltrain.envs.pettingzoo_copies import Copy, as_parallel, make_by_id, own_state_space
+from rltrain.envs.pettingzoo_copies import Copy, as_parallel, cast, make_by_id, own_state_space
+from rltrain.envs.pettingzoo_masks import Masks
 from rltrain.errors import ConfigError, EnvironmentFailure
 from rltrain.seeding import TRAINING_ENVIRONMENTS, draw_seed, environment_seeds
 from rltrain.structures import Arrays, Step, ended
@@ -87,8 +89,9 @@ class PettingZooEnv(EnvWrapper):
         if not names or any(not isinstance(name, str) or "/" in name for name in names):
             raise EnvironmentFailure(f"{self._where}: possible_agents={names}: expected the names of all agents, without /")
         self.members, self.num_agents = tuple(names), len(names)
-        self._spaces = {name: env.observation_space(name) for name in names}
         self._actions = {name: env.action_space(name) for name in names}
+        self._masks = Masks(self._where, self.num_envs, {name: env.observation_space(name) for name in names}, self._actions)
+        self._spaces = self._masks.spaces
         self.observation_space, self.action_space = _join(self._spaces), _join(self._actions)
         self._leaves = {name: spaces.leaves(space) for name, space in self._spaces.items()}
         own = own_state_space(env, names) if self.cfg.state in ("auto", "own") else None
@@ -99,7 +102,6 @@ class PettingZooEnv(EnvWrapper):
         self._watch = FiniteWatch(self._where, self._arguments["first_copy"], self.cfg.on_nonfinite)
         self._observations: Arrays = {}
         self._states: Arrays = None
-        self._masks: ByMember | None = None
         self._there = {name: np.zeros(self.num_envs, bool) for name in names}  # who acts in the next step
         self._done = np.zeros(self.num_envs, bool)
         self._begun = False
@@ -122,10 +124,11 @@ class PettingZooEnv(EnvWrapper):
             raise ValueError(f"seed={list(seed)}: {len(seed)} seeds for {self.num_envs} copies; give one per copy")
         self._begun = True
         self._timestep = 0
-        self._observations, self._masks = self._zeros(), None
+        self._observations = self._zeros()
         for copy in self._copies:
             start = (copy.seed, copy.episode + 1) if seed is None else (int(seed[copy.index]), 0)
             self._begin(copy, *start)
+        self._masks.is_settled = True
         self._done[:] = False
         self._states = self._read_states(range(self.num_envs))
         self._watch.check_reset(self._observations, self._states, self._timestep)
@@ -134,14 +137,13 @@ class PettingZooEnv(EnvWrapper):
     def step(self, actions: ByMember) -> Step:
         """Step all copies; the actions of members that are not there are left out."""
         before, states, there = self._observations, self._states, self._there
-        rows = {name: self._cast(name, actions[name]) for name in self.members}
+        rows = {name: cast(self._actions[name], actions[name]) for name in self.members}
         self._observations = self._zeros()
         rewards = {name: np.zeros(self.num_envs, np.float32) for name in self.members}
         terminated, truncated = ({name: np.zeros(self.num_envs, bool) for name in self.members} for _ in range(2))
         self._there = {name: np.zeros(self.num_envs, bool) for name in self.members}
         infos: list[dict[str, Any]] = []
-        if self._masks is not None:
-            self._masks = {name: np.ones_like(mask) for name, mask in self._masks.items()}
+        self._masks.forget(np.ones(self.num_envs, bool))
         for copy in self._copies:
             i = copy.index
             given = {name: rows[name][i] for name in self.members if there[name][i]}
@@ -185,8 +187,8 @@ class PettingZooEnv(EnvWrapper):
         return self._states
 
     def action_masks(self) -> ByMember | None:
-        """Return the masks that came as `action_mask` in a member's info."""
-        return self._masks
+        """Return the masks that came as `action_mask` beside a member's observation or in its info."""
+        return self._masks.allowed(self._there, self._arguments["first_copy"])
 
     def render(self) -> Any:
         """Return what the copies draw; with "human", copy 0 draws itself in a window at each step."""
@@ -230,11 +232,9 @@ class PettingZooEnv(EnvWrapper):
         if not self._begun or not self._check_replay():
             return None
         return {
-            "seeds": [copy.seed for copy in self._copies],
-            "episodes": [copy.episode for copy in self._copies],
-            "played": [self._pack(copy.played) for copy in self._copies],
+            **snapshots.gather([snapshots.episode_of(copy, self._actions) for copy in self._copies]),
             "observations": spaces.map_arrays(np.copy, self._observations),
-            "action_masks": self._masks,
+            "action_masks": self._masks.rows,
             "there": self._there,
             "done": self._done.copy(),
             "timestep": self._timestep,
@@ -244,31 +244,26 @@ class PettingZooEnv(EnvWrapper):
         """Play all copies' episodes again up to where they were."""
         self._begun, self._timestep = True, int(snapshot["timestep"])
         self._observations = spaces.map_arrays(np.array, snapshot["observations"])
-        self._masks = snapshot["action_masks"]
+        self._masks.rows, self._masks.is_settled = snapshot["action_masks"], True
         self._there = {name: np.array(rows, bool) for name, rows in snapshot["there"].items()}
         self._done = np.array(snapshot["done"], bool)
         for copy in self._copies:
-            i = copy.index
-            observations = self._replay(copy, snapshot["seeds"][i], snapshot["episodes"][i], snapshot["played"][i])
-            if not self._agrees(i, observations):
+            observations = self._run(snapshots.replay, copy, snapshots.pick(snapshot, copy.index), self._actions)
+            if not self._agrees(copy.index, observations):
+                number = self._arguments["first_copy"] + copy.index
                 raise EnvironmentFailure(
-                    f"{self._where}: copy {self._arguments['first_copy'] + i}: its episode comes out otherwise when it is played "
-                    "again from its seed and actions; is this another version of it?"
+                    f"{self._where}: copy {number}: its episode comes out otherwise when it is played again from its seed "
+                    "and actions; is this another version of it?"
                 )
         self._states = self._read_states(range(self.num_envs))
 
     def cut_snapshot(self, snapshot: dict[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
         """Return a snapshot per slice of the copies."""
-        ends = np.cumsum(sizes)
-        scopes = [slice(int(end - size), int(end)) for end, size in zip(ends, sizes, strict=True)]
-        return [
-            {key: _per_copy(lambda rows, s=scope: rows[s], key, value) for key, value in snapshot.items()} for scope in scopes
-        ]
+        return snapshots.cut(snapshot, sizes)
 
-    def join_snapshots(self, snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def join_snapshots(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the snapshot of all copies."""
-        first, *others = snapshots
-        return {key: _per_copy(_concatenate, key, value, *(other[key] for other in others)) for key, value in first.items()}
+        return snapshots.join(parts)
 
     def partition(self, sizes: Sequence[int]) -> list[Callable[[], EnvWrapper]] | None:
         """Return a factory per slice."""
@@ -285,26 +280,10 @@ class PettingZooEnv(EnvWrapper):
         copy = max(self._copies, key=lambda copy: len(copy.played))
         if self._replays is None and copy.played:
             spare = self._run(self._make_copy, copy.index)
-            observations = self._replay(spare, copy.seed, copy.episode, self._pack(copy.played))
+            observations = self._run(snapshots.replay, spare, snapshots.episode_of(copy, self._actions), self._actions)
             self._replays = self._agrees(copy.index, observations)
             spare.close()
         return self._replays is not False
-
-    def _replay(self, copy: Copy, seed: int, episode: int, played: ByMember) -> dict[str, Any]:
-        """Play a copy's episode; return its last observations."""
-        observations, _ = self._run(copy.begin, int(seed), int(episode))
-        for t in range(len(next(iter(played.values())))):
-            rows = {name: self._cast(name, actions[t : t + 1])[0] for name, actions in played.items()}
-            observations = self._run(copy.step, {name: rows[name] for name in copy.env.agents})[0]
-        return observations
-
-    def _pack(self, played: list[dict[str, Any]]) -> ByMember:
-        """Return actions by member (T, *A), zeros of those that were absent."""
-        packed = {}
-        for name, space in self._actions.items():
-            none = np.zeros(space.shape or (), space.dtype)
-            packed[name] = np.array([actions.get(name, none) for actions in played], space.dtype).reshape(-1, *none.shape)
-        return packed
 
     def _agrees(self, i: int, observations: dict[str, Any]) -> bool:
         """Tell whether observations are what copy i has."""
@@ -320,8 +299,7 @@ class PettingZooEnv(EnvWrapper):
         observations, infos = self._run(copy.begin, seed, episode)
         for array in self._observations.values():
             array[copy.index] = 0
-        if self._masks is not None:
-            self._masks = {name: mask | (np.arange(self.num_envs) == copy.index)[:, None] for name, mask in self._masks.items()}
+        self._masks.forget(np.arange(self.num_envs) == copy.index)
         self._put(copy.index, observations, infos)
         for name in self.members:
             self._there[name][copy.index] = name in copy.env.agents
@@ -335,17 +313,11 @@ class PettingZooEnv(EnvWrapper):
             raise self._failure(
                 CopyError((i, "step", f"observations of shapes {shapes} don't fit the observation spaces: {error}", ""))
             ) from error
-        for name, info in infos.items():
-            if isinstance(info, dict) and "action_mask" in info and spaces.choices(self._actions[name]):
-                if self._masks is None:
-                    counts = {member: spaces.choices(space) for member, space in self._actions.items()}
-                    self._masks = {
-                        member: np.ones((self.num_envs, sum(count)), bool) for member, count in counts.items() if count
-                    }
-                self._masks[name][i] = info["action_mask"]
+        self._masks.take(i, observations, infos)
 
     def _write(self, rows: ByMember, i: int, observations: dict[str, Any]) -> None:
-        for name, observation in observations.items():
+        for name, given in observations.items():
+            observation = self._masks.observed(name, given)
             if "" in self._leaves[name]:
                 rows[name][i] = observation
             else:
@@ -369,11 +341,6 @@ class PettingZooEnv(EnvWrapper):
         for i in copies:
             states[i] = self._run(self._copies[i].state)
         return states
-
-    def _cast(self, name: str, actions: Any) -> np.ndarray:
-        """Return a member's actions (N, *A) in the dtype that the space says."""
-        space = self._actions[name]
-        return np.array(actions, space.dtype).reshape(-1, *(space.shape or ()))
 
     def _gather(self, infos: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the numbers of all copies' infos by member and key (N,), with `_key` saying which copies gave one."""
@@ -404,12 +371,3 @@ def _join(by_member: dict[str, Any]) -> Any:
     from gymnasium.spaces import Dict
 
     return Dict(by_member)
-
-
-def _per_copy(function: Callable[..., Any], key: str, value: Any, *more: Any) -> Any:
-    """Return `function` of what a snapshot holds per copy under `key`; what it holds once stays."""
-    return value if value is None or key == "timestep" else spaces.map_arrays(function, value, *more)
-
-
-def _concatenate(*parts: Any) -> Any:
-    return [item for part in parts for item in part] if isinstance(parts[0], list) else np.concatenate(parts)

@@ -184,4 +184,9 @@ def own_state_space(env: Any, members: list[str]) -> Any:
     if space is not None and getattr(space, "shape", None) == state.shape and space.dtype == state.dtype:
         return space
     low, high = (-np.inf, np.inf) if state.dtype.kind == "f" else (np.iinfo(state.dtype).min, np.iinfo(state.dtype).max)
-    return Box(low, high, state.shape, state.dtype)
+    return Box(low, high, state.shape, state.dtype.type)
+
+
+def cast(space: Any, actions: Any) -> np.ndarray:
+    """Return a member's actions (N, *A) in the dtype that its space says."""
+    return np.array(actions, space.dtype).reshape(-1, *(space.shape or ()))

@@ -6,11 +6,11 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp
-from functional_teams import Pair, Walkers
+from functional_teams import Pair, Shift, Walkers
 
 from rltrain.envs.functional import TeamConfig
 from rltrain.envs.jax_functional import FunctionalEnv
-from rltrain.errors import ConfigError
+from rltrain.errors import ConfigError, EnvironmentFailure
 
 
 class Known(Walkers):
@@ -77,3 +77,105 @@ def test_states_masks_and_spaces():
     assert joined.state_space == joined.observation_space and make(Pair(), state="none").state_space is None
     with pytest.raises(ConfigError, match=r"env.state=own: the environment has no states of its own; use joined or auto"):
         make(Walkers(), state="own")
+
+
+def looks(step):
+    """What a step says of each member of copy 0."""
+    valid = [True] * 3 if step.valid is None else [bool(step.valid[name][0]) for name in Shift.members]
+    ends = [f"{'T' * int(step.terminated[name][0])}{'t' * int(step.truncated[name][0])}" for name in Shift.members]
+    return valid, ends, [float(step.rewards[name][0]) for name in Shift.members]
+
+
+def counts(observations):
+    return [float(observations[name][0, 0]) for name in Shift.members]
+
+
+@pytest.mark.parametrize("kind", ["flagged", "vanishing"])
+def test_members_that_come_late(kind):
+    """What the PettingZoo environment of the same members says in its test; twice, so that a reset brings everything back."""
+
+    class Vanishing(Shift):
+        """`early` goes without a flag."""
+
+        def step(self, key, state, actions):
+            after, observations, rewards, terminated, truncated = super().step(key, state, actions)
+            return after, observations, rewards, {**terminated, "early": jnp.bool_(False)}, truncated
+
+        def present(self, state):
+            return {**super().present(state), "early": state[0] < 2}
+
+    flag = {"flagged": "T", "vanishing": "t"}[kind]
+    env = make({"flagged": Shift, "vanishing": Vanishing}[kind]())
+    observations = env.reset()
+    idle = {name: np.zeros(2, int) for name in env.members}
+    for _ in range(2):
+        assert float(observations["early"][0, 1]) >= 1 and np.asarray(observations["late"]).tolist() == [[0, 0], [0, 0]]
+        steps, seen = [], []
+        for _ in range(4):
+            steps.append(env.step(idle))
+            observations = env.reset_done()
+            seen.append(counts(steps[-1].next_observations))
+        valid, ends, rewards = ([look[i] for look in map(looks, steps)] for i in range(3))
+        assert valid == [[True, False, True], [True, True, True], [False, True, True], [False, True, True]]
+        assert ends == [["", "", ""], [flag, "", ""], ["", "", ""], ["T", "t", "t"]]
+        assert rewards == [[1, 0, 1], [2, 20, 2], [0, 30, 3], [0, 40, 4]]
+        assert seen == [[1, 1, 1], [2, 2, 2], [0, 3, 3], [0, 4, 4]]  # late is there to act after step 1, early is gone after 2
+        assert counts(observations) == [0, 0, 0]
+
+
+def test_nobody_comes_twice_and_an_episode_without_anybody_ends():
+    class Flickering(Shift):
+        """Everyone is there but after step 2."""
+
+        def step(self, key, state, actions):
+            *others, _, truncated = super().step(key, state, actions)
+            return *others, dict.fromkeys(self.members, jnp.bool_(False)), truncated
+
+        def present(self, state):
+            return {"early": state[0] != 2, "late": state[0] >= 3, "steady": (state[0] != 2) | (self.length == 3)}
+
+    idle = {name: np.zeros(2, int) for name in Shift.members}
+    env = make(Flickering())
+    env.reset()
+    env.step(idle), env.reset_done()
+    assert looks(env.step(idle))[1] == ["t", "T", "t"] and counts(env.reset_done()) == [0, 0, 0]  # nobody waits for late
+    stays = Flickering()
+    stays.length = 3
+    env = make(stays)
+    env.reset()
+    env.step(idle), env.step(idle)
+    assert looks(env.step(idle)) == ([False, False, True], ["T", "T", "t"], [0, 0, 3])  # early would be there again
+
+
+def test_a_late_member_goes_on_from_a_snapshot():
+    env, other = make(Shift()), make(Shift())
+    idle = {name: np.zeros(2, int) for name in Shift.members}
+    env.reset(), env.step(idle), env.reset_done()
+    other.restore(env.snapshot())
+    for _ in range(5):
+        one, two = env.step(idle), other.step(idle)
+        np.testing.assert_equal(*(jax.device_get((step.valid, step.rewards, step.next_observations)) for step in (one, two)))
+        np.testing.assert_equal(*map(jax.device_get, (env.reset_done(), other.reset_done())))
+
+
+def test_dicts_without_a_member_say_what_to_do():
+    class Silent(Shift):
+        def observe(self, state):
+            found = super().observe(state)
+            del found["late"]
+            return found
+
+    with pytest.raises(
+        EnvironmentFailure, match=r"Silent: observations: nothing of late; .* says by present\(state\) who is there"
+    ):
+        make(Silent()).reset()
+
+    class Unpaid(Shift):
+        def step(self, key, state, actions):
+            after, observations, rewards, *flags = super().step(key, state, actions)
+            return after, observations, {"steady": rewards["steady"]}, *flags
+
+    env = make(Unpaid())
+    env.reset()
+    with pytest.raises(EnvironmentFailure, match="Unpaid: step: rewards: nothing of early, late"):
+        env.step({name: np.zeros(2, int) for name in Shift.members})

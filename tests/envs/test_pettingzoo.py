@@ -3,34 +3,12 @@ import pytest
 
 pytest.importorskip("pettingzoo")
 
-from team_envs import Failing, Forgetful, Relay, Stateful, Turns
+from team_envs import Failing, Relay, Stateful, Turns
+from team_plays import drawn, idle, relay, same
 
 from rltrain.envs.pettingzoo import PettingZooEnv
 from rltrain.errors import ConfigError, EnvironmentFailure, NonFiniteError
 from rltrain.seeding import EPISODES, seed32
-from rltrain.spaces import named
-
-
-def relay(copies=2, kind=Relay, **cfg):
-    return PettingZooEnv({"id": "relay", "num_envs": copies, **cfg}, seed=1, make=kind)
-
-
-def idle(env):
-    return {name: np.zeros((env.num_envs, *(space.shape or ())), space.dtype) for name, space in env.action_space.spaces.items()}
-
-
-def drawn(env, generator):
-    rows = {}
-    for name, space in env.action_space.spaces.items():
-        kind = (
-            generator.integers(0, space.n, env.num_envs) if hasattr(space, "n") else generator.uniform(-1, 1, (env.num_envs, 2))
-        )
-        rows[name] = np.asarray(kind, space.dtype)
-    return rows
-
-
-def same(a, b):
-    return all(np.array_equal(array, named(b, "")[key]) for key, array in named(a, "").items())
 
 
 def test_members_leave_and_come():
@@ -119,41 +97,6 @@ def test_it_is_the_environment_of_its_makers():
             assert [float(step.rewards[name][0]) for name in env.members] == pytest.approx(list(rewards.values()), rel=1e-6)
             assert {bool(step.truncated[name][0]) for name in env.members} == set(truncated.values()) == {t == 24}
             ours = step.next_observations
-
-
-@pytest.mark.parametrize("steps", [0, 1, 24, 25, 60])
-def test_snapshot_goes_on_exactly(steps):
-    env, other = (PettingZooEnv({"id": "mpe/simple_spread_v3", "num_envs": 2}, seed=5) for _ in range(2))
-    generator = np.random.default_rng(0)
-    env.reset()
-    for _ in range(steps):
-        env.step(drawn(env, generator))
-        env.reset_done()
-    snapshot = env.snapshot()
-    other.restore(other.join_snapshots(env.cut_snapshot(snapshot, [1, 1])))
-    assert same(env.reset_done(), other.reset_done()) and same(env.state(), other.state())
-    for _ in range(30):
-        actions = drawn(env, generator)
-        one, two = env.step(actions), other.step(actions)
-        assert same(one.next_observations, two.next_observations) and same(one.rewards, two.rewards)
-        assert same(env.reset_done(), other.reset_done()) and same(one.next_states, two.next_states)
-
-
-def test_snapshot_of_members_that_come_and_go():
-    env, other = relay(), relay()
-    env.reset()
-    for _ in range(3):
-        env.step(idle(env))
-        env.reset_done()
-    other.restore(env.snapshot())
-    assert other.step(idle(other)).valid["early"].tolist() == [False, False]
-
-
-def test_no_snapshot_where_an_episode_comes_out_otherwise():
-    env = relay(kind=Forgetful)
-    env.reset()
-    env.step(idle(env))
-    assert env.snapshot() is None
 
 
 def test_failures_name_copy_phase_and_step():

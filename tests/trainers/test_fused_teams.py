@@ -9,7 +9,7 @@ import pytest
 jax = pytest.importorskip("jax")
 
 from functional_envs import make_trainer, numbers
-from functional_teams import Herd, Pair, Walkers
+from functional_teams import Herd, Pair, Shift, Walkers
 
 from rltrain.agents.ippo.jax import IPPO
 from rltrain.agents.mappo.jax import MAPPO
@@ -67,7 +67,9 @@ def test_resumed_in_mid_rollout_is_uninterrupted():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("agents", "env"), [(TWO, Pair), (MORE, Herd)], ids=["states and masks", "members of two kinds"])
+@pytest.mark.parametrize(
+    ("agents", "env"), [(TWO, Pair), (MORE, Herd), (TWO, Shift)], ids=["states and masks", "members of two kinds", "late ones"]
+)
 def test_two_teams_and_their_rows_are_as_in_the_stepped_loop(agents, env, tmp_path):
     trainers, rows = [], []
     for how in ("true", "false"):
@@ -77,7 +79,10 @@ def test_two_teams_and_their_rows_are_as_in_the_stepped_loop(agents, env, tmp_pa
     np.testing.assert_equal(*map(numbers, trainers))
     np.testing.assert_equal(*rows)
     assert [row[1] for row in rows[0] if row[0] == "a0"] == [20, 40, 60]
-    assert {"members/walker_0/episode_return_mean", "members/walker_1/episode_length_mean", "loss/value"} <= rows[0][-1][3].keys()
+    first, second, *_ = env.members
+    assert {f"members/{first}/episode_return_mean", f"members/{second}/episode_length_mean", "loss/value"} <= rows[0][-1][
+        3
+    ].keys()
     assert all(agent.updates >= 5 and agent.statistics.episodes >= 8 for agent in trainers[0].agents)
 
 

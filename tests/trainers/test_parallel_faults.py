@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from command_line import Process, Result, wait_until
+from command_line import Process, Result, merged, summary, wait_until
 
 from rltrain.checkpoints import CheckpointStore, verify
 
@@ -211,3 +211,32 @@ def test_an_environment_that_fails_in_a_worker_names_agent_and_copy(zygote, tria
     assert "step at step 19: RuntimeError: armed in step" in result.err
     assert result.err.count("env.id=armed_envs:Armed-v0: copy ") == 1 and "error: agents." in result.err
     trial.assert_clean(time.time())
+
+
+TEAMS = (
+    "agents=[a:ippo,b:mappo]", "plugins=[]", "env=pettingzoo", "env.id=mpe/simple_spread_v3", "env.kwargs.N=2",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["partitioned", "shared"])
+def test_a_killed_worker_of_a_team_ends_the_run_which_goes_on_as_if_nothing_had_been(placement, zygote, trial):
+    """What a sequential run makes of the last checkpoint is what it would have come to by itself."""
+    pytest.importorskip("mpe2")
+    process = trial.start(*TEAMS, f"trainer.placement={placement}", "trainer.max_drift=8")
+    trial.wait_for_checkpoint()
+    since = time.time()
+    os.kill(trial.workers()[1], signal.SIGKILL)
+    result = process.wait(30)
+    assert_told(trial, result, "error: agents.b: ", "its worker ended (killed by SIGKILL)")
+    assert len(result.err.split("error: ")[1].splitlines()) <= 3
+    trial.assert_clean(since)
+
+    end = int(trial.latest().name) + 20
+    ended = [f"trainer.timesteps={end}", "trainer=sequential", "trainer.disable_progressbar=true"]
+    assert zygote.run("train", f"resume={trial.run}", *ended).status == 0
+    whole = trial.folder / "whole"
+    alone = [override for override in RUN if not override.startswith("trainer")]
+    assert zygote.run(*merged(alone, (*TEAMS, f"run.dir={whole}", *ended))).status == 0
+    hashes = [{name: agent["parameters_sha256"] for name, agent in summary(run)["agents"].items()} for run in (trial.run, whole)]
+    assert hashes[0] == hashes[1]
