@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[1]
 PPO, A2C, ON_POLICY = "agents/ppo/torch.py", "agents/a2c/torch.py", "agents/on_policy/torch.py"
 LOSSES, RETURNS, OPTIMIZERS = "ops/losses.py", "ops/returns/torch.py", "optimizers/torch.py"
 HEADS, NETWORKS, INPUTS = "models/heads/torch.py", "models/networks/torch.py", "models/inputs/torch.py"
-MEMORY, GYMNASIUM, TRAINER = "memories/staged.py", "envs/gymnasium.py", "trainers/base.py"
+MEMORY, GYMNASIUM, TRAINER = "memories/rollout/staged.py", "envs/gymnasium.py", "trainers/base.py"
 OFF_POLICY, DQN, DDQN = "agents/off_policy/torch.py", "agents/dqn/torch.py", "agents/ddqn/torch.py"
 DDPG, TD3, SAC = "agents/ddpg/torch.py", "agents/td3/torch.py", "agents/sac/torch.py"
-REPLAY, PRIORITIES = "memories/replay.py", "memories/priorities.py"
+REPLAY, PRIORITIES = "memories/replay/host.py", "memories/replay/priorities.py"
 OFF_POLICY_TESTS, REPLAY_TESTS = ("agents/test_off_policy_torch.py",), ("memories/test_replay_memory.py",)
 
 

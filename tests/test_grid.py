@@ -16,7 +16,7 @@ from rltrain.agents.a2c.torch import A2C
 from rltrain.agents.base import Agent
 from rltrain.agents.ppo.torch import PPO
 from rltrain.envs.gymnasium import GymnasiumEnv
-from rltrain.memories.torch import Rollout
+from rltrain.memories.rollout.torch import Rollout
 from rltrain.trainers import SequentialTrainer
 
 NETWORK = {"policy_sizes": [8], "value_sizes": [6]}

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain.errors import EnvironmentFailure, NonFiniteError
-from rltrain.memories.jax import Rollout
+from rltrain.memories.rollout.jax import Rollout
 from rltrain.spaces import map_arrays, named
 from rltrain.structures import Array, Arrays, Progress, Step
 

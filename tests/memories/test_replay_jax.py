@@ -8,8 +8,8 @@ import pytest
 jax = pytest.importorskip("jax")
 
 from rltrain.errors import ConfigError
-from rltrain.memories.jax import ReplayMemory, ReplayOnDevice
-from rltrain.memories.replay import Replay
+from rltrain.memories.replay.host import Replay
+from rltrain.memories.replay.jax import ReplayMemory, ReplayOnDevice
 from rltrain.structures import Transition
 
 COPIES, TIMESTEPS, EVERY_ROW = 3, 7, 21

@@ -8,8 +8,8 @@ import pytest
 
 from rltrain.checkpoints import decode, encode
 from rltrain.errors import ConfigError
-from rltrain.memories.priorities import Priorities
-from rltrain.memories.replay import Replay, Sample
+from rltrain.memories.replay.host import Replay, Sample
+from rltrain.memories.replay.priorities import Priorities
 from rltrain.structures import Transition
 
 
@@ -374,7 +374,7 @@ def test_a_mapped_memory_is_the_same_and_leaves_no_file(tmp_path):
 
 
 def test_auto_maps_what_does_not_fit(monkeypatch, tmp_path):
-    monkeypatch.setattr("rltrain.memories.mapping.free_memory", lambda: 1000)
+    monkeypatch.setattr("rltrain.memories.replay.mapping.free_memory", lambda: 1000)
     memory = Replay(100, 1, 0, directory=str(tmp_path))
     filled(memory, Stream(1), 2)
     assert isinstance(memory.ring._arrays["rewards"].base, np.memmap)

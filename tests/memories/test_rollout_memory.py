@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rltrain.errors import RunError
-from rltrain.memories.torch import RolloutMemory
+from rltrain.memories.rollout.torch import RolloutMemory
 from rltrain.structures import Transition
 
 LENGTH, COPIES = 5, 2

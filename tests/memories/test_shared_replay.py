@@ -7,7 +7,7 @@ import pytest
 
 from rltrain.checkpoints import decode, encode
 from rltrain.errors import ConfigError, RunError
-from rltrain.memories.replay import Replay
+from rltrain.memories.replay.host import Replay
 from rltrain.structures import Transition
 
 

@@ -18,8 +18,9 @@ from rltrain.agents.base import Made
 from rltrain.agents.off_policy.config import OffPolicyConfig
 from rltrain.backends.jax import RANDOM, JaxBackend, draw, key_of
 from rltrain.checks import build
-from rltrain.memories.jax import ReplayMemory, ReplayOnDevice, Rollout, Transitions
-from rltrain.memories.replay import Replay, Sample
+from rltrain.memories.replay.host import Replay, Sample
+from rltrain.memories.replay.jax import ReplayMemory, ReplayOnDevice, Transitions
+from rltrain.memories.rollout.jax import Rollout
 from rltrain.models.inputs.jax import Inputs
 from rltrain.ops import losses, normalizers, schedules
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64

@@ -14,7 +14,7 @@ from rltrain.agents.base import Made
 from rltrain.agents.off_policy.config import OffPolicyConfig
 from rltrain.backends.torch import TorchBackend
 from rltrain.checks import build
-from rltrain.memories.torch import ReplayMemory
+from rltrain.memories.replay.torch import ReplayMemory
 from rltrain.models.inputs.torch import Inputs
 from rltrain.ops import losses, normalizers, schedules
 from rltrain.optimizers.torch import Adam, FlatParameters

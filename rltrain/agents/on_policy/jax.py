@@ -14,7 +14,7 @@ from rltrain.agents.on_policy.config import OnPolicyConfig
 from rltrain.backends.jax import RANDOM, JaxBackend, draw, key_of
 from rltrain.checks import build
 from rltrain.errors import ConfigError
-from rltrain.memories.jax import Rollout, RolloutMemory
+from rltrain.memories.rollout.jax import Rollout, RolloutMemory
 from rltrain.models.heads.jax import make_head
 from rltrain.models.inputs.jax import Inputs
 from rltrain.models.networks.jax import ActorCritic

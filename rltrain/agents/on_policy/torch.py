@@ -14,7 +14,7 @@ from rltrain.agents.on_policy.config import OnPolicyConfig
 from rltrain.backends.torch import TorchBackend
 from rltrain.checks import build
 from rltrain.errors import ConfigError
-from rltrain.memories.torch import Rollout, RolloutMemory
+from rltrain.memories.rollout.torch import Rollout, RolloutMemory
 from rltrain.models.heads.torch import make_head
 from rltrain.models.inputs.torch import Inputs
 from rltrain.models.networks.torch import ActorCritic

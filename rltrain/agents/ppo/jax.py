@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from rltrain.agents.on_policy.jax import Batch, Metrics, OnPolicy, State
 from rltrain.agents.ppo.config import PPOConfig
-from rltrain.memories.jax import Rollout
+from rltrain.memories.rollout.jax import Rollout
 from rltrain.ops import losses, schedules
 from rltrain.ops.orders.jax import random_order
 from rltrain.structures import Array, Progress

@@ -5,7 +5,7 @@ import torch
 
 from rltrain.agents.on_policy.torch import Batch, OnPolicy
 from rltrain.agents.ppo.config import PPOConfig
-from rltrain.memories.torch import Rollout
+from rltrain.memories.rollout.torch import Rollout
 from rltrain.ops import losses, schedules
 from rltrain.structures import Progress
 

@@ -1,4 +1,4 @@
-"""Memories in PyTorch."""
+"""Rollouts in PyTorch."""
 
 from typing import Any, NamedTuple
 
@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from rltrain import spaces
-from rltrain.memories.replay import Replay, Sample
-from rltrain.memories.staged import StagedRollout
+from rltrain.memories.rollout.staged import StagedRollout
 from rltrain.structures import Arrays
 
 
@@ -59,27 +58,3 @@ class RolloutMemory(StagedRollout):
             last_states=spaces.unnamed(last, "states"),
             last_rows=last["rows"],
         )
-
-
-class ReplayMemory(Replay):
-    """A replay memory that is read as tensors."""
-
-    def __init__(self, size: int, num_envs: int, seed: int, device: torch.device, **how: Any) -> None:
-        super().__init__(size, num_envs, seed, **how)
-        self.device = device
-
-    def sample(self, batch_size: int, importance_exponent: float) -> Sample:
-        """Return transitions on the device; see `draw`."""
-        sample = self.draw(batch_size, importance_exponent)
-        return sample._replace(
-            observations=spaces.map_arrays(self._move, sample.observations),
-            next_observations=spaces.map_arrays(self._move, sample.next_observations),
-            returns=self._move(sample.returns),
-            discounts=self._move(sample.discounts),
-            outputs={name: self._move(array) for name, array in sample.outputs.items()},
-            weights=None if sample.weights is None else self._move(sample.weights),
-        )
-
-    def _move(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.to(self.device, non_blocking=True) if self.device.type != "cpu" else tensor

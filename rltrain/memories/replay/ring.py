@@ -8,9 +8,9 @@ import numpy as np
 
 from rltrain import spaces
 from rltrain.errors import ConfigError, RunError
-from rltrain.memories import files
-from rltrain.memories.mapping import allocator
-from rltrain.memories.priorities import Priorities
+from rltrain.memories.replay import files
+from rltrain.memories.replay.mapping import allocator
+from rltrain.memories.replay.priorities import Priorities
 from rltrain.structures import Arrays, Transition
 
 

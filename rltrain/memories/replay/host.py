@@ -8,8 +8,8 @@ import numpy as np
 
 from rltrain import spaces
 from rltrain.errors import ConfigError
-from rltrain.memories.priorities import Priorities
-from rltrain.memories.ring import Ring
+from rltrain.memories.replay.priorities import Priorities
+from rltrain.memories.replay.ring import Ring
 from rltrain.structures import Arrays, Transition
 
 

@@ -1,0 +1,1 @@
+"""Replay: the transitions that an off-policy agent draws batches from."""

@@ -1,0 +1,1 @@
+"""Rollouts: what an on-policy agent collects for one update."""
