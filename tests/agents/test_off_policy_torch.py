@@ -13,7 +13,8 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from rltrain.agents.ddpg.torch import DDPG
 from rltrain.agents.ddqn.torch import DDQN
 from rltrain.agents.dqn.torch import DQN
-from rltrain.agents.off_policy.torch import Batch, choose_uniform
+from rltrain.agents.off_policy.learners.torch import Batch
+from rltrain.agents.off_policy.torch import choose_uniform
 from rltrain.agents.sac.torch import SAC
 from rltrain.agents.td3.torch import TD3
 from rltrain.structures import Progress, Transition

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain.agents.ddpg.config import DDPGConfig
-from rltrain.agents.off_policy.jax import Batch, Diagnostics, Learner, OffPolicy, State, Tally, draw_in_range
+from rltrain.agents.off_policy.jax import OffPolicy, draw_in_range
+from rltrain.agents.off_policy.learners.jax import Batch, Diagnostics, Learner, State, Tally
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.heads.jax import Gaussian

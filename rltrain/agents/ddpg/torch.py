@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from rltrain.agents.ddpg.config import DDPGConfig
-from rltrain.agents.off_policy.torch import Actor, Batch, Diagnostics, Learner, OffPolicy
+from rltrain.agents.off_policy.learners.torch import Batch, Diagnostics, Learner
+from rltrain.agents.off_policy.torch import Actor, OffPolicy
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.heads.torch import Gaussian

@@ -4,7 +4,7 @@ import torch
 
 from rltrain.agents.ddqn.config import DDQNConfig
 from rltrain.agents.dqn.torch import DQN
-from rltrain.agents.off_policy.torch import Batch, Learner
+from rltrain.agents.off_policy.learners.torch import Batch, Learner
 
 
 class DDQN(DQN):

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain.agents.dqn.config import DQNConfig
-from rltrain.agents.off_policy.jax import Batch, Diagnostics, Learner, LearnerState, OffPolicy, State, Tally, choose_uniform
+from rltrain.agents.off_policy.jax import OffPolicy, choose_uniform
+from rltrain.agents.off_policy.learners.jax import Batch, Diagnostics, Learner, LearnerState, State, Tally
 from rltrain.errors import ConfigError
 from rltrain.models.heads.jax import MASKED, Categorical
 from rltrain.models.networks.jax import QNetwork

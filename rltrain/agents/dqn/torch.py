@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from rltrain.agents.dqn.config import DQNConfig
-from rltrain.agents.off_policy.torch import Actor, Batch, Diagnostics, Learner, OffPolicy, choose_uniform
+from rltrain.agents.off_policy.learners.torch import Batch, Diagnostics, Learner
+from rltrain.agents.off_policy.torch import Actor, OffPolicy, choose_uniform
 from rltrain.errors import ConfigError
 from rltrain.models.heads.torch import MASKED, Categorical
 from rltrain.models.networks.torch import QNetwork

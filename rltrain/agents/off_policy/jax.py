@@ -1,21 +1,22 @@
 """What DQN, DDPG, SAC and what extends them have in common in JAX: warm-up, targets, the steps of an update.
 
-Pure functions over `State`. A memory on the host is drawn from there, in `update`; one on the device in `learn`.
+Pure functions over `State`. A memory on the device is drawn from in `learn`; one on the host, by `UpdateFromHost`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import scipy.special
 
 from rltrain.agents.base import Made
 from rltrain.agents.off_policy.config import OffPolicyConfig
+from rltrain.agents.off_policy.learners.jax import Batch, Diagnostics, Learner, Policy, State, Tally
+from rltrain.agents.off_policy.updates.jax import UpdateFromHost
 from rltrain.backends.jax import RANDOM, JaxBackend, draw, key_of
 from rltrain.checks import build
 from rltrain.memories.replay.host import Replay, Sample
@@ -27,87 +28,6 @@ from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, se
 from rltrain.structures import Array, Arrays, Progress, UpdateSchedule
 
 STEPS_AT_ONCE = 64  # gradient steps whose batches are drawn on the host for one compiled call
-
-Diagnostics = dict[str, Array]  # each (), by tag
-
-
-class Tally(NamedTuple):
-    """Diagnostics of gradient steps, added up."""
-
-    every: Diagnostics  # those that every step has
-    some: Diagnostics  # those of the policy where it moves more rarely
-    count: Array  # () steps that had these
-
-
-class LearnerState(NamedTuple):
-    """What a learner carries."""
-
-    parameters: dict[str, Array]
-    optimizer: Any  # optax's
-    target: Any  # parameters, or None
-
-
-class State(NamedTuple):
-    """Everything that learning carries, but for the memory."""
-
-    learners: dict[str, LearnerState]
-    observation_moments: normalizers.Moments
-    key: Array  # of noise in learning, and of what is drawn from a memory on the device
-    folded: Array  # () timesteps recorded on the device that the observations' statistics know
-    gradient_steps: Array  # () in all
-
-
-class Policy(NamedTuple):
-    """The part of it that acting needs."""
-
-    parameters: dict[str, Array]
-    observation_moments: normalizers.Moments
-
-
-class Batch(NamedTuple):
-    """Transitions, ready to learn from."""
-
-    inputs: Array  # (B, O) normalised
-    next_inputs: Array  # (B, O) normalised, k steps later
-    actions: Array  # (B, A), or (B,) choices
-    returns: Array  # (B,) sums of k rewards
-    discounts: Array  # (B,) gamma^k, 0 where the episode terminated
-    weights: Array | None  # (B,) importance weights, or None: all alike
-    next_action_masks: Array | None  # (B, M) bool, or None: all are allowed
-    action_masks: Array | None  # (B, M) bool, or None
-
-
-class Learner:
-    """A network that learns: its parameters, their optimiser and, where the algorithm has one, a target that follows them."""
-
-    def __init__(self, network: Any, *, has_target: bool = False) -> None:
-        self.network, self.has_target = network, has_target
-        self.optimizer = optax.scale_by_adam()
-
-    def init(self, key: Array) -> LearnerState:
-        """Return fresh parameters and what belongs to them."""
-        parameters = self.network.init(key)
-        target = jax.tree.map(jnp.copy, parameters) if self.has_target else None
-        return LearnerState(parameters, self.optimizer.init(parameters), target)
-
-    def step(
-        self, state: LearnerState, gradients: dict[str, Array], learning_rate: Array, max_norm: float
-    ) -> tuple[LearnerState, Array]:
-        """Take one step down the gradient; return the gradient's norm."""
-        norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(gradients)))
-        if max_norm > 0:
-            scale = jnp.minimum(max_norm / (norm + 1e-6), 1.0)
-            gradients = jax.tree.map(lambda g: g * scale, gradients)
-        updates, optimizer = self.optimizer.update(gradients, state.optimizer)
-        parameters = jax.tree.map(lambda p, u: p - learning_rate * u, state.parameters, updates)
-        return state._replace(parameters=parameters, optimizer=optimizer), norm
-
-    def move_target(self, state: LearnerState, share: float) -> LearnerState:
-        """Move the target: target <- target + share (network - target)."""
-        if not self.has_target:
-            return state
-        target = jax.tree.map(lambda t, p: p if share == 1 else t + share * (p - t), state.target, state.parameters)
-        return state._replace(target=target)
 
 
 class OffPolicy(Made, ABC):
@@ -156,8 +76,7 @@ class OffPolicy(Made, ABC):
         timesteps = max(min(cfg.learning_starts + 1, self.memory.timesteps), -(-cfg.batch_size // num_envs))
         self.least = timesteps * num_envs  # transitions that learning takes
         self._learn_on_device = jax.jit(self._learn_and_look, donate_argnums=0)
-        self._improve_from_host = jax.jit(self._improve_and_look, donate_argnums=0)
-        self._fold_rows = jax.jit(self._fold_rows_of, donate_argnums=0)
+        self._update_from_host = UpdateFromHost(self)
 
     @abstractmethod
     def _build(self, action_space: Any) -> None:
@@ -297,47 +216,7 @@ class OffPolicy(Made, ABC):
         cfg, host = self.cfg, memory.host
         if host.count < cfg.batch_size or host.filled < min(cfg.learning_starts + 1, host.timesteps):
             return state, {}, True
-        return self._update_from_host(state, memory, progress)
-
-    def _update_from_host(self, state: State, memory: ReplayMemory, progress: Progress) -> tuple[State, dict[str, float], bool]:
-        cfg, host = self.cfg, memory.host
-        env_steps, unfolded = memory.take_counts()
-        env_steps = max(1, min(env_steps, cfg.update_interval * self.num_envs))  # the warm-up's don't count
-        steps = min(env_steps, self.gradient_steps) if cfg.gradient_steps == "auto" else self.gradient_steps
-        if cfg.normalize_observations:
-            state = self._fold_rows(state, *host.newest(min(unfolded, host.filled)))
-        importance_exponent = min(1.0, float(self._now("importance_exponent", progress, cfg.update_interval)))
-        looks = []
-        for start in range(0, steps, self.at_once):
-            # ---- batches
-            count = min(self.at_once, steps - start)
-            sample = host.draw(count * cfg.batch_size, importance_exponent)
-            batches = in_batches(sample._replace(rows=None), count, self.at_once)
-            # ---- steps
-            state, look, errors = self._improve_from_host(state, batches, count, start + count == steps, progress)
-            looks.append(look)
-            # ---- priorities
-            if cfg.prioritized:
-                host.update_priorities(sample.rows, np.asarray(errors))
-        tallies, finite = zip(*jax.device_get(looks), strict=True)
-        tally = jax.tree.map(lambda *parts: sum(parts), *tallies)
-        found = {tag: total / steps for tag, total in tally.every.items()}
-        if tally.count:
-            found |= {tag: total / tally.count for tag, total in tally.some.items()}
-        found |= self._report(progress) | {"replay/ratio": steps / env_steps, "replay/size": host.count}
-        return state, {tag: float(value) for tag, value in found.items()}, all(finite)
-
-    def _improve_and_look(
-        self, state: State, batches: Sample, steps: Array, finishes: Array, progress: Progress
-    ) -> tuple[State, tuple[Tally, Array], Array]:
-        def batch(k: int | Array) -> Sample:
-            return jax.tree.map(lambda array: array[k], batches)
-
-        state, tally, errors = self.improve(state, batch, steps, finishes, progress)
-        return state, (tally, self.is_finite(state)), errors
-
-    def _fold_rows_of(self, state: State, rows: Arrays, weights: Array | None) -> State:
-        return state._replace(observation_moments=self.inputs.fold(state.observation_moments, rows, weights))
+        return self._update_from_host(state, host, *memory.take_counts(), progress)
 
     def _learn_and_look(self, state: State, memory: Transitions, progress: Progress) -> tuple[State, Any]:
         state, found, there = self.learn(state, memory, progress)
@@ -573,18 +452,6 @@ class OffPolicy(Made, ABC):
     def _count_parameters(self) -> int:
         learners = jax.eval_shape(self.init).learners.values()
         return sum(int(np.prod(array.shape)) for learner in learners for array in learner.parameters.values())
-
-
-def in_batches(sample: Sample, count: int, length: int) -> Sample:
-    """Return count x B transitions as batches (length, B, ...), those after the first `count` of zeros."""
-
-    def cut(array: np.ndarray) -> np.ndarray:
-        batches = array.reshape(count, -1, *array.shape[1:])
-        if count == length:
-            return batches
-        return np.concatenate((batches, np.zeros((length - count, *batches.shape[1:]), batches.dtype)))
-
-    return jax.tree.map(cut, sample)
 
 
 def choose_uniform(size: int, noise: Array, masks: Array | None) -> Array:

@@ -1,6 +1,5 @@
 """What DQN, DDPG, SAC and what extends them have in common in PyTorch: warm-up, memory, targets, the steps of an update."""
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,16 +11,14 @@ import torch
 
 from rltrain.agents.base import Made
 from rltrain.agents.off_policy.config import OffPolicyConfig
+from rltrain.agents.off_policy.learners.torch import Batch, Diagnostics, Learner
 from rltrain.backends.torch import TorchBackend
 from rltrain.checks import build
 from rltrain.memories.replay.torch import ReplayMemory
 from rltrain.models.inputs.torch import Inputs
 from rltrain.ops import losses, normalizers, schedules
-from rltrain.optimizers.torch import Adam, FlatParameters
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
 from rltrain.structures import Arrays, Progress, Transition, UpdateSchedule
-
-Diagnostics = dict[str, torch.Tensor]  # each (), by tag
 
 
 @dataclass
@@ -31,46 +28,6 @@ class Actor:
     generator: torch.Generator
     trains: bool  # an evaluation's actor, if told to explore, does so as at the end of the run
     noise: torch.Tensor | None = None  # (N, A) that drifts from timestep to timestep, where the algorithm has such
-
-
-@dataclass
-class Batch:
-    """Transitions, ready to learn from."""
-
-    inputs: torch.Tensor  # (B, O) normalised
-    next_inputs: torch.Tensor  # (B, O) normalised, k steps later
-    actions: torch.Tensor  # (B, A), or (B,) choices
-    returns: torch.Tensor  # (B,) sums of k rewards
-    discounts: torch.Tensor  # (B,) gamma^k, 0 where the episode terminated
-    weights: torch.Tensor | None  # (B,) importance weights, or None: all alike
-    next_action_masks: torch.Tensor | None  # (B, M) bool, or None: all are allowed
-    action_masks: torch.Tensor | None  # (B, M) bool, or None
-
-
-class Learner:
-    """A network that learns: its parameters, their optimiser and, where the algorithm has one, a target that follows them."""
-
-    def __init__(self, network: Any, learning_rate: float, device: torch.device, *, has_target: bool = False) -> None:
-        self.network = network
-        target = copy.deepcopy(network) if has_target else None
-        self.parameters = FlatParameters(network.named_parameters(), device)
-        self.optimizer = Adam(self.parameters, learning_rate)
-        self.target: Any = target
-        self.target_parameters = None if target is None else FlatParameters(target.named_parameters(), device)
-
-    def step(self, pull_back: Callable[..., Any], slopes: Any, max_norm: float) -> torch.Tensor:
-        """Take one step down the gradient of a loss, which `pull_back` adds up by its slopes; return the gradient's norm."""
-        self.parameters.gradients.zero_()
-        pull_back(slopes)
-        norm = self.parameters.clip_gradients(max_norm)
-        self.optimizer.step()
-        return norm
-
-    @torch.no_grad()
-    def move_target(self, share: float) -> None:
-        """Move the target: target <- target + share (network - target)."""
-        if self.target_parameters is not None:
-            self.target_parameters.values.lerp_(self.parameters.values, share)
 
 
 class OffPolicy(Made, ABC):

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rltrain.agents.off_policy.jax import Batch, Learner, OffPolicy, State, Tally, draw_in_range
+from rltrain.agents.off_policy.jax import OffPolicy, draw_in_range
+from rltrain.agents.off_policy.learners.jax import Batch, Learner, State, Tally
 from rltrain.agents.sac.config import SACConfig
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig

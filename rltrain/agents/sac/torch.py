@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from rltrain.agents.off_policy.torch import Actor, Batch, Diagnostics, Learner, OffPolicy, choose_uniform
+from rltrain.agents.off_policy.learners.torch import Batch, Diagnostics, Learner
+from rltrain.agents.off_policy.torch import Actor, OffPolicy, choose_uniform
 from rltrain.agents.sac.config import SACConfig
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig

@@ -3,7 +3,7 @@
 import torch
 
 from rltrain.agents.ddpg.torch import DDPG
-from rltrain.agents.off_policy.torch import Batch
+from rltrain.agents.off_policy.learners.torch import Batch
 from rltrain.agents.td3.config import TD3Config
 
 

@@ -1,0 +1,1 @@
+"""Updates of off-policy agents whose memory is elsewhere than their networks."""
