@@ -14,6 +14,7 @@ rltrain: train and evaluate reinforcement learning agents
   rltrain train resume=RUN             go on where a run stopped (run.dir=RUN resume=auto: or start it)
   rltrain eval CHECKPOINT [options]    episodes=100 seed=N json=true render=human random=true fail_under=475
   rltrain checkpoint verify|show PATH  check or describe a checkpoint
+  rltrain checkpoint export PATH FILE  an agent's replay memory as FILE.npz or FILE.parquet; agent=NAME of several
   rltrain list WHAT                    trainers, backends, agents, envs or experiments
 
 overrides, written key=value ('quoted' where they hold brackets):

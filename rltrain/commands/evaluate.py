@@ -14,9 +14,9 @@ from rltrain import assemble, checkpoints
 from rltrain import config as configuration
 from rltrain.agents.random import RandomAgent
 from rltrain.checks import build, option
-from rltrain.commands.plans import take
+from rltrain.commands.plans import read_config, take
 from rltrain.commands.train import load_policies
-from rltrain.errors import CheckpointError, ConfigError
+from rltrain.errors import ConfigError
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED
@@ -55,15 +55,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     options, overrides = _read(arguments)
     path = assemble.find_checkpoint(options.checkpoint)
     manifest = checkpoints.verify(path)
-    if "config.yaml" not in manifest["files"]:
-        raise CheckpointError(f"{path}: holds no config.yaml; evaluate the run's own checkpoints")
-    text = checkpoints.read_file(path, "config.yaml", manifest).decode("utf-8", "replace")
-    cfg = configuration.from_yaml(text, f"{path}/config.yaml")
-    configuration.load_plugins(configuration.plugins_of(cfg))
-    try:
-        configuration.check(cfg)
-    except ConfigError as error:
-        raise CheckpointError(f"{path}/config.yaml: {error}") from None
+    cfg = read_config(path, manifest)
     for override in overrides:
         key, _, value = override.partition("=")
         if not TAKEN.fullmatch(key):

@@ -135,6 +135,23 @@ def _saved_config(run: Path) -> Any:
     return cfg
 
 
+def read_config(path: Path, manifest: dict[str, Any]) -> Any:
+    """Return the configuration that a checkpoint was written with, its plugins loaded.
+
+    Raises CheckpointError if there is none, or one that isn't valid.
+    """
+    if "config.yaml" not in manifest["files"]:
+        raise CheckpointError(f"{path}: holds no config.yaml; name a checkpoint that a run wrote")
+    text = checkpoints.read_file(path, "config.yaml", manifest).decode("utf-8", "replace")
+    cfg = configuration.from_yaml(text, f"{path}/config.yaml")
+    configuration.load_plugins(configuration.plugins_of(cfg))
+    try:
+        configuration.check(cfg)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}/config.yaml: {error}") from None
+    return cfg
+
+
 def take(overrides: Sequence[str], *keys: str) -> tuple[list[str], dict[str, str]]:
     """Split off overrides whose values are paths or names, which Hydra's grammar would want quoted."""
     rest, taken = [], {}

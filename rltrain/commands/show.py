@@ -37,10 +37,14 @@ def _list_ids() -> None:
 
 
 def checkpoint(arguments: Sequence[str]) -> int:
-    """`verify PATH` checks every byte, `show PATH` prints what a checkpoint is; both take a run, too."""
+    """`verify PATH` checks every byte, `show PATH` prints what a checkpoint is, `export` writes a memory; all take a run, too."""
+    if arguments and arguments[0] == "export":
+        from rltrain.commands.transitions import export
+
+        return export(arguments[1:])
     if len(arguments) != 2 or arguments[0] not in ("verify", "show"):
         raise ConfigError(
-            "checkpoint", " ".join(arguments), "write `rltrain checkpoint verify PATH` or `rltrain checkpoint show PATH`"
+            "checkpoint", " ".join(arguments), "write `rltrain checkpoint verify PATH`, `show PATH` or `export PATH FILE`"
         )
     path = assemble.find_checkpoint(arguments[1].removeprefix("checkpoint="))
     manifest = checkpoints.verify(path) if arguments[0] == "verify" else checkpoints.read_manifest(path)

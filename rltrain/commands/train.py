@@ -52,7 +52,7 @@ def execute(plan: Plan) -> tuple[int, float | None]:
         if config.init_from and plan.checkpoint is None:
             find = partial(assemble.find_checkpoint, config.init_from, key="init_from")
             load_policies(trainer.agents, {agent.name: find(agent=agent.name) for agent in trainer.agents})
-        parts = _read_parts(plan.checkpoint, trainer.agents) if plan.checkpoint else None
+        parts = read_parts(plan.checkpoint, trainer.agents) if plan.checkpoint else None
         assert config.seed is not None
         directory = plan.directory or make_run_directory(config.run.dir, config.env.cfg.id, list(config.agents), config.seed)
         with locked(directory):
@@ -168,7 +168,7 @@ def _announce(plan: Plan, trainer: Trainer, directory: Path) -> None:
         say(line)
 
 
-def _read_parts(path: Path, agents: Sequence[Agent]) -> dict[str, Any]:
+def read_parts(path: Path, agents: Sequence[Agent]) -> dict[str, Any]:
     """Return the parts that a resume needs; CheckpointError names those that are missing."""
     manifest = checkpoints.verify(path)
     names = ["trainer", *(f"agents/{agent.name}/{part}" for agent in agents for part in ("policy", "training"))]

@@ -91,6 +91,7 @@ def test_it_comes_back_where_it_was_and_refuses_what_does_not_fit():
 def test_a_file_of_the_device_is_one_of_the_host(tmp_path):
     on_device, on_host = make(), make()
     fill(on_device, 6, on_device=True)
+    assert on_device.count == 6 * COPIES
     on_device.export(tmp_path / "all.npz")
     on_host.load(tmp_path / "all.npz")
     there, here = np.load(tmp_path / "all.npz"), on_host.host.read()

@@ -181,6 +181,11 @@ class ReplayMemory:
         return self.rows is None and self.host.filled == 0
 
     @property
+    def count(self) -> int:
+        """Transitions that are here, without those that did not happen."""
+        return self.host.count if self.rows is None else int(self.rows.filled) * self.on_device.num_envs
+
+    @property
     def why_not_lent(self) -> str:
         """What keeps a fused loop from having it; nothing if nothing does."""
         return self._why_not_on_device or ("the memory is on the host" if self.host.filled else "")

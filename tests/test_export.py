@@ -1,0 +1,66 @@
+"""`rltrain checkpoint export`: a memory becomes a file that other programs read, or one line says why not."""
+
+import numpy as np
+import pytest
+from command_line import assert_one_error, call
+
+
+@pytest.fixture
+def trained(here):
+    """Two agents' run with their memories, shared: a records copies 0 and 1, b copy 2."""
+    agents = ["agents=[a:dqn,b:ddqn]", "agents_scope=[2,1]", "agents.b.memory_of=a", "env.num_envs=3"]
+    result = call("train", *agents, "trainer.timesteps=20", "checkpoints.memory=true", "run.dir=run", "seed=3")
+    assert result.status == 0, result.err
+    return here
+
+
+def test_every_transition_is_written_with_its_successor(trained):
+    result = call("checkpoint", "export", "run", "rows.npz", "agent=b")
+    assert (result.status, result.out.split(",")[0]) == (0, "rows.npz: 60 transitions of b")
+    with np.load(trained / "rows.npz", allow_pickle=False) as file:
+        rows = dict(file)
+    assert {name: array.shape for name, array in rows.items()} == {
+        "observations": (20, 3, 4), "next_observations": (20, 3, 4), "actions": (20, 3), "rewards": (20, 3),
+        "terminated": (20, 3), "truncated": (20, 3), "valid": (20, 3),
+    }  # fmt: skip
+    done = rows["terminated"] | rows["truncated"]
+    goes_on = ~done[:-1]
+    assert np.array_equal(rows["next_observations"][:-1][goes_on], rows["observations"][1:][goes_on])
+    assert (rows["rewards"] == 1).all() and rows["valid"].all()  # CartPole's
+
+
+def test_what_is_there_stays(trained):
+    (trained / "mine.npz").write_text("mine")
+    assert_one_error(call("checkpoint", "export", "run", "mine.npz", "agent=a"), 2, "FILE=mine.npz: is there already")
+    assert (trained / "mine.npz").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "rows.npz"], "agent=null: say whose memory; options: a, b"),
+        (["run", "rows.npz", "agent=c"], "agent=c: say whose memory; "),
+        (["run", "rows.npz", "agent=a", "agent=b"], "checkpoint export=run rows.npz agent=a agent=b: write `rltrain"),
+        (["run"], "checkpoint export=run: write `rltrain"),
+        (["run", "rows.csv", "agent=a"], "FILE=rows.csv: is neither .npz nor .parquet"),
+        (["run", "nowhere/rows.npz", "agent=a"], "FILE=nowhere/rows.npz: there is no directory nowhere"),
+        (["nowhere", "rows.npz", "agent=a"], "checkpoint=nowhere: no such run or checkpoint"),
+    ],
+)
+def test_a_wrong_command_writes_nothing(trained, arguments, sentence):
+    before = sorted(trained.iterdir())
+    assert_one_error(call("checkpoint", "export", *arguments), 2, sentence)
+    assert sorted(trained.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("agent", "status", "sentence"),
+    [
+        ("ppo", 2, "agent=ppo: PPO learns from rollouts and has no memory of transitions"),
+        ("dqn", 3, "run/checkpoints/10: agents.dqn: the checkpoint has no transitions; checkpoints.memory=true keeps"),
+    ],
+)
+def test_without_a_memory_there_is_nothing_to_write(here, agent, status, sentence):
+    assert call("train", f"agents={agent}", "trainer.timesteps=10", "run.dir=run").status == 0
+    assert_one_error(call("checkpoint", "export", "run", "rows.npz"), status, sentence)
+    assert not (here / "rows.npz").exists()
