@@ -50,6 +50,9 @@ def all_leaves() -> list[tuple[str, str, Any, dataclasses.Field]]:
 LEAVES = all_leaves()
 KEYS = [leaf[1] for leaf in LEAVES]
 SHARED = {re.sub(r"^agents\.\w+", "agents", key): key for key in reversed(KEYS)}  # one agent for each setting
+SLOW = pytest.mark.slow
+OWN = {id(leaf[3]): leaf[1] for leaf in reversed(LEAVES)}  # the first key of each field: those that others inherit are slow
+WALK = [leaf if OWN[id(leaf[3])] == leaf[1] else pytest.param(*leaf, marks=SLOW) for leaf in LEAVES]
 SECTIONS = ["agents.ppo.network", "run", "tracking", "checkpoints", "evaluation", "schedule"]
 NAN, INF = float("nan"), float("inf")
 
@@ -149,7 +152,7 @@ def test_yaml_files_repeat_no_default():
 # -- the schema, key by key ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("choice", "key", "hint", "field"), LEAVES, ids=KEYS)
+@pytest.mark.parametrize(("choice", "key", "hint", "field"), WALK, ids=KEYS)
 def test_every_key_refuses_wrong_types_and_values_out_of_bounds(choice, key, hint, field, composed):
     passed, cfg = [], composed(choice)
     *path, last = key.split(".")
@@ -179,7 +182,7 @@ def test_every_key_has_a_sentence_and_every_number_a_bound(choice, key, hint, fi
 
 
 @pytest.mark.parametrize("key", [*SHARED.values(), *SECTIONS])
-@pytest.mark.parametrize("sign", ["", "+", "++"])
+@pytest.mark.parametrize("sign", ["", pytest.param("+", marks=SLOW), pytest.param("++", marks=SLOW)])
 def test_every_key_misspelt_is_refused(key, sign):
     misspelt = key + "x" if len(key.rpartition(".")[2]) < 4 else key[:-1]
     with pytest.raises(ConfigError, match="no such key") as caught:

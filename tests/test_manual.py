@@ -48,8 +48,11 @@ def make(backend: str, parts: list, env_id: str) -> tuple[GymnasiumEnv, Gymnasiu
 
 
 @pytest.mark.parametrize("parts", [ONE, TWO], ids=["one", "two"])
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize(
+    ("backend", "env_id"),
+    [("torch", "CartPole-v1"), ("torch", "Pendulum-v1"), ("jax", "CartPole-v1"),
+     pytest.param("jax", "Pendulum-v1", marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_the_manual_loop_is_the_sequential_trainer(backend, env_id, parts):
     play = script(backend).play
     env, test, agents = make(backend, parts, env_id)

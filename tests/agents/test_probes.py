@@ -180,8 +180,8 @@ def test_values_at_a_time_limit(agent, cfg):
 
 @pytest.mark.parametrize(
     ("agent", "cfg"),
-    [("ddpg", {}), ("ddpg", {"noise": "ornstein_uhlenbeck", "noise_scale": 2.0}), ("td3", {}), ("td3", EXTRAS), ("sac", {}),
-     ("sac", EXTRAS)],
+    [("ddpg", {}), ("ddpg", {"noise": "ornstein_uhlenbeck", "noise_scale": 2.0}), pytest.param("td3", {}, marks=pytest.mark.slow),
+     ("td3", EXTRAS), pytest.param("sac", {}, marks=pytest.mark.slow), ("sac", EXTRAS)],
     ids=["ddpg", "ddpg-ou", "td3", "td3+", "sac", "sac+"],
 )  # fmt: skip
 def test_actions_by_observation(agent, cfg):

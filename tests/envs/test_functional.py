@@ -86,7 +86,8 @@ def test_agents_draw_what_is_allowed_and_their_critics_read_states(fused):
     assert moments["count"] == 3 * 96 and (moments["mean"][2] > 0.1)
 
 
-@pytest.mark.parametrize("fused", STEPPED_AND_FUSED)
+@pytest.mark.slow
+@pytest.mark.parametrize("fused", ["false", "true"])
 def test_resumed_in_mid_rollout_equals_uninterrupted(fused):
     whole = make_trainer(TWO, Fenced(), timesteps=104, fused=fused)
     whole.train()

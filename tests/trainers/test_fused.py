@@ -45,7 +45,8 @@ def test_fused_equals_stepped(agents, env):
     assert all(agent.updates >= 4 and agent.statistics.episodes > 5 for agent in trainers[0].agents)
 
 
-@pytest.mark.parametrize("env", [pytest.param(Walk, marks=pytest.mark.slow), Fenced], ids=["plain", "states and masks"])
+@pytest.mark.slow
+@pytest.mark.parametrize("env", [Walk, Fenced], ids=["plain", "states and masks"])
 def test_parallel_is_a_program_per_agent_on_a_device_of_its_own_and_equals_one_for_all(env, monkeypatch):
     whole = make_trainer(TWO, env(), timesteps=105)
     whole.train()

@@ -167,7 +167,7 @@ def test_a_run_without_says_once_that_it_is_not_exact(at, here):  # noqa: F811
         ("partitioned", True),
         pytest.param("partitioned", False, marks=pytest.mark.slow),
         pytest.param("shared", True, marks=pytest.mark.slow),
-        ("shared", False),
+        pytest.param("shared", False, marks=pytest.mark.slow),
     ],
 )
 def test_parallel_is_sequential(placement, memory, here):

@@ -55,7 +55,7 @@ def sequential(tmp_path_factory):
     ("placement", "backend"),
     [
         ("partitioned", "jax"),
-        ("shared", "torch"),
+        pytest.param("shared", "torch", marks=pytest.mark.slow),
         pytest.param("partitioned", "torch", marks=pytest.mark.slow),
         pytest.param("shared", "jax", marks=pytest.mark.slow),
     ],
@@ -111,7 +111,8 @@ def make(kind: type[Trainer] = ParallelTrainer, timesteps: int = 40, agents: typ
     return kind(env, made, [2, 3], cfg, evaluation_env=evaluation_env, horizon=90)
 
 
-@pytest.mark.parametrize("placement", ["partitioned", pytest.param("shared", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["partitioned", "shared"])
 def test_the_trainer_holds_everything_afterwards(placement):
     """Between calls it is as a sequential one: evaluation, a snapshot, training on, also by another trainer."""
     parallel, sequential = make(placement=placement), make(SequentialTrainer)

@@ -124,13 +124,8 @@ def assert_told(trial: Trial, result: Result, *words: str) -> None:
 
 
 SLOW = [
-    ("shared", "hang"),
-    ("shared", "kill"),
-    ("shared", "exit"),
-    ("shared", "segfault"),
-    ("shared", "stop"),
-    ("shared", "nan"),
-    ("partitioned", "exit"),
+    *(("shared", what) for what in WORDS),
+    *(("partitioned", what) for what in ("exit", "segfault", "stop", "nan")),
 ]
 
 
@@ -164,7 +159,7 @@ def test_a_worker_that_fails_to_start_ends_the_run(trial):
     trial.assert_clean(trial.fault_at)
 
 
-@pytest.mark.parametrize("placement", ["partitioned", "shared"])
+@pytest.mark.parametrize("placement", ["partitioned", pytest.param("shared", marks=pytest.mark.slow)])
 def test_workers_end_when_their_parent_is_killed(placement, trial):
     process = trial.start(f"trainer.placement={placement}")
     trial.wait_for_checkpoint()
@@ -173,6 +168,7 @@ def test_workers_end_when_their_parent_is_killed(placement, trial):
     trial.assert_clean(time.time())
 
 
+@pytest.mark.slow
 def test_copies_that_hang_in_processes_of_their_own_end_with_a_killed_worker(zygote, trial):
     environ = {"ARMED": "step:20:hang", "TRIAL": trial.mark}
     overrides = ("agents=[a:ppo,b:ppo]", "env=armed_envs:Armed-v0", "env.vectorization=async", "env.num_envs=2", "plugins=[]")

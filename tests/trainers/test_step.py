@@ -106,8 +106,11 @@ def contents(directory: Path) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("parts", [ONE, TWO], ids=["one", "two"])
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize(
+    ("backend", "env_id"),
+    [("torch", "CartPole-v1"), ("torch", "Pendulum-v1"), ("jax", "CartPole-v1"),
+     pytest.param("jax", "Pendulum-v1", marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_step_by_step_is_sequential(backend, env_id, parts):
     pytest.importorskip(backend)
     sequential, step = (make(cls, parts, env_id=env_id, backend=backend) for cls in (SequentialTrainer, StepTrainer))
@@ -357,7 +360,7 @@ def test_a_signal_between_steps_waits_for_the_next(tmp_path):
 
 @pytest.mark.parametrize("parts", [ONE, TWO], ids=["one", "two"])
 @pytest.mark.parametrize("stochastic", [False, True])
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_evaluation_by_steps_is_that_of_the_sequential_trainer(parts, stochastic, backend):
     pytest.importorskip(backend)
     cfg = {"stochastic_evaluation": stochastic}

@@ -122,6 +122,7 @@ def test_what_is_made_remembers_how_and_a_backend_travels():
 AGENTS = [(PPO, 3, {"rollout_length": 16, "epochs": 2}), (A2C, 2, {"rollout_length": 24})]
 
 
+@pytest.mark.slow
 def test_an_environment_in_jax_is_stepped_here_for_agents_in_workers():
     """Its arrays are acted on in compiled programs, in workers too."""
     sequential = make_trainer(AGENTS, Fenced(), timesteps=60, fused="false")
