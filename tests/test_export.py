@@ -9,24 +9,26 @@ from command_line import assert_one_error, call
 def trained(here):
     """Two agents' run with their memories, shared: a records copies 0 and 1, b copy 2."""
     agents = ["agents=[a:dqn,b:ddqn]", "agents_scope=[2,1]", "agents.b.memory_of=a", "env.num_envs=3"]
-    result = call("train", *agents, "trainer.timesteps=20", "checkpoints.memory=true", "run.dir=run", "seed=3")
+    result = call("train", *agents, "trainer.timesteps=60", "checkpoints.memory=true", "run.dir=run", "seed=3")
     assert result.status == 0, result.err
     return here
 
 
 def test_every_transition_is_written_with_its_successor(trained):
     result = call("checkpoint", "export", "run", "rows.npz", "agent=b")
-    assert (result.status, result.out.split(",")[0]) == (0, "rows.npz: 60 transitions of b")
+    assert (result.status, result.out.split(",")[0]) == (0, "rows.npz: 180 transitions of b")
     with np.load(trained / "rows.npz", allow_pickle=False) as file:
         rows = dict(file)
     assert {name: array.shape for name, array in rows.items()} == {
-        "observations": (20, 3, 4), "next_observations": (20, 3, 4), "actions": (20, 3), "rewards": (20, 3),
-        "terminated": (20, 3), "truncated": (20, 3), "valid": (20, 3),
+        "observations": (60, 3, 4), "next_observations": (60, 3, 4), "actions": (60, 3), "rewards": (60, 3),
+        "terminated": (60, 3), "truncated": (60, 3), "valid": (60, 3),
     }  # fmt: skip
     done = rows["terminated"] | rows["truncated"]
     goes_on = ~done[:-1]
     assert np.array_equal(rows["next_observations"][:-1][goes_on], rows["observations"][1:][goes_on])
-    assert (rows["rewards"] == 1).all() and rows["valid"].all()  # CartPole's
+    fallen = np.abs(rows["next_observations"][rows["terminated"]])  # CartPole: |x| > 2.4 or |angle| > 12 degrees
+    assert len(fallen) and ((fallen[:, 0] > 2.4) | (fallen[:, 2] > np.radians(12))).all()
+    assert (rows["rewards"] == 1).all() and rows["valid"].all()
 
 
 def test_what_is_there_stays(trained):

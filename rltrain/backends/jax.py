@@ -194,15 +194,17 @@ class Stateful:
     ) -> tuple["Actor", Array, dict[str, Array]]:
         """Return actions (N, *A) as the environment takes them; exploring, also what `record` wants back."""
         first = next(iter(observations.values())) if isinstance(observations, dict) else observations
+        turn = progress.timestep
         if not actor.trains:
-            progress = Progress(max(progress.timesteps, self.schedule.learning_starts), progress.timesteps)
+            horizon = max(progress.timesteps, 1)
+            progress = Progress(max(horizon, self.schedule.learning_starts), horizon)
         if isinstance(first, np.ndarray):
             kind, shape = self.pure.noise(len(first))
             noise = getattr(actor.generator, DRAW[kind])(shape, np.float32) if explore else None
             act, policy = self.pure.act, self._read_policy()
         else:
             # drawn apart: compiled together with acting, the same sums would be rounded otherwise than in the fused loop
-            noise = self._draw(actor.key, progress.timestep, *self.pure.noise(len(first))) if explore else None
+            noise = self._draw(actor.key, turn, *self.pure.noise(len(first))) if explore else None
             act, policy = self._act, self.pure.policy(self.state)
         carried, actions, outputs = act(policy, actor.carried, noise, observations, action_masks, progress)
         return actor if carried is None else actor._replace(carried=carried), actions, outputs
@@ -273,6 +275,8 @@ class Stateful:
 
         `observations` and `states` are those to act on next: the last row's successors.
         """
+        if self.memory.is_empty:
+            self.pure.cfg.check_copies(self.memory.num_envs, self.pure.key)
         return self.state, self.memory.lend(observations, states), actor.key, actor.carried
 
     def take_back(self, actor: "Actor", state: Any, memory: Any, key: Array, carried: Array | None, timestep: int) -> "Actor":

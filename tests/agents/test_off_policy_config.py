@@ -58,6 +58,8 @@ def refusal(name: str, **cfg: Any) -> str:
          "agents.dqn.memory_size=7: less than 2 timesteps of 4 copies; give at least 8"),
         ("dqn", {"memory_size": 11, "batch_size": 10},
          "agents.dqn.memory_size=11: in whole timesteps of 4 copies less than agents.dqn.batch_size=10; give more"),
+        ("td3", {"target_update_interval": 2, "policy_delay": 3},
+         "agents.td3.target_update_interval=2: with agents.td3.policy_delay=3 targets move with the policy; give at most "),
         ("td3", {"noise": "gausian"}, "agents.td3.noise=gausian: unknown; did you mean 'gaussian'?"),
         ("ddpg", {"policy_delay": 2}, "agents.ddpg.policy_delay=2: no such key;"),
         ("sac", {"network": {"dueling": True}}, "agents.sac.network.dueling=true: no such key;"),
@@ -76,7 +78,8 @@ def test_settings_that_are_refused(name, cfg, expected):
         ("ddpg", Box(0, 5, (2,), np.int32), "this agent acts in Box spaces of floats"),
         ("ddpg", Box(-np.inf, 1, (2,), np.float32), "this agent needs bounds on all sides"),
         ("sac", Box(-np.inf, 1, (2,), np.float32), "this agent needs bounds on all sides"),
-        ("sac", MultiBinary(3), "this agent acts in Discrete and Box spaces; use ppo"),
+        ("sac", MultiBinary(3), "this agent acts in Discrete and Box spaces of floats; use ppo"),
+        ("sac", Box(0, 5, (2,), np.int32), "this agent acts in Discrete and Box spaces of floats"),
     ],
 )
 def test_spaces_that_are_refused(name, space, sentence):

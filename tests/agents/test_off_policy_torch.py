@@ -280,18 +280,26 @@ def test_the_gradients_of_sac_among_choices():
 
 @pytest.mark.parametrize(("entropy", "moves"), [(5.0, -1), (-5.0, 1)])
 def test_the_entropy_coefficient_moves_towards_the_target(entropy, moves):
-    """Two action dimensions: the target is -2. Adam's first step is the learning rate, whatever the slope."""
+    """Adam's first step is the learning rate, whatever the slope."""
     algorithm = make("sac", initial_entropy_coefficient=0.5)
-    assert algorithm.target_entropy == -2.0
     algorithm.learners["entropy"].optimizer.learning_rate = 0.01
     loss = algorithm._improve_coefficient(torch.tensor(entropy))
-    assert float(loss) == pytest.approx(math.log(0.5) * (entropy + 2))
+    assert float(loss) == pytest.approx(math.log(0.5) * entropy)
     assert algorithm._coefficient().tolist() == pytest.approx([0.5 * math.exp(moves * 0.01)])
 
 
 def test_target_entropies():
-    assert make("sac_choices").target_entropy == pytest.approx(0.89 * math.log(3))
-    assert make("sac", target_entropy=-0.5).target_entropy == -0.5
+    masks = torch.tensor([[True, True, False], [False, True, False]])
+
+    def target(name, masks=None, **cfg):
+        algorithm = make(name, **cfg)
+        return float(algorithm._target_entropy(batch_of(algorithm, 2, action_masks=masks)))
+
+    assert target("sac") == -2.0  # two action dimensions
+    assert target("sac", target_entropy=-0.5) == -0.5
+    assert target("sac_choices") == pytest.approx(0.89 * math.log(3))
+    assert target("sac_choices", masks) == pytest.approx(0.89 * math.log(2) / 2)  # two choices, and one
+    assert target("sac_choices", masks, target_entropy=0.5) == 0.5
     fixed = make("sac", entropy_coefficient=0.2)
     metrics = train(fixed, 10)[-1]
     assert metrics["policy/entropy_coefficient"] == pytest.approx(0.2) and "loss/entropy_coefficient" not in metrics

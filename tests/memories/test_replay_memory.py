@@ -81,8 +81,7 @@ def test_each_transition_comes_back_with_its_true_successor(rows, copies):
         found.add(number)
         assert sample.returns[i] == row.rewards[copy] and sample.outputs["actions"][i] == row.actions[copy]
         assert sample.discounts[i] == np.float32(0.0 if row.terminated[copy] else 0.99)
-        if not row.terminated[copy]:
-            assert sample.next_observations[i].tolist() == row.next_observations[copy].tolist()
+        assert sample.next_observations[i].tolist() == row.next_observations[copy].tolist()
     assert found == {number for row in written for number in row.observations[:, 0]}  # every one, and no other
     assert memory.count == len(found) and sample.weights is None
 
@@ -350,15 +349,44 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
     np.savez(tmp_path / "pickled.npz", rewards=np.array([{}], object))
     for name, sentence in {
         "no.npz": "no such file", "text.npz": "can't be read as transitions", "pickled.npz": "can't be read as transitions",
-        "other.npz": "terminated, truncated, valid, actions missing",
+        "other.npz": "terminated, truncated, valid, actions, observations, next_observations missing",
         "two.npz": "holds transitions of 2 copies; this memory is of 3",
     }.items():  # fmt: skip
         with pytest.raises(ConfigError, match=sentence):
             Replay(12, 3, 0).load(tmp_path / name)
+    with np.load(tmp_path / "two.npz") as file:
+        two = dict(file)
+    for name, wrong, sentence in (
+        ("blind", {"observations": None}, "observations missing"),
+        ("endless", {"next_observations": None}, "next_observations missing"),
+        ("wide", {"next_observations": np.zeros((3, 2, 5))}, r"next_observations has the shape \(3, 2, 5\)"),
+        ("short", {"actions": two["actions"][:2]}, r"actions has the shape \(2, 2\), rewards \(3, 2\)"),
+    ):
+        np.savez(tmp_path / f"{name}.npz", **{key: array for key, array in {**two, **wrong}.items() if array is not None})
+        with pytest.raises(ConfigError, match=sentence):
+            Replay(12, 2, 0).load(tmp_path / f"{name}.npz")
     with pytest.raises(ConfigError, match=r"is neither .npz nor .parquet"):
         memory.export(tmp_path / "rows.csv")
     with pytest.raises(ConfigError, match="the memory is empty"):
         Replay(12, 3, 0).export(tmp_path / "none.npz")
+
+
+def test_files_of_other_environments_are_refused(tmp_path):
+    """Before anything is there the first row recorded tells; what the file has besides is left alone."""
+    memory, other = Replay(12, 2, 0), Replay(12, 2, 0)
+    filled(memory, Stream(2), 3)
+    np.savez(tmp_path / "more.npz", **memory.read(), extra=np.zeros((3, 2)))
+    other.load(tmp_path / "more.npz")
+    filled(other, Stream(2), 2)
+    assert other.ring.outputs == ["actions"] and other.count == 10
+    images = Replay(12, 2, 0)
+    filled(images, Stream(2, images=True), 1)
+    with pytest.raises(ConfigError, match=r"this memory's .*s \(2, 3\), .* the file's of observations \(2,\)"):
+        images.load(tmp_path / "more.npz")
+    fresh = Replay(12, 2, 0)
+    fresh.load(tmp_path / "more.npz")
+    with pytest.raises(ConfigError, match=r"the file's .*, the environment's of observations \(2, 3\)"):
+        filled(fresh, Stream(2, images=True), 1)
 
 
 # -- where the arrays are --------------------------------------------------------------------------------------------------
@@ -380,6 +408,12 @@ def test_auto_maps_what_does_not_fit(monkeypatch, tmp_path):
     assert isinstance(memory.ring._arrays["rewards"].base, np.memmap)
     with pytest.raises(ConfigError, match=r"agents.dqn.memory_size=.* bytes: only 1,000 are free; give less, or"):
         filled(Replay(100, 1, 0, mapped="false", key="agents.dqn"), Stream(1), 1)
+
+
+def test_more_than_there_could_ever_be_is_told_in_a_sentence():
+    memory = Replay(10**12, 1, 0, mapped="false", key="agents.dqn")
+    with pytest.raises(ConfigError, match=r"agents.dqn.memory_size=.* bytes: only .* are free; give less, or"):
+        filled(memory, Stream(1), 1)
 
 
 def test_a_directory_that_is_not_there_is_refused(tmp_path):

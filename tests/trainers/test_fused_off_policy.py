@@ -11,7 +11,9 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp
 from command_line import call, summary
 from functional_envs import Walk, make_trainer, numbers
+from gymnasium.spaces import Box, Discrete
 
+from rltrain.agents.base import Agent
 from rltrain.agents.ddpg.jax import DDPG
 from rltrain.agents.ddqn.jax import DDQN
 from rltrain.agents.dqn.jax import DQN
@@ -109,6 +111,26 @@ def test_a_memory_on_the_host_is_not_fused(setting, why):
     trainer.train()
     algorithm = trainer.agents[0].algorithm
     assert algorithm.memory.rows is None and algorithm.memory.host.filled == 40 and algorithm.state.gradient_steps > 0
+
+
+def test_a_memory_that_is_too_small_is_refused():
+    agents = [(DQN, 5, {**Q, "memory_size": 9, "batch_size": 8})]
+    with pytest.raises(ConfigError, match=r"agents.dqn.memory_size=9: less than 2 timesteps of 5 copies; give at least 10"):
+        make_trainer(agents, timesteps=40).train()
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_evaluations_that_explore_draw_anew_in_every_turn(on_device):
+    """At the end of the run's epsilon, here 1, also where the trainer has no timesteps of its own."""
+    algorithm = DQN(Box(-1, 1, (3,)), Discrete(4), num_envs=8, cfg={**Q, "epsilon_end": 1.0})
+    agent = Agent(algorithm)
+    rows = jnp.zeros((8, 3)) if on_device else np.zeros((8, 3), np.float32)
+    agent.begin_evaluation(8, seed=11)
+    how = {"timesteps": 0, "explore": True, "evaluation": True}
+    drawn = [np.asarray(agent.act(rows, timestep=turn, **how)).tolist() for turn in range(6)]
+    assert len({tuple(actions) for actions in drawn}) == 6
+    agent.begin_evaluation(8, seed=11)
+    assert [np.asarray(agent.act(rows, timestep=turn, **how)).tolist() for turn in range(6)] == drawn
 
 
 @pytest.mark.slow

@@ -103,7 +103,7 @@ class OffPolicy(Made, ABC):
             if not explore:
                 return actor, self._to_environment(self._choose(self.inputs(observations), action_masks)), {}
             if not actor.trains:
-                progress = Progress(progress.timesteps, progress.timesteps)
+                progress = Progress(max(progress.timesteps, 1), max(progress.timesteps, 1))
             if actor.trains and progress.timestep < self.cfg.learning_starts:
                 actions = self._draw_uniform(actor, _count(observations), action_masks)
             else:

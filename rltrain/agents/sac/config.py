@@ -19,7 +19,7 @@ class SACConfig(OffPolicyConfig):
     initial_entropy_coefficient: float = option(1.0, "where auto begins", above=0, high=1e6)
     entropy_learning_rate: float | None = option(None, "of the coefficient's optimiser; null: learning_rate", above=0, high=1)
     target_entropy: float | str = option(
-        "auto", "what auto aims at; auto: minus the number of action dimensions, of n choices 0.89 log n", low=-1e6, high=1e6,
-        choices=["auto"],
+        "auto", "what auto aims at; auto: minus the number of action dimensions, of n allowed choices 0.89 log n", low=-1e6,
+        high=1e6, choices=["auto"],
     )  # fmt: skip
     network: ActorCriticsConfig = section(ActorCriticsConfig, "the networks", fixed=True)

@@ -43,8 +43,9 @@ class SAC(OffPolicy):
 
         cfg = self.cfg
         self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
-        if not self.discrete and not isinstance(action_space, gymnasium.spaces.Box):
-            raise ConfigError("env.action_space", action_space, "this agent acts in Discrete and Box spaces; use ppo")
+        box = isinstance(action_space, gymnasium.spaces.Box) and np.issubdtype(action_space.dtype, np.floating)
+        if not self.discrete and not box:
+            raise ConfigError("env.action_space", action_space, "this agent acts in Discrete and Box spaces of floats; use ppo")
         if not self.discrete and not action_space.is_bounded():
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         self.head = make_head(action_space, GAUSSIAN, f"{self.key}.network")
@@ -124,7 +125,8 @@ class SAC(OffPolicy):
         found |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
         # ---- entropy coefficient
         if "entropy" in self.learners:
-            state, found["loss/entropy_coefficient"] = self._improve_coefficient(state, entropy, rates["entropy"])
+            slope = entropy - self._target_entropy(batch)
+            state, found["loss/entropy_coefficient"] = self._improve_coefficient(state, slope, rates["entropy"])
         found["policy/entropy_coefficient"] = coefficient[0]
         return state, Tally(found, {}, jnp.float32(0)), jnp.abs(differences).mean(0)
 
@@ -176,9 +178,15 @@ class SAC(OffPolicy):
         state, norm = self._descend(state, "policy", pull_back((-coefficient * share, -share)), learning_rate)
         return state, -(coefficient * entropies + gains).mean(), norm, entropies
 
-    def _improve_coefficient(self, state: State, entropy: Array, learning_rate: Array) -> tuple[State, Array]:
-        """Step down log alpha x (entropy - target entropy); return that loss."""
-        before, slope = state.learners["entropy"], entropy - self.target_entropy
+    def _target_entropy(self, batch: Batch) -> Any:
+        """Return what alpha moves the entropy towards; of `auto` and masks, the mean of 0.89 log n of rows' n choices."""
+        if batch.action_masks is None or not self.discrete or self.cfg.target_entropy != "auto":
+            return self.target_entropy
+        return CHOICES_SHARE * jnp.log(batch.action_masks.sum(1).astype(jnp.float32)).mean()
+
+    def _improve_coefficient(self, state: State, slope: Array, learning_rate: Array) -> tuple[State, Array]:
+        """Step down log alpha x slope, which is entropy - target entropy; return that loss."""
+        before = state.learners["entropy"]
         loss = before.parameters["log_entropy_coefficient"][0] * slope
         gradients = {"log_entropy_coefficient": slope.reshape(1)}
         after, _ = self.learners["entropy"].step(before, gradients, learning_rate, 0.0)

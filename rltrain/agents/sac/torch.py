@@ -43,8 +43,9 @@ class SAC(OffPolicy):
 
         cfg, device = self.cfg, self.backend.device
         self.discrete = isinstance(action_space, gymnasium.spaces.Discrete)
-        if not self.discrete and not isinstance(action_space, gymnasium.spaces.Box):
-            raise ConfigError("env.action_space", action_space, "this agent acts in Discrete and Box spaces; use ppo")
+        box = isinstance(action_space, gymnasium.spaces.Box) and np.issubdtype(action_space.dtype, np.floating)
+        if not self.discrete and not box:
+            raise ConfigError("env.action_space", action_space, "this agent acts in Discrete and Box spaces of floats; use ppo")
         if not self.discrete and not action_space.is_bounded():
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         self.head = make_head(action_space, GAUSSIAN, device, f"{self.key}.network")
@@ -109,7 +110,8 @@ class SAC(OffPolicy):
         found |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
         # ---- entropy coefficient
         if "entropy" in self.learners:
-            found["loss/entropy_coefficient"] = self._improve_coefficient(entropy)
+            slope = entropy - self._target_entropy(batch)
+            found["loss/entropy_coefficient"] = self._improve_coefficient(slope)
         found["policy/entropy_coefficient"] = coefficient[0]
         return found, differences.abs().mean(0)
 
@@ -162,11 +164,16 @@ class SAC(OffPolicy):
         entropies = entropies.detach()
         return -(coefficient * entropies + gains.detach()).mean(), norm, entropies
 
+    def _target_entropy(self, batch: Batch) -> Any:
+        """Return what alpha moves the entropy towards; of `auto` and masks, the mean of 0.89 log n of rows' n choices."""
+        if batch.action_masks is None or not self.discrete or self.cfg.target_entropy != "auto":
+            return self.target_entropy
+        return CHOICES_SHARE * batch.action_masks.sum(1).log().mean()
+
     @torch.no_grad()
-    def _improve_coefficient(self, entropy: torch.Tensor) -> torch.Tensor:
-        """Step down log alpha x (entropy - target entropy); return that loss."""
+    def _improve_coefficient(self, slope: torch.Tensor) -> torch.Tensor:
+        """Step down log alpha x slope, which is entropy - target entropy; return that loss."""
         learner = self.learners["entropy"]
-        slope = entropy - self.target_entropy
         loss = learner.network.log[0] * slope
         learner.parameters.gradients.copy_(slope.view(1))
         learner.optimizer.step()

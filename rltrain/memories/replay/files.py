@@ -45,10 +45,22 @@ def read(path: Path) -> dict[str, np.ndarray]:
         arrays = _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
     except (ValueError, KeyError, OSError) as error:
         raise ConfigError("path", path, f"can't be read as transitions ({error})") from error
-    missing = [name for name in REQUIRED if name not in arrays]
+    names = [name for name in arrays if name.split("/")[0] == "observations"] or ["observations"]
+    missing = [name for name in (*REQUIRED, *names, *(f"next_{name}" for name in names)) if name not in arrays]
     if missing:
         raise ConfigError("path", path, f"holds no transitions: {', '.join(missing)} missing")
+    _check_shapes(path, arrays, names)
     return arrays
+
+
+def _check_shapes(path: Path, arrays: dict[str, np.ndarray], observations: list[str]) -> None:
+    """Raise ConfigError unless all arrays are of the same (K, N), and successors of the observations' shape."""
+    head = arrays["rewards"].shape
+    for name, array in arrays.items():
+        wanted = arrays[name.removeprefix("next_")].shape if name.removeprefix("next_") in observations else head
+        if len(head) != 2 or array.shape[: len(wanted)] != wanted:
+            there = f"{name} has the shape {array.shape}, rewards {head}"
+            raise ConfigError("path", path, f"holds no transitions: {there}; each begins with (timesteps, copies)")
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

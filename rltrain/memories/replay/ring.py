@@ -13,12 +13,14 @@ from rltrain.memories.replay.mapping import allocator
 from rltrain.memories.replay.priorities import Priorities
 from rltrain.structures import Arrays, Transition
 
+OUTPUTS = ("actions", "action_masks")  # what agents want back
+
 
 class Ring:
     """The last T timesteps of N copies, as a ring of T + 1 rows of arrays (T + 1, N, ...).
 
     A successor is the next row's observation. The row after the newest holds the newest successors; those that no row will hold
-    (of truncated episodes) are kept apart, in slots. So images take half the memory of storing both, and drawing a batch costs
+    (where an episode ended) are kept apart, in slots. So images take half the memory of storing both, and drawing a batch costs
     one more look-up.
 
     `parts` says by key who records how many of the copies. Where there are several, a row is written when all have recorded it.
@@ -39,7 +41,8 @@ class Ring:
         self.flat: dict[str, np.ndarray] = {}  # the same as (T + 1) x N rows
         self.observations: list[str] = []  # their names
         self.outputs: list[str] = []  # those of what acting wanted back
-        self._kept: dict[str, np.ndarray] = {}  # successors of truncated episodes, each (slots, ...)
+        self._slots = np.zeros((0, self.num_envs), np.int64)  # (T + 1, N) 1 + the slot of each row's kept successor; 0: none
+        self._kept: dict[str, np.ndarray] = {}  # successors where episodes ended, each (slots, ...)
         self._free: list[int] = []  # slots that hold none
         self.clear()
 
@@ -54,9 +57,10 @@ class Ring:
         self.position = 0  # where the next row goes, and the newest successors are
         self.filled = 0  # timesteps that are here
         self.count = 0  # transitions that are here, without those that did not happen
-        self._slots = np.full((self.length, self.num_envs), -1, np.int64)  # of each row's kept successor; -1: none
+        self._slots[:] = 0
         self._kept, self._free = {}, []
         self._recorded = {}
+        self._loaded: str | Path | None = None  # the file that said what transitions are like, until one is recorded
         self.any_invalid = False
         for priorities in self.priorities:
             priorities.restore(np.zeros(0, np.int64), np.zeros(0), 1.0)
@@ -116,6 +120,9 @@ class Ring:
         observations = spaces.named(transition.observations, "observations")
         if not self._arrays:
             self._allocate(observations, transition.outputs)
+        elif self._loaded is not None:
+            self._check_form(self._loaded, {**observations, **transition.outputs}, "the environment's")
+            self._loaded = None
         t, following = self.position, (self.position + 1) % self.length
         arrays = self._arrays
         if self.filled == self.timesteps:
@@ -137,8 +144,9 @@ class Ring:
         self.count += self.num_envs if transition.valid is None else int(valid.sum())
         self.position = following
         self.filled = min(self.filled + 1, self.timesteps)
-        if np.count_nonzero(transition.truncated):
-            self._keep_successors(t, arrays["truncated"][t] & ~arrays["terminated"][t])
+        done = arrays["terminated"][t] | arrays["truncated"][t]
+        if np.count_nonzero(done):
+            self._keep_successors(t, done)
         for priorities in self.priorities:
             priorities.add(self._rows_of(t), valid)
 
@@ -165,7 +173,7 @@ class Ring:
         if len(self._free) < len(copies):
             self._add_slots(len(copies))
         slots = [self._free.pop() for _ in copies]
-        self._slots[t, copies] = slots
+        self._slots[t, copies] = np.array(slots) + 1
         for name in self.observations:
             self._kept[name][slots] = self._arrays[name][(t + 1) % self.length, copies]
 
@@ -182,9 +190,9 @@ class Ring:
         """Free the row t, the oldest: the newest successors are going to be there."""
         self.count -= int(self._arrays["valid"][t].sum()) if self.any_invalid else self.num_envs
         slots = self._slots[t]
-        if slots.max() >= 0:
-            self._free += slots[slots >= 0].tolist()
-            slots[:] = -1
+        if slots.any():
+            self._free += (slots[slots > 0] - 1).tolist()
+            slots[:] = 0
         for priorities in self.priorities:
             priorities.add(self._rows_of(t), np.zeros(self.num_envs, bool))
 
@@ -206,8 +214,11 @@ class Ring:
         }
         flags = dict.fromkeys(("terminated", "truncated", "valid"), ((self.num_envs,), np.dtype(bool)))
         shapes = {**shapes, "rewards": ((self.num_envs,), np.dtype(np.float32)), **flags}
+        slots = np.dtype(np.int32 if self.length * self.num_envs < 2**31 else np.int64)
         total = sum(self.length * int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes.values())
+        total += self.length * self.num_envs * slots.itemsize
         self._new = self._new or allocator(total, *self._allocator)
+        self._slots = self._new((self.length, self.num_envs), slots)
         self._arrays = {name: self._new((self.length, *shape), dtype) for name, (shape, dtype) in shapes.items()}
         self.flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in self._arrays.items()}
         self.observations, self.outputs = list(observations), list(outputs)
@@ -217,13 +228,13 @@ class Ring:
     def successors(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
         """Return the rows after these (B,), the true successors' observations (B, ...), and which of them are kept apart."""
         slots = self._slots.reshape(-1).take(rows)
-        kept = np.flatnonzero(slots >= 0)
+        kept = np.flatnonzero(slots)
         following = (rows + self.num_envs) % (self.length * self.num_envs)
         found = {}
         for name in self.observations:
             found[name] = self.flat[name].take(following, 0)
             if len(kept):
-                found[name][kept] = self._kept[name][slots[kept]]
+                found[name][kept] = self._kept[name][slots[kept] - 1]
         return following, found, kept
 
     def newest(self, timesteps: int) -> tuple[Arrays, np.ndarray | None]:
@@ -242,7 +253,7 @@ class Ring:
         slots = self._slots[at]
         for name in self.observations:
             successors = self._arrays[name][(at + 1) % self.length]
-            successors[slots >= 0] = self._kept[name][slots[slots >= 0]] if self._kept else 0
+            successors[slots > 0] = self._kept[name][slots[slots > 0] - 1] if self._kept else 0
             found[f"next_{name}"] = successors
         return found
 
@@ -261,18 +272,31 @@ class Ring:
         timesteps, copies = arrays["rewards"].shape
         if copies != self.num_envs:
             raise ConfigError("path", path, f"holds transitions of {copies} copies; this memory is of {self.num_envs}")
+        first = not self._arrays
+        if not first:
+            rows = {name: array[0] for name, array in arrays.items() if name.split("/")[0] in ("observations", *OUTPUTS)}
+            self._check_form(path, rows, "the file's", ours="this memory's")
         self.interrupt()
         for t in range(max(0, timesteps - self.timesteps), timesteps):
             row = {name: array[t] for name, array in arrays.items()}
             observations, successors = spaces.unnamed(row, "observations"), spaces.unnamed(row, "next_observations")
             rewards, terminated, truncated, valid = (row.pop(name) for name in ("rewards", "terminated", "truncated", "valid"))
+            outputs = {name: row[name] for name in OUTPUTS if name in row}
             self._write(
                 Transition(
                     observations, None, row["actions"], successors, None, rewards, terminated, truncated,
-                    None if valid.all() else valid, {}, row,
+                    None if valid.all() else valid, {}, outputs,
                 )
             )  # fmt: skip
         self.interrupt()
+        self._loaded = path if first else None
+
+    def _check_form(self, path: str | Path, row: dict[str, Any], theirs: str, ours: str = "the file's") -> None:
+        """Raise ConfigError unless a row (N, ...) has the arrays that are here, of their shapes."""
+        here = {name: self._arrays[name].shape[2:] for name in (*self.observations, *self.outputs)}
+        there = {name: np.shape(array)[1:] for name, array in row.items()}
+        if here != there:
+            raise ConfigError("path", path, f"{ours} transitions are of {_names(here)}, {theirs} of {_names(there)}")
 
     def snapshot(self) -> dict[str, Any]:
         """Return all transitions and where they are."""
@@ -283,8 +307,8 @@ class Ring:
             "arrays": {name: array[at] for name, array in self._arrays.items()} if self.filled else {},
             "observations": list(self.observations),
             "newest_successors": {name: self._arrays[name][self.position].copy() for name in self.observations},
-            "kept_at": np.argwhere(slots >= 0),
-            "kept": {name: array[slots[slots >= 0]] for name, array in self._kept.items()},
+            "kept_at": np.argwhere(slots),
+            "kept": {name: array[slots[slots > 0] - 1] for name, array in self._kept.items()},
             "any_invalid": self.any_invalid,
         }
 
@@ -314,7 +338,7 @@ class Ring:
         self.count, self.any_invalid = int(arrays["valid"].sum()), bool(snapshot["any_invalid"])
         kept_at = np.array(snapshot["kept_at"])
         self._kept = {name: np.array(array) for name, array in snapshot["kept"].items()}
-        self._slots[at[kept_at[:, 0]], kept_at[:, 1]] = np.arange(len(kept_at))
+        self._slots[at[kept_at[:, 0]], kept_at[:, 1]] = np.arange(1, len(kept_at) + 1)
 
 
 def _kept_type(dtype: np.dtype) -> np.dtype:
