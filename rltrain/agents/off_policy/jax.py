@@ -438,7 +438,7 @@ class OffPolicy(Made, ABC):
     def describe(self, memory: ReplayMemory | None = None) -> dict[str, Any]:
         """Return parameters, memory in bytes when it is full, gradient steps per update; `memory` is one that is shared."""
         rows = (self.memory.timesteps + 1) * self.num_envs if memory is None else memory.capacity
-        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.head.action_shape))) + 7
+        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.head.action_shape))) + 11
         return {
             "parameters": self._count_parameters(),
             "memory_bytes": row * rows,

@@ -335,7 +335,7 @@ class OffPolicy(Made, ABC):
     def describe(self) -> dict[str, Any]:
         """Return parameters, memory in bytes when it is full, gradient steps per update."""
         cfg = self.cfg
-        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.head.action_shape))) + 7
+        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.head.action_shape))) + 11
         steps = cfg.update_interval * self.num_envs if cfg.gradient_steps == "auto" else cfg.gradient_steps
         return {
             "parameters": sum(learner.parameters.values.numel() for learner in self.learners.values()),
