@@ -311,6 +311,8 @@ class Screen:
     """Progress for a person: a bar on a terminal, plain lines elsewhere, nothing if `enabled` is false."""
 
     PLAIN_SECONDS = 10.0
+    LOOK = 0.2  # seconds
+    RECENT = 5.0  # seconds that the rate shown is a mean of: the warm-up's says nothing of the rest
 
     def __init__(self, *, enabled: bool | None = None, total: int, copies: int) -> None:
         """`enabled` None: a bar on a terminal, plain lines elsewhere. `total` is in timesteps."""
@@ -318,6 +320,10 @@ class Screen:
         self._bar: Any = None
         self._last_print = time.monotonic()
         self._last_bar = 0.0
+        self._next_look = 0.0
+        self._rate = 0.0  # as last told
+        self._return: float | None = None
+        self._marks: deque[tuple[float, int]] = deque()  # (time, timestep) of late
         terminal = sys.stderr.isatty()
         self.plain = enabled is None and not terminal
         self._enabled = enabled if enabled is not None else terminal
@@ -332,9 +338,20 @@ class Screen:
         except OSError:
             self._lose()
 
+    def is_due(self) -> bool:
+        """Tell whether what stands there is old; takes a tenth of a microsecond."""
+        return time.monotonic() > self._next_look
+
     def update(self, timestep: int, env_steps_per_second: float, episode_return: float | None) -> None:
         """Show where the run stands; cheap enough to be called for every row of metrics."""
+        self._rate, self._return = env_steps_per_second, episode_return
+        self.move(timestep)
+
+    def move(self, timestep: int) -> None:
+        """Show where the run stands between rows of metrics."""
         now = time.monotonic()
+        self._next_look = now + self.LOOK if self._enabled or self.plain else math.inf
+        env_steps_per_second, episode_return = self._recent_rate(now, timestep), self._return
         try:
             if self._enabled:
                 if self._bar is None:
@@ -349,12 +366,17 @@ class Screen:
                 self._last_print = now
                 fields = self._fields(timestep, env_steps_per_second, episode_return)
                 left = max(0.0, (self.total - timestep) * self.copies / max(env_steps_per_second, 1e-9))
-                self.say(
-                    f"{timestep:,}/{self.total:,} timesteps, {fields['steps']}, {fields['rate']}, {fields['score']}, "
-                    f"{left:.0f} s left"
-                )
+                self.say(f"{fields['at']}, {fields['steps']}, {fields['rate']}, {fields['score']}, {left:.0f} s left")
         except OSError:
             self._lose()
+
+    def _recent_rate(self, now: float, timestep: int) -> float:
+        """Return env steps per second of late; in the first second, those that were told."""
+        self._marks.append((now, timestep))
+        while len(self._marks) > 2 and self._marks[1][0] < now - self.RECENT:
+            self._marks.popleft()
+        since, first = self._marks[0]
+        return (timestep - first) * self.copies / (now - since) if now - since > 1 else self._rate
 
     def close(self) -> None:
         """Leave the last state of the bar on the screen."""
@@ -372,15 +394,20 @@ class Screen:
 
     def _fields(self, timestep: int, rate: float, episode_return: float | None) -> dict[str, str]:
         score = "return -" if episode_return is None else f"return {episode_return:.1f}"
-        return {"steps": f"{timestep * self.copies:,} env steps", "rate": f"{rate:,.0f} env steps/s", "score": score}
+        return {
+            "at": f"{timestep:,}/{self.total:,} timesteps", "steps": f"{timestep * self.copies:,} env steps",
+            "rate": f"{rate:,.0f} env steps/s", "score": score,
+        }  # fmt: skip
 
     def _start(self, timestep: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns: Iterable[Any] = (
-            BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn(f"x {self.copies} = {{task.fields[steps]}}"),
-            TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[score]}"), TimeRemainingColumn(),
+            BarColumn(bar_width=None), TextColumn("{task.fields[at]}"), TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[score]}"), TimeRemainingColumn(compact=True),
         )  # fmt: skip
-        self._bar = Progress(*columns, console=_console(sys.stderr), auto_refresh=False, expand=True)
+        self._bar = Progress(
+            *columns, console=_console(sys.stderr), auto_refresh=False, expand=True, speed_estimate_period=self.RECENT
+        )
         self._task = self._bar.add_task("", total=self.total, completed=timestep, **self._fields(timestep, 0.0, None))
         self._bar.start()

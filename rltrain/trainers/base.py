@@ -140,6 +140,8 @@ class Trainer:
                 self._interact(self.timestep, learn=True)
             if self.timestep >= self._next_due:
                 self._attend()
+            elif self.run.screen is not None and self.run.screen.is_due():
+                self._show()
 
     def _goes_on(self) -> bool:
         """Tell whether there is another timestep to make."""
@@ -286,6 +288,10 @@ class Trainer:
         self._next_due = min(self._next(self.run.tracking.interval), self._next_stop)
         self._planned_at = self.timestep
 
+    def _show(self) -> None:
+        if self.run.screen is not None:
+            self.run.screen.move(self.timestep)
+
     def _next(self, interval: int) -> int:
         return (self.timestep // interval + 1) * interval if interval else self.timesteps
 
@@ -316,6 +322,7 @@ class Trainer:
         """Save where a signal stopped the run; the last timestep was saved when it was due."""
         self.clock.stop()
         if self.run.stop_signal is not None and (self.timestep < self.timesteps or self._pending):
+            self._show()
             self.run.say(f"stopped by {self.run.stop_signal.name} at timestep {self.timestep:,}")
             self.save_once()
         self.run.check_saved()

@@ -49,6 +49,8 @@ class Gathering:
                     closed += 1
                 else:
                     getattr(self, f"_take_{kind}")(index, *content)
+            if self.run.screen is not None:
+                self.run.screen.move(max(self.trainer.timestep, self.crew.pulse.slowest()))
             if self.run.stop_signal is not None:
                 self._stop()
         return self._join([self._done[index] for index in workers])[0]
@@ -123,6 +125,8 @@ class Gathering:
 
     def _stop(self) -> None:
         """Have all workers run to where the furthest is, and no further."""
+        if not self.crew.pulse.stop and self.run.stop_signal is not None:
+            self.run.say(f"{self.run.stop_signal.name}: all agents go on to the furthest one's timestep; INT again quits at once")
         self.crew.pulse.stop = 1
         for timestep in list(self._results):
             for worker in self._results.pop(timestep):
