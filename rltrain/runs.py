@@ -213,14 +213,14 @@ def make_run_directory(wanted: str | None, env: str, agents: list[str], seed: in
         raise storage_error(f"run.dir={wanted or root}", error) from None
 
 
-def check_writable(wanted: str) -> None:
+def check_writable(wanted: str, key: str = "run.dir") -> None:
     """Raise StorageError if nothing can be written to `wanted`, which need not exist yet; creates nothing."""
     path = Path(wanted).absolute()
     while not os.path.lexists(path):
         path = path.parent
     if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
         why = "permission denied" if path.is_dir() else "is not a directory"
-        raise StorageError(f"run.dir={wanted}: {path}: {why}; name another directory")
+        raise StorageError(f"{key}={wanted}: {path}: {why}; name another directory")
 
 
 def holds_run(path: Path) -> bool:

@@ -62,6 +62,10 @@ class UpdateSchedule:
         """Tell whether an update follows timestep t (counted from 0): t >= learning_starts and (t + 1) % every == 0."""
         return (timestep >= self.learning_starts) & ((timestep + 1) % self.every == 0)  # also of a traced timestep
 
+    def first(self) -> int:
+        """Return how many timesteps are made before the first update."""
+        return -(-(self.learning_starts + 1) // self.every) * self.every
+
 
 def ended(terminated: Arrays, truncated: Arrays) -> Array:
     """Return which copies' episodes ended (N,) bool; of several members, that of a copy ends with the last one's."""

@@ -225,6 +225,7 @@ def evaluated(*arguments: str) -> dict:
 def test_same_seed_same_figures(trained, here):
     first = evaluated(str(trained), "episodes=6")
     assert evaluated(str(trained), "episodes=6") == first
+    assert evaluated(str(trained), "episodes=6e0") == first
     assert evaluated(str(trained), "episodes=6", "seed=1") == first  # the run's seed
     assert evaluated(str(trained), "episodes=6", "seed=2") != first
     assert evaluated(str(trained), "episodes=6", "env.vectorization=async", "env.num_envs=4") == first
@@ -605,6 +606,13 @@ def test_a_sweep_goes_on_after_a_failed_job(here, zygote):
     result = zygote.run("train", "-m", *SMALL, *SWEEP)
     check_sweep(result, here)
     assert "broken on purpose" in result.text
+
+
+def test_a_job_that_is_wrong_is_told_without_a_traceback(here, zygote):
+    result = zygote.run("train", "-m", "agents=td3,a2c", "trainer.timesteps=20", "hydra.sweep.dir=sweep")
+    assert (result.status, "Traceback" in result.text) == (1, False), result.text
+    error = "job 0: error: env.action_space=Discrete(2): this agent acts in Box spaces of floats; use dqn, sac or ppo"
+    assert error in result.err and summary(here / "sweep/1")["exit_reason"] == "finished"
 
 
 @pytest.mark.slow

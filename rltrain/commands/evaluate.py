@@ -16,7 +16,7 @@ from rltrain.agents.random import RandomAgent
 from rltrain.checks import build, option
 from rltrain.commands.plans import read_config, take
 from rltrain.commands.train import load_policies
-from rltrain.errors import ConfigError
+from rltrain.errors import ConfigError, nearest
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED
@@ -60,7 +60,9 @@ def evaluate(arguments: Sequence[str]) -> int:
         key, _, value = override.partition("=")
         if not TAKEN.fullmatch(key):
             known = "env.*, backend.*, trainer.stochastic_evaluation, run.dir and " + ", ".join(OPTIONS)
-            raise ConfigError(key, value, f"is the checkpoint's; an evaluation takes {known}")
+            if configuration.is_known_key(key.lstrip("+")):
+                raise ConfigError(key, value, f"is the checkpoint's; an evaluation takes {known}")
+            raise ConfigError(key, value, f"no such option; {nearest(key, OPTIONS)}, env.*, backend.*, run.dir")
     overrides, special = take(overrides, "run.dir")
     wanted = special.get("run.dir")
     if wanted is not None:
@@ -113,6 +115,8 @@ def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:
         key, has_value, value = argument.partition("=")
         if key in OPTIONS and has_value:
             try:
+                if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value).is_integer():
+                    value = str(int(float(value)))
                 given[key] = value.strip("'\"") if key in ("checkpoint", "render") else yaml.safe_load(value)
             except yaml.YAMLError:
                 raise ConfigError(key, value, "can't be read") from None

@@ -72,7 +72,9 @@ def _plan_resume(resume: str, overrides: Sequence[str]) -> Plan:
     if (run / checkpoints.MANIFEST).exists():
         raise ConfigError("resume", resume, "is a checkpoint; name its run, which goes on from the latest one")
     if not (run / "config.yaml").exists():
-        raise ConfigError("resume", resume, "holds no run: there is no config.yaml in it")
+        where = " (no run was started under outputs/ here)" if resume == "latest" else ""
+        why = "holds no run: there is no config.yaml in it" if run.is_dir() else f"no such run{where}; name a run's directory"
+        raise ConfigError("resume", resume, why)
     run = follow_links(run)
     check_free(run)
     cfg = _saved_config(run)
@@ -85,7 +87,9 @@ def _plan_resume(resume: str, overrides: Sequence[str]) -> Plan:
     store = checkpoints.CheckpointStore(run / "checkpoints")
     target = store.pointer("latest")
     if target is None or not target.exists():
+        missing = [] if target is None else [f"{target}: it is the latest one, and isn't there"]
         target, skipped = store.newest_good()
+        skipped = [*missing, *skipped]
         if target is None:
             raise CheckpointError(
                 f"resume={resume}: " + (skipped[0] if skipped else "the run has no checkpoint yet; start it anew")
@@ -94,7 +98,8 @@ def _plan_resume(resume: str, overrides: Sequence[str]) -> Plan:
     try:
         checkpoints.verify(target)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; run.dir={run} resume=auto goes on from the newest checkpoint that verifies") from None
+        remedy = f"the command that started it, with run.dir={run} resume=auto, goes on from the newest one that verifies"
+        raise CheckpointError(f"{error}; {remedy}") from None
     return Plan(cfg, config, run, target)
 
 

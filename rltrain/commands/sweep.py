@@ -4,16 +4,20 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.errors import CompactHydraException
+
 from rltrain import assemble
 from rltrain import config as configuration
 from rltrain.commands.plans import load_plugins, plan_auto
 from rltrain.commands.train import execute
 from rltrain.errors import ConfigError, RltrainError
-from rltrain.runs import EXIT_STATUS
+from rltrain.runs import EXIT_STATUS, check_writable
+
+SWEEP_DIR = "hydra.sweep.dir"
 
 
-class JobFailed(RltrainError):
-    """A job of a sweep ended with a status other than 0."""
+class JobFailed(CompactHydraException):
+    """A job of a sweep ended with a status other than 0; Hydra shows what it says without a traceback."""
 
 
 def sweep(overrides: Sequence[str]) -> int:
@@ -22,6 +26,7 @@ def sweep(overrides: Sequence[str]) -> int:
         key, _, value = override.partition("=")
         if key in ("resume", "run.dir", "dry_run") and value not in ("null", "false"):
             raise ConfigError(key, value, "is for one run; in a sweep every job gets a directory of its own (hydra.sweep.dir)")
+    given = dict(override.partition("=")[::2] for override in overrides)
     overrides = load_plugins(overrides)
     ours, hydras = _jobs(overrides)
     for job in ours:
@@ -29,6 +34,7 @@ def sweep(overrides: Sequence[str]) -> int:
         assemble.find_callback(config)
         if config.init_from:
             assemble.find_checkpoint(config.init_from, key="init_from")
+    check_writable(given.get(SWEEP_DIR, "outputs/multirun").partition("${")[0] or ".", SWEEP_DIR)
     return _launch([*configuration.search_path(), *configuration.translate(overrides)])
 
 
@@ -60,7 +66,13 @@ def job(cfg: Any) -> float | None:
         cfg.pop("hydra", None)
         cfg.run.dir = str(hydra.runtime.output_dir)
     configuration.load_plugins(list(cfg.plugins or []))
-    status, objective = execute(plan_auto(cfg))  # a cluster requeues a job into the directory it had
+    try:
+        status, objective = execute(plan_auto(cfg))  # a cluster requeues a job into the directory it had
+    except RltrainError as error:
+        if error.exit_status == 1:
+            raise  # with its traceback
+        print(f"job {hydra.job.num}: error: {error}", file=sys.stderr, flush=True)  # now, not after the last job
+        raise JobFailed(f"job {hydra.job.num}: error: {error}") from None
     if status in EXIT_STATUS.values() and hydra.runtime.choices["hydra/launcher"] == "basic":
         raise SystemExit(status)  # the jobs run in this process: the signal was for all of them
     if status:

@@ -17,8 +17,10 @@ from rltrain.commands.plans import Plan, make_plan
 from rltrain.commands.summary import objective, print_plan, print_summary, summarize
 from rltrain.config import Config
 from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, StorageError
+from rltrain.memories.replay.mapping import find_room
 from rltrain.runs import EXIT_STATUS, Run, holds_run, link_latest, locked, make_run_directory
 from rltrain.trainers.base import Trainer
+from rltrain.trainers.sharing import settings
 
 ERROR_LOG = "error.log"
 
@@ -46,6 +48,7 @@ def execute(plan: Plan) -> tuple[int, float | None]:
     config = plan.config
     trainer = assemble.make_trainer(config)
     try:
+        check_memories(trainer)
         if config.dry_run:
             print_plan(trainer, config)
             return 0, None
@@ -61,6 +64,17 @@ def execute(plan: Plan) -> tuple[int, float | None]:
             return _execute_locked(plan, trainer, directory, parts)
     finally:
         trainer.close()
+
+
+def check_memories(trainer: Trainer) -> None:
+    """Raise ConfigError for a replay memory on the host that there is no room for."""
+    if hasattr(trainer.env, "pure"):
+        return  # it is on the device
+    for agent in trainer.agents:
+        cfg = settings(agent)
+        if hasattr(cfg, "memory_mapped"):
+            total = agent.algorithm.describe()["memory_bytes"]
+            find_room(cfg.memory_size, total, cfg.memory_mapped, cfg.memory_directory, f"agents.{agent.name}")
 
 
 def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, Any] | None) -> tuple[int, float | None]:
@@ -157,6 +171,12 @@ def _announce(plan: Plan, trainer: Trainer, directory: Path) -> None:
         str(trainer),
         f"{total:,} timesteps x {copies} copies = {total * copies:,} env steps",
     ]
+    for agent in trainer.agents:
+        if total < agent.algorithm.schedule.first():
+            lines.append(
+                f"warning: agents.{agent.name} learns nothing: its first update would come after "
+                f"{agent.algorithm.schedule.first():,} timesteps"
+            )
     if config.total_env_steps and config.total_env_steps % copies:
         lines.append(f"total_env_steps={config.total_env_steps:,} is rounded up to whole timesteps")
     if plan.checkpoint is not None:

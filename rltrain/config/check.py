@@ -79,6 +79,9 @@ def _leaves(node: Any, path: str = "") -> list[str]:
 def _check_choice(group: str, node: Any, key: str, config: Config) -> Checked:
     if not isinstance(node, dict) or "_target_" not in node:
         name = key.rpartition(".")[2]
+        if isinstance(node, dict) and name in options(group):  # a preset's settings of another agent than the one chosen
+            keys = ", ".join(f"{key}.{setting}" for setting in node)
+            raise ConfigError(group, name, f"is not chosen, but {keys} are set: choose it, or leave them out")
         there = f"{name!r} is set but not chosen: choose it, or leave its settings out; " if isinstance(node, dict) else ""
         raise ConfigError(key, node, f"nothing is chosen under that name; {there}{nearest(name, options(group))}")
     target = str(node["_target_"])
@@ -138,7 +141,7 @@ def check_resumable(old: Config, new: Config) -> None:
     for key, before, now in pairs:
         changed = changed_fixed(before, now, key)
         if changed is not None:
-            there = "null" if changed[2] is None else changed[2]
+            there = {"None": "null", "True": "true", "False": "false"}.get(str(changed[2]), changed[2])
             raise ConfigError(changed[0], changed[1], f"the run was started with {there}, which a resume can't change")
 
 

@@ -240,7 +240,8 @@ def translating_errors(call: Any, overrides: Sequence[str]) -> Any:
                 message = f"no such group; {nearest(group, GROUPS)}"
             elif re.search(r"full_key: agents(\.[\w-]+)?$", text, re.MULTILINE) and is_known_key(key):
                 name = key.split(".")[1]
-                message = f"no agent of that name is chosen; choose it, as in agents=[{name}:ppo], or set one that is"
+                choose = f"agents={name}" if name in CHOICES["agents"] else f"agents=[{name}:ppo]"
+                message = f"no agent of that name is chosen; choose it, as in {choose}, or set one that is"
             elif key.split(".")[0] in ("trainer", "env") and is_known_key(key):
                 message = _setting_of_another(*key.split(".", 1))
             raise ConfigError(key, values.get(key, "..."), message) from None

@@ -51,9 +51,10 @@ def _find_owner(agents: Sequence[Agent], place: int, name: str) -> Agent:
     agent, key = agents[place], f"agents.{agents[place].name}.memory_of"
     others = {other.name: other for other in agents if other is not agent}
     if name not in others:
-        raise ConfigError(key, name, f"no other agent of that name; {nearest(name, others)}")
+        there = nearest(name, others) if others else "there is one agent; leave it out"
+        raise ConfigError(key, name, f"no other agent of that name; {there}")
     owner = others[name]
-    if owner not in agents[:place]:
+    if owner not in agents[:place] and hasattr(settings(owner), "memory_of"):
         raise ConfigError(key, name, f"{name} is listed after {agent.name}; give agents.{name}.memory_of={agent.name}")
     if memory_of(owner) is not None:
         raise ConfigError(key, name, f"{name} shares the memory of {memory_of(owner)}; name that one")

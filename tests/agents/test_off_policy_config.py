@@ -72,7 +72,7 @@ def test_settings_that_are_refused(name, cfg, expected):
 @pytest.mark.parametrize(
     ("name", "space", "sentence"),
     [
-        ("dqn", CONTINUOUS, "this agent acts in Discrete spaces; use sac, td3, ddpg or ppo"),
+        ("dqn", CONTINUOUS, "this agent acts in Discrete spaces; use sac, td3 or ddpg for a Box of floats, ppo for any space"),
         ("ddqn", MultiBinary(3), "this agent acts in Discrete spaces"),
         ("td3", Discrete(2), "this agent acts in Box spaces of floats; use dqn, sac or ppo"),
         ("ddpg", Box(0, 5, (2,), np.int32), "this agent acts in Box spaces of floats"),
@@ -108,7 +108,8 @@ def test_the_command_line_takes_numbers_and_words():
 def test_defaults_are_those_of_the_papers():
     dqn, ddqn, ddpg, td3, sac = (cls() for cls in CONFIGS.values())
     assert vars(dqn) == vars(ddqn)
-    assert (dqn.loss, dqn.polyak, dqn.target_update_interval, dqn.epsilon, dqn.epsilon_end) == ("huber", 1.0, 1000, 1.0, 0.05)
+    assert (dqn.loss, dqn.polyak, dqn.epsilon, dqn.epsilon_end) == ("huber", 1.0, 1.0, 0.05)
+    assert (dqn.update_interval, dqn.gradient_steps, dqn.target_update_interval) == (4, "auto", 250)  # for runs of minutes
     assert (td3.policy_delay, td3.target_noise, td3.target_noise_clip, td3.noise_scale, td3.noise) == (
         2,
         0.2,

@@ -406,16 +406,17 @@ def test_auto_maps_what_does_not_fit(monkeypatch, tmp_path):
     memory = Replay(100, 1, 0, directory=str(tmp_path))
     filled(memory, Stream(1), 2)
     assert isinstance(memory.ring._arrays["rewards"].base, np.memmap)
-    with pytest.raises(ConfigError, match=r"agents.dqn.memory_size=.* bytes: only 1,000 are free; give less, or"):
+    with pytest.raises(ConfigError, match=r"agents.dqn.memory_size=100: takes .* bytes of memory, and 1,000 are free; give less"):
         filled(Replay(100, 1, 0, mapped="false", key="agents.dqn"), Stream(1), 1)
 
 
-def test_more_than_there_could_ever_be_is_told_in_a_sentence():
-    memory = Replay(10**12, 1, 0, mapped="false", key="agents.dqn")
-    with pytest.raises(ConfigError, match=r"agents.dqn.memory_size=.* bytes: only .* are free; give less, or"):
+@pytest.mark.parametrize(("mapped", "where"), [("false", "of memory, and"), ("auto", "and /"), ("true", "and /")])
+def test_more_than_there_could_ever_be_is_told_in_a_sentence(mapped, where):
+    memory = Replay(10**13, 1, 0, mapped=mapped, key="agents.dqn")
+    with pytest.raises(ConfigError, match=rf"agents.dqn.memory_size=10000000000000: takes \S+ bytes,? {where}.*; give less, or"):
         filled(memory, Stream(1), 1)
 
 
 def test_a_directory_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"agents.dqn.memory_directory=.*: can't hold .* bytes \(No such file"):
+    with pytest.raises(ConfigError, match=r"agents.dqn.memory_directory=.*: no such directory; name another one"):
         filled(Replay(10, 1, 0, mapped="true", directory=str(tmp_path / "no"), key="agents.dqn"), Stream(1), 1)

@@ -15,7 +15,7 @@ class DQNConfig(OffPolicyConfig):
 
     update_interval: int = option(4, "timesteps between updates", low=1, high=10_000_000)
     gradient_steps: int | str = option(
-        1, "of an update; auto: as many as env steps since the last one", low=1, high=10_000_000, choices=["auto"]
+        "auto", "of an update; auto: as many as env steps since the last one", low=1, high=10_000_000, choices=["auto"]
     )
     batch_size: int = option(64, "transitions of a gradient step, drawn uniformly with replacement", low=1, high=10_000_000)
     learning_rate: float = option(1e-4, "Adam's step size", above=0, high=1)
@@ -24,7 +24,7 @@ class DQNConfig(OffPolicyConfig):
         "copy, after an update's last one", above=0, high=1,
     )  # fmt: skip
     target_update_interval: int = option(
-        1000, "timesteps between moves of the target; a move comes with the next update", low=1, high=1_000_000_000
+        250, "timesteps between moves of the target; a move comes with the next update", low=1, high=1_000_000_000
     )
     loss: str = option("huber", "of Q against its target: squared: d^2; huber: d^2 / 2 up to |d| = 1, |d| - 1/2 beyond",
                        choices=["squared", "huber"])  # fmt: skip

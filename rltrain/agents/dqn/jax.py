@@ -25,7 +25,8 @@ class DQN(OffPolicy):
         import gymnasium
 
         if not isinstance(action_space, gymnasium.spaces.Discrete):
-            raise ConfigError("env.action_space", action_space, "this agent acts in Discrete spaces; use sac, td3, ddpg or ppo")
+            remedy = "use sac, td3 or ddpg for a Box of floats, ppo for any space"
+            raise ConfigError("env.action_space", action_space, f"this agent acts in Discrete spaces; {remedy}")
         self.head = Categorical(action_space)
         self.network = QNetwork(self.inputs.size, self.head.size, self.cfg.network)
         self.learners["q"] = Learner(self.network, has_target=True)

@@ -24,7 +24,8 @@ class DQN(OffPolicy):
         import gymnasium
 
         if not isinstance(action_space, gymnasium.spaces.Discrete):
-            raise ConfigError("env.action_space", action_space, "this agent acts in Discrete spaces; use sac, td3, ddpg or ppo")
+            remedy = "use sac, td3 or ddpg for a Box of floats, ppo for any space"
+            raise ConfigError("env.action_space", action_space, f"this agent acts in Discrete spaces; {remedy}")
         cfg, device = self.cfg, self.backend.device
         self.head = Categorical(action_space)
         network = QNetwork(self.inputs.size, self.head.size, cfg.network, generator, device)

@@ -217,7 +217,7 @@ class Ring:
         slots = np.dtype(np.int32 if self.length * self.num_envs < 2**31 else np.int64)
         total = sum(self.length * int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes.values())
         total += self.length * self.num_envs * slots.itemsize
-        self._new = self._new or allocator(total, *self._allocator)
+        self._new = self._new or allocator(self.size, total, *self._allocator)
         self._slots = self._new((self.length, self.num_envs), slots)
         self._arrays = {name: self._new((self.length, *shape), dtype) for name, (shape, dtype) in shapes.items()}
         self.flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in self._arrays.items()}
