@@ -176,7 +176,7 @@ def refused(*overrides: str) -> str:
         (f"{PAIR} agents.slow.epochs=2", "agents.slow.epochs=2: no such key; did you mean 'agents.fast.epochs'? agents.slow has"),
         (f"{PAIR} +agents.slow.epochs=2", "agents.slow.epochs=2: no such key; options: discount_factor, "),
         (f"{PAIR} agents.fast.lerning_rate=1", "agents.fast.lerning_rate=1: no such key; did you mean 'agents.fast.learning"),
-        (f"{PAIR} agents.ppo.epochs=2", "agents.ppo.epochs=2: no agent of that name is chosen; choose it, as in agents=[ppo:"),
+        (f"{PAIR} agents.ppo.epochs=2", "agents.ppo.epochs=2: no agent of that name is chosen; choose it, as in agents=ppo, "),
         ("agents.ppo.count=2 agents.ppo_1.epochs=2", "agents.ppo_1.epochs=2: no agent of that name is chosen"),
         (f"{PAIR} +agents.last.epochs=2", "agents.last={'epochs': 2}: nothing is chosen under that name; 'last' is set but not"),
         (f"{PAIR} agents.fast.epochs=0", "agents.fast.epochs=0: must be a whole number >= 1"),

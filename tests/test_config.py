@@ -480,7 +480,7 @@ def test_a_package_of_ones_own_brings_an_agent_and_a_preset(own_package, zygote)
         (["agents=own", "agents.own.bonus=2"], "agents.own.bonus=2: must be a finite number >= 0 and <= 1"),
         (["agents=own", "agents.own.bonsu=1"], "did you mean 'agents.own.bonus'?"),
         (["agents=own", "+agents.own.bonsu=1"], "did you mean 'agents.own.bonus'?"),
-        (["experiment=stub", "agents=own"], "agents.ppo={'epochs': 2}: nothing is chosen under that name"),
+        (["experiment=stub", "agents=own"], "agents=ppo: is not chosen, but agents.ppo.epochs are set: choose it"),
     ],
 )
 def test_its_settings_are_checked_like_any(overrides, sentence, own_package, zygote):

@@ -351,7 +351,7 @@ def test_auto_skips_what_is_corrupt_and_says_so(here, uninterrupted):
     assert call("train", *overrides).status == 0
     corrupt(here / "run/checkpoints/150")
     (here / "run/checkpoints/120/manifest.json").unlink()
-    assert_one_error(call("train", "resume=run"), 3, "checkpoints/150", "resume=auto goes on from the newest checkpoint")
+    assert_one_error(call("train", "resume=run"), 3, "checkpoints/150", "run.dir=run resume=auto, goes on from the newest one")
     result = call("train", *overrides, "resume=auto")
     assert result.status == 0
     for name in ("150", "120"):
@@ -483,10 +483,10 @@ def test_a_resume_takes_values_and_the_groups_that_do_not_matter(trained, here):
 
 
 def test_a_resume_of_nothing(here):
-    assert_one_error(call("train", "resume=nowhere"), 2, "resume=nowhere: holds no run")
+    assert_one_error(call("train", "resume=nowhere"), 2, "resume=nowhere: no such run; name a run's directory")
     Path("empty").mkdir()
     assert_one_error(call("train", "resume=empty"), 2, "resume=empty: holds no run")
-    assert_one_error(call("train", "resume=latest"), 2, "resume=latest: holds no run")
+    assert_one_error(call("train", "resume=latest"), 2, "resume=latest: no such run (no run was started under outputs/ here)")
     assert not list(Path("empty").iterdir())
 
 

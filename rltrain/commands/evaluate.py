@@ -115,7 +115,7 @@ def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:
         key, has_value, value = argument.partition("=")
         if key in OPTIONS and has_value:
             try:
-                if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value).is_integer():
+                if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value) < 1e15 and float(value).is_integer():
                     value = str(int(float(value)))
                 given[key] = value.strip("'\"") if key in ("checkpoint", "render") else yaml.safe_load(value)
             except yaml.YAMLError:

@@ -74,7 +74,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
         if i in chosen[:-1]:
             continue  # the last one counts, as of any key; named agents would add up
         key, has_value, value = override.partition("=")
-        if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value).is_integer():
+        if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value) < 1e15 and float(value).is_integer():
             value = str(int(float(value)))  # 1e6 is how people write a million steps
             override = f"{key}={value}"
         if not has_value and not key.startswith("~"):

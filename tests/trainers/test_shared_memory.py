@@ -120,7 +120,7 @@ def test_workers_in_lock_step_learn_what_the_sequential_trainer_learns():
 def test_the_memory_is_counted_once(backend):
     trainer = make(backend=backend)
     own, *others = (agent.algorithm.describe()["memory_bytes"] for agent in trainer.agents)
-    row = 4 * 4 + 8 + 7  # observation, action, reward and flags
+    row = 4 * 4 + 8 + 7 + 4  # observation, action, reward and flags, where a successor is kept
     assert own == row * 31 * 4 and others == [0, 0]
 
 
