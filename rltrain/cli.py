@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write("interrupted")
         return 130
     except BrokenPipeError:  # whoever read the output has left
-        from rltrain.tracking import silence
+        from rltrain.screen import silence
 
         silence(sys.stdout)
         return 0
@@ -154,6 +154,6 @@ def _write(text: str) -> None:
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
-        from rltrain.tracking import silence
+        from rltrain.screen import silence
 
         silence(sys.stderr)

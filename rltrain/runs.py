@@ -19,7 +19,8 @@ from rltrain.checkpoints import CheckpointsConfig, CheckpointStore, storage_erro
 from rltrain.checks import option
 from rltrain.errors import ConfigError, StorageError
 from rltrain.evaluation import EvaluationConfig
-from rltrain.tracking import MetricsWriter, Screen, TrackingConfig, replace_text
+from rltrain.screen import Screen
+from rltrain.tracking import MetricsWriter, TrackingConfig, replace_text
 
 EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143, signal.SIGUSR1: 138, signal.SIGUSR2: 140}
 LOCK = ".lock"

@@ -1,13 +1,11 @@
-"""What a run tells the world: episode statistics, metrics as JSON lines and TensorBoard events, the screen."""
+"""What a run keeps of itself: episode statistics, metrics as JSON lines and TensorBoard events."""
 
 import json
 import math
 import os
-import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -278,136 +276,3 @@ def replace_text(path: Path, text: str) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def print_out(*items: Any) -> None:
-    """Print text and tables to stdout; a closed one is not an error."""
-    try:
-        console = _console(sys.stdout)
-        for item in items:
-            console.print(item, markup=False, highlight=False, soft_wrap=isinstance(item, str))
-    except OSError:
-        silence(sys.stdout)
-
-
-def silence(stream: Any) -> None:
-    """Send what is still written to a pipe that nobody reads to nowhere: neither now nor at the exit is that an error."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _console(stream: Any) -> Any:
-    from rich.console import Console
-
-    def raise_again() -> None:  # rich would end the program
-        raise
-
-    console = Console(file=stream)
-    console.on_broken_pipe = raise_again  # type: ignore[method-assign]
-    return console
-
-
-class Screen:
-    """Progress for a person: a bar on a terminal, plain lines elsewhere, nothing if `enabled` is false."""
-
-    PLAIN_SECONDS = 10.0
-    LOOK = 0.2  # seconds
-    RECENT = 5.0  # seconds that the rate shown is a mean of: the warm-up's says nothing of the rest
-
-    def __init__(self, *, enabled: bool | None = None, total: int, copies: int) -> None:
-        """`enabled` None: a bar on a terminal, plain lines elsewhere. `total` is in timesteps."""
-        self.total, self.copies = total, copies
-        self._bar: Any = None
-        self._last_print = time.monotonic()
-        self._last_bar = 0.0
-        self._next_look = 0.0
-        self._rate = 0.0  # as last told
-        self._return: float | None = None
-        self._marks: deque[tuple[float, int]] = deque()  # (time, timestep) of late
-        terminal = sys.stderr.isatty()
-        self.plain = enabled is None and not terminal
-        self._enabled = enabled if enabled is not None else terminal
-
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        try:
-            if self._bar is not None:
-                self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            else:
-                _console(sys.stderr).print(line, markup=False, highlight=False, soft_wrap=True)
-        except OSError:
-            self._lose()
-
-    def is_due(self) -> bool:
-        """Tell whether what stands there is old; takes a tenth of a microsecond."""
-        return time.monotonic() > self._next_look
-
-    def update(self, timestep: int, env_steps_per_second: float, episode_return: float | None) -> None:
-        """Show where the run stands; cheap enough to be called for every row of metrics."""
-        self._rate, self._return = env_steps_per_second, episode_return
-        self.move(timestep)
-
-    def move(self, timestep: int) -> None:
-        """Show where the run stands between rows of metrics."""
-        now = time.monotonic()
-        self._next_look = now + self.LOOK if self._enabled or self.plain else math.inf
-        env_steps_per_second, episode_return = self._recent_rate(now, timestep), self._return
-        try:
-            if self._enabled:
-                if self._bar is None:
-                    self._start(timestep)
-                if now - self._last_bar > 0.1 or timestep >= self.total:
-                    self._last_bar = now
-                    self._bar.update(
-                        self._task, completed=timestep, **self._fields(timestep, env_steps_per_second, episode_return)
-                    )
-                    self._bar.refresh()
-            elif self.plain and (now - self._last_print > self.PLAIN_SECONDS or timestep >= self.total):
-                self._last_print = now
-                fields = self._fields(timestep, env_steps_per_second, episode_return)
-                left = max(0.0, (self.total - timestep) * self.copies / max(env_steps_per_second, 1e-9))
-                self.say(f"{fields['at']}, {fields['steps']}, {fields['rate']}, {fields['score']}, {left:.0f} s left")
-        except OSError:
-            self._lose()
-
-    def _recent_rate(self, now: float, timestep: int) -> float:
-        """Return env steps per second of late; in the first second, those that were told."""
-        self._marks.append((now, timestep))
-        while len(self._marks) > 2 and self._marks[1][0] < now - self.RECENT:
-            self._marks.popleft()
-        since, first = self._marks[0]
-        return (timestep - first) * self.copies / (now - since) if now - since > 1 else self._rate
-
-    def close(self) -> None:
-        """Leave the last state of the bar on the screen."""
-        if self._bar is not None:
-            try:
-                self._bar.stop()
-            except OSError:
-                self._lose()
-            self._bar = None
-
-    def _lose(self) -> None:
-        """The terminal is gone: the run goes on."""
-        self._enabled = self.plain = False
-        silence(sys.stderr)
-
-    def _fields(self, timestep: int, rate: float, episode_return: float | None) -> dict[str, str]:
-        score = "return -" if episode_return is None else f"return {episode_return:.1f}"
-        return {
-            "at": f"{timestep:,}/{self.total:,} timesteps", "steps": f"{timestep * self.copies:,} env steps",
-            "rate": f"{rate:,.0f} env steps/s", "score": score,
-        }  # fmt: skip
-
-    def _start(self, timestep: int) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns: Iterable[Any] = (
-            BarColumn(bar_width=None), TextColumn("{task.fields[at]}"), TextColumn("{task.fields[rate]}"),
-            TextColumn("{task.fields[score]}"), TimeRemainingColumn(compact=True),
-        )  # fmt: skip
-        self._bar = Progress(
-            *columns, console=_console(sys.stderr), auto_refresh=False, expand=True, speed_estimate_period=self.RECENT
-        )
-        self._task = self._bar.add_task("", total=self.total, completed=timestep, **self._fields(timestep, 0.0, None))
-        self._bar.start()

@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
-from rltrain.tracking import WINDOW, EpisodeStatistics, MetricsWriter, Screen, TeamStatistics, replace_text
+from rltrain.tracking import WINDOW, EpisodeStatistics, MetricsWriter, TeamStatistics, replace_text
 
 
 def flags(*values: int) -> np.ndarray:
@@ -215,25 +215,3 @@ def test_replacing_a_file_that_cannot_be_written_leaves_it(tmp_path, monkeypatch
     with pytest.raises(OSError, match="No space left"):
         replace_text(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-# -- the screen ------------------------------------------------------------------------------------------------------------
-
-
-def test_the_screen_moves_by_time_and_shows_the_rate_of_late(monkeypatch, capsys):
-    """100 timesteps of 2 copies in the 8 s before the line: 25 env steps per second; the run's mean is another."""
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    screen = Screen(total=1000, copies=2)
-    for seconds, timestep in ((0.5, 100), (3.0, 300), (11.0, 400)):
-        now[0] = seconds
-        assert screen.is_due()
-        screen.move(timestep) if timestep > 100 else screen.update(timestep, 999.0, 7.0)
-        assert not screen.is_due()
-    assert capsys.readouterr().err == "400/1,000 timesteps, 800 env steps, 25 env steps/s, return 7.0, 48 s left\n"
-
-
-def test_a_screen_that_shows_nothing_is_never_due():
-    screen = Screen(enabled=False, total=10, copies=1)
-    screen.update(5, 1.0, None)
-    assert not screen.is_due()

@@ -19,8 +19,8 @@ from rltrain.commands.train import load_policies
 from rltrain.errors import ConfigError, nearest
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
+from rltrain.screen import print_out, silence
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED
-from rltrain.tracking import print_out, silence
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 from rltrain import checkpoints
 from rltrain.config import Config
-from rltrain.tracking import print_out
+from rltrain.screen import print_out
 from rltrain.trainers.base import Trainer
 
 

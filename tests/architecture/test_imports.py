@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "rltrain"
 LAYERS = [
     r"errors|checks|structures|spaces|seeding|processes",
     r"ops(\..*)?",
-    r"checkpoints|tracking|evaluation|backends\.base|models\.config|envs\.functional",
+    r"checkpoints|tracking|screen|evaluation|backends\.base|models\.config|envs\.functional",
     r"(backends|models|memories|optimizers)(\..*)?",
     r"runs|agents\.base|agents\.\w+\.config|envs\.base",
     r"(agents|envs)(\..*)?",
@@ -200,7 +200,7 @@ def test_rule(rule):
     ("rule", "module", "text"),
     [
         (imports_up, "ops.losses", "from rltrain.structures import Array\nfrom rltrain.models.config import NetworkConfig"),
-        (imports_up, "structures", "def f():\n    from rltrain.tracking import Screen"),
+        (imports_up, "structures", "def f():\n    from rltrain.screen import Screen"),
         (imports_up, "agents.base", "from rltrain import trainers"),
         (imports_up, "errors", "from rltrain.cli import main"),
         (imports_sideways, "trainers.base", "from rltrain.envs import gymnasium"),
