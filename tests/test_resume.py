@@ -437,8 +437,8 @@ def test_a_resume_refuses_another_group(override, trained, here):
         ("agents.ppo.rollout_length=16", "agents.ppo.rollout_length=16: the run was started with 32"),
         ("agents.ppo.network.policy_sizes=[9]", "agents.ppo.network.policy_sizes=[9]: the run was started with [8]"),
         ("agents_scope=[4]", "agents_scope.sizes=[4]: the run was started with "),
-        ("trainer.timesteps=100", "trainer.timesteps=100: the run is at timestep 200 already"),
-        ("total_env_steps=400", "=100: the run is at timestep 200 already"),
+        ("trainer.timesteps=100", "trainer.timesteps=100: the run is at timestep 200, 800 env steps, already"),
+        ("total_env_steps=400", "total_env_steps=400: the run is at timestep 200, 800 env steps, already"),
         ("run.dir=elsewhere", "run.dir=elsewhere: resume is given too"),
     ],
 )

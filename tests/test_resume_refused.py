@@ -31,7 +31,7 @@ def contents(run: Path) -> dict[str, bytes]:
         ("env.id=Acrobot-v1", "the run was started with CartPole-v1"),
         ("agents.ppo.rollout_length=33", "the run was started with"),
         ("agents.ppo.network.policy_sizes=[32]", "agents.ppo.network.policy_sizes=[32]: the run was started with [8]"),
-        ("trainer.timesteps=50", "the run is at timestep 200 already"),
+        ("trainer.timesteps=50", "trainer.timesteps=50: the run is at timestep 200, "),
         ("run.dir=elsewhere", "a resumed run has its own weights and directory"),
     ],
 )

@@ -150,8 +150,10 @@ def _open_run(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, An
 def _restore(trainer: Trainer, parts: dict[str, Any], config: Config) -> None:
     trainer.restore(parts, keep_horizon=config.schedule.horizon is None)
     if trainer.timestep > trainer.timesteps:
-        there = f"the run is at timestep {trainer.timestep:,} already; give more, or leave it out"
-        raise ConfigError("trainer.timesteps", trainer.timesteps, there)
+        there = f"the run is at timestep {trainer.timestep:,}, {trainer.timestep * trainer.env.num_envs:,} env steps"
+        total = config.total_env_steps
+        key, value = ("total_env_steps", total) if total else ("trainer.timesteps", trainer.timesteps)
+        raise ConfigError(key, value, f"{there}, already; give more, or leave it out")
     if trainer.horizon != trainer.timesteps and config.schedule.horizon is None:
         trainer.run.say(
             f"schedules keep their horizon of {trainer.horizon:,} timesteps (schedule.horizon): "

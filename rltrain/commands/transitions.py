@@ -44,7 +44,7 @@ def export(arguments: Sequence[str]) -> int:
             )
         memory.export(file)
     except OSError as error:
-        raise checkpoints.storage_error(str(file), error) from None
+        raise checkpoints.storage_error(f"FILE={file}", error) from None
     finally:
         trainer.close()
     print(f"{file}: {memory.count:,} transitions of {name}, {file.stat().st_size:,} bytes")
