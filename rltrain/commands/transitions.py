@@ -35,7 +35,7 @@ def export(arguments: Sequence[str]) -> int:
     trainer = assemble.make_trainer(config, training=False, run=Run())
     try:
         agent = next(agent for agent in trainer.agents if agent.name == name)
-        _check_memory(agent, path)
+        _check_memory(agent)
         keeping.put_agents(trainer, read_parts(path, trainer.agents))
         memory = agent.algorithm.memory
         if not memory.count:
@@ -44,6 +44,7 @@ def export(arguments: Sequence[str]) -> int:
             )
         memory.export(file)
     except OSError as error:
+        file.unlink(missing_ok=True)  # half of it
         raise checkpoints.storage_error(f"FILE={file}", error) from None
     finally:
         trainer.close()
@@ -70,6 +71,6 @@ def _find_agent(names: Sequence[str], there: Sequence[str]) -> str:
     return names[0]
 
 
-def _check_memory(agent: Agent, path: Path) -> None:
+def _check_memory(agent: Agent) -> None:
     if not hasattr(getattr(agent.algorithm, "memory", None), "export"):
         raise ConfigError("agent", agent.name, f"{agent.kind} learns from rollouts and has no memory of transitions")
