@@ -151,7 +151,8 @@ def make_sync(makes: Sequence[Callable[[], Any]]) -> Any:
 
         def __init__(self) -> None:
             super().__init__(makes, copy=False, autoreset_mode=AutoresetMode.DISABLED)
-            self._plain = isinstance(self.single_observation_space, gymnasium.spaces.Box)
+            space = self.single_observation_space
+            self._form = (space.shape, space.dtype) if isinstance(space, gymnasium.spaces.Box) else None
 
         def step(self, actions: Any) -> Any:
             observations: list[Any] = self._env_obs
@@ -163,10 +164,14 @@ def make_sync(makes: Sequence[Callable[[], Any]]) -> Any:
                 if info:
                     infos = self._add_info(infos, info, i)
             joined: Any = self._observations  # whoever keeps them copies them, as after a reset
-            if self._plain:
-                np.stack(observations, out=joined)
-            else:
+            if self._form is None:
                 self._observations = joined = concatenate(self.single_observation_space, observations, joined)
+                return joined, rewards, terminated.copy(), truncated.copy(), infos
+            for i, observation in enumerate(observations):
+                if type(observation) is not np.ndarray or (observation.shape, observation.dtype) != self._form:
+                    np.stack(observations, out=joined)  # which casts it, or says what is wrong with it
+                    break
+                joined[i] = observation
             return joined, rewards, terminated.copy(), truncated.copy(), infos
 
     return Copies()

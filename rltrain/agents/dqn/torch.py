@@ -38,14 +38,15 @@ class DQN(OffPolicy):
         return values.argmax(1) if values.is_cuda else torch.from_numpy(values.numpy().argmax(1))  # a fifth of the time
 
     def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
-        count = len(inputs)
+        count = inputs.shape[0]
         noise = torch.rand(count, generator=actor.generator, device=inputs.device)
         uniform = self._draw_uniform(actor, count, action_masks)
         random = self.backend.to_numpy(noise) < self._epsilon(progress)
-        if random.all():
+        at_random = np.count_nonzero(random)
+        if at_random == count:
             return uniform
         chosen = self._choose(inputs, action_masks)
-        return torch.where(self.backend.asarray(random), uniform, chosen) if random.any() else chosen
+        return torch.where(self.backend.asarray(random), uniform, chosen) if at_random else chosen
 
     def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
         return choose_uniform(count, self.head.size, action_masks, actor.generator)

@@ -144,9 +144,8 @@ class Ring:
         self.count += self.num_envs if transition.valid is None else int(valid.sum())
         self.position = following
         self.filled = min(self.filled + 1, self.timesteps)
-        done = arrays["terminated"][t] | arrays["truncated"][t]
-        if np.count_nonzero(done):
-            self._keep_successors(t, done)
+        if np.count_nonzero(transition.terminated) or np.count_nonzero(transition.truncated):
+            self._keep_successors(t, arrays["terminated"][t] | arrays["truncated"][t])
         for priorities in self.priorities:
             priorities.add(self._rows_of(t), valid)
 
