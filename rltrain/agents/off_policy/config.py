@@ -48,8 +48,7 @@ class OffPolicyConfig:
     loss: str = option("squared", "of Q against its target: d^2, or huber: d^2 / 2 up to |d| = 1, |d| - 1/2 beyond",
                        choices=["squared", "huber"])  # fmt: skip
     grad_norm_clip: float = option(0.0, "largest norm of a network's gradient; 0: no limit", low=0)
-    reward_scale: float = option(1.0, "rewards are multiplied by this before learning; reported returns are not", above=0,
-                                 high=1e9)  # fmt: skip
+    reward_scale: float = option(1.0, "rewards are multiplied by this before learning; reported returns are not", above=0)
     reward_clip: float | None = option(None, "then clipped to +- this; null: not", above=0)
     normalize_observations: bool = option(
         False, "by running mean and variance, which change before each update; the memory holds them raw"
