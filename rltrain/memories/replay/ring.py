@@ -189,7 +189,7 @@ class Ring:
         """Free the row t, the oldest: the newest successors are going to be there."""
         self.count -= int(self._arrays["valid"][t].sum()) if self.any_invalid else self.num_envs
         slots = self._slots[t]
-        if slots.any():
+        if np.count_nonzero(slots):  # a quarter of the time of any()
             self._free += (slots[slots > 0] - 1).tolist()
             slots[:] = 0
         for priorities in self.priorities:
