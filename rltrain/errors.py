@@ -25,7 +25,7 @@ class ConfigError(RltrainError, ValueError):
 
     def __init__(self, key: str, value: Any, message: str) -> None:
         self.key, self.value, self.message = key, value, message
-        super().__init__(f"{key}={_shown(hidden(value) if SECRET.search(key) else masked(value))}: {message}")
+        super().__init__(f"{key}={shown(hidden(value) if SECRET.search(key) else masked(value))}: {message}")
 
     def __reduce__(self) -> tuple:
         return type(self), (self.key, self.value, self.message)
@@ -78,7 +78,7 @@ def hidden(value: Any) -> Any:
     return value if value is None or isinstance(value, bool) or is_reference else "***"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -115,9 +115,8 @@ def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:
         key, has_value, value = argument.partition("=")
         if key in OPTIONS and has_value:
             try:
-                if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value) < 1e15 and float(value).is_integer():
-                    value = str(int(float(value)))
-                given[key] = value.strip("'\"") if key in ("checkpoint", "render") else yaml.safe_load(value)
+                is_word = key in ("checkpoint", "render")
+                given[key] = value.strip("'\"") if is_word else yaml.safe_load(configuration.plain_number(value))
             except yaml.YAMLError:
                 raise ConfigError(key, value, "can't be read") from None
             if key == "fail_under":

@@ -68,11 +68,10 @@ def execute(plan: Plan) -> tuple[int, float | None]:
 
 def check_memories(trainer: Trainer) -> None:
     """Raise ConfigError for a replay memory on the host that there is no room for."""
-    if hasattr(trainer.env, "pure"):
-        return  # it is on the device
     for agent in trainer.agents:
         cfg = settings(agent)
-        if hasattr(cfg, "memory_mapped"):
+        on_device = hasattr(trainer.env, "pure") and not getattr(agent.algorithm, "why_not_lent", "")
+        if hasattr(cfg, "memory_mapped") and not on_device:
             total = agent.algorithm.describe()["memory_bytes"]
             find_room(cfg.memory_size, total, cfg.memory_mapped, cfg.memory_directory, f"agents.{agent.name}")
 

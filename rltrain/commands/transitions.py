@@ -42,10 +42,11 @@ def export(arguments: Sequence[str]) -> int:
             raise CheckpointError(
                 f"{path}: agents.{name}: the checkpoint has no transitions; checkpoints.memory=true keeps the memory in it"
             )
-        memory.export(file)
-    except OSError as error:
-        file.unlink(missing_ok=True)  # half of it
-        raise checkpoints.storage_error(f"FILE={file}", error) from None
+        try:
+            memory.export(file)
+        except OSError as error:
+            file.unlink(missing_ok=True)  # half of it
+            raise checkpoints.storage_error(f"FILE={file}", error) from None
     finally:
         trainer.close()
     print(f"{file}: {memory.count:,} transitions of {name}, {file.stat().st_size:,} bytes")

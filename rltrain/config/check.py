@@ -7,7 +7,7 @@ from typing import Any
 from rltrain.checks import build, changed_fixed, option
 from rltrain.config.compose import translating_errors
 from rltrain.config.schema import CHOICES, Config, options
-from rltrain.errors import ConfigError, nearest
+from rltrain.errors import ConfigError, nearest, shown
 from rltrain.trainers.config import StepConfig
 from rltrain.trainers.scopes import check_scopes, even_scopes
 
@@ -141,8 +141,9 @@ def check_resumable(old: Config, new: Config) -> None:
     for key, before, now in pairs:
         changed = changed_fixed(before, now, key)
         if changed is not None:
-            there = {"None": "null", "True": "true", "False": "false"}.get(str(changed[2]), changed[2])
-            raise ConfigError(changed[0], changed[1], f"the run was started with {there}, which a resume can't change")
+            raise ConfigError(
+                changed[0], changed[1], f"the run was started with {shown(changed[2])}, which a resume can't change"
+            )
 
 
 def scopes(config: Config) -> list[int]:

@@ -74,8 +74,8 @@ def translate(overrides: Sequence[str]) -> list[str]:
         if i in chosen[:-1]:
             continue  # the last one counts, as of any key; named agents would add up
         key, has_value, value = override.partition("=")
-        if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value) < 1e15 and float(value).is_integer():
-            value = str(int(float(value)))  # 1e6 is how people write a million steps
+        if value != plain_number(value):
+            value = plain_number(value)
             override = f"{key}={value}"
         if not has_value and not key.startswith("~"):
             raise ConfigError(key, "", "an override is written key=value")
@@ -121,6 +121,12 @@ def translate(overrides: Sequence[str]) -> list[str]:
     elif "trainer.timesteps" in given:
         translated.append("total_env_steps=null")
     return translated
+
+
+def plain_number(value: str) -> str:
+    """Return a whole number without an exponent, anything else as it is: 1e6 is how people write a million steps."""
+    whole = re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value) < 1e15 and float(value).is_integer()
+    return str(int(float(value))) if whole else value
 
 
 def _named_agents(value: str) -> list[str]:
