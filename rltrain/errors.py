@@ -79,6 +79,7 @@ def hidden(value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
+    """Return a value as a person would write it, at most 80 characters of it."""
     if value is None:
         return "null"
     if isinstance(value, bool):

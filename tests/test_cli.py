@@ -119,6 +119,7 @@ def test_no_command_shows_the_help(here):
         (["eval", "nowhere"], "checkpoint=nowhere: no such run or checkpoint"),
         (["eval", "latest"], "checkpoint=latest: no such run or checkpoint (no run was started under outputs/ here)"),
         (["eval", "a", "b"], "checkpoint=b: a is given too"),
+        (["eval", "checkpoint=1e3"], "checkpoint=1e3: no such run or checkpoint"),
         (["eval", "."], "checkpoint=.: holds no run"),
         (["eval", "--json"], "flag=--json: unknown"),
     ],
