@@ -315,9 +315,13 @@ class CheckpointStore:
         return sorted(found, key=lambda path: int(path.name), reverse=True)
 
     def newest_good(self) -> tuple[Path | None, list[str]]:
-        """Return the newest checkpoint that verifies, and why newer ones were skipped."""
+        """Return the newest checkpoint that verifies, and why newer ones were skipped.
+
+        One that a killed process had moved aside, to put another of its timestep there, counts where that one doesn't verify.
+        """
         skipped: list[str] = []
-        for path in self.all():
+        aside = [path for path in _temporaries(self.directory) if _moved_from(path)]
+        for path in sorted([*self.all(), *aside], key=lambda path: int(_moved_from(path) or path.name), reverse=True):
             try:
                 verify(path)
                 return path, skipped
@@ -336,10 +340,12 @@ class CheckpointStore:
                 shutil.rmtree(path, ignore_errors=True)
 
     def clear_temporaries(self) -> None:
-        """Remove what a killed process left half-written."""
-        for path in _temporaries(self.directory):
-            if path.name.startswith(".old-") and not (self.directory / path.name.split("-")[1]).exists():
-                os.rename(path, self.directory / path.name.split("-")[1])  # killed between the two renames
+        """Remove what a killed process left half-written; what it had moved aside goes back where nothing good took its place."""
+        for path in list(_temporaries(self.directory)):
+            place = self.directory / (_moved_from(path) or path.name)
+            if place != path and not _verifies(place) and _verifies(path):  # killed between two renames, or damaged since
+                shutil.rmtree(place, ignore_errors=True)
+                os.rename(path, place)
             else:
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -347,6 +353,19 @@ class CheckpointStore:
 def _temporaries(directory: Path) -> Iterator[Path]:
     if directory.is_dir():
         yield from (path for path in directory.iterdir() if path.name.startswith((".tmp-", ".old-")) and path.is_dir())
+
+
+def _moved_from(path: Path) -> str:
+    """Return the name of the checkpoint that stands aside at `path`, or nothing."""
+    found = re.fullmatch(r"\.old-(\d+)-.*", path.name)
+    return found[1] if found else ""
+
+
+def _verifies(path: Path) -> bool:
+    with suppress(CheckpointError):
+        verify(path)
+        return True
+    return False
 
 
 def storage_error(what: str, error: OSError) -> StorageError:

@@ -360,13 +360,68 @@ def test_auto_skips_what_is_corrupt_and_says_so(here, uninterrupted):
     assert_same(here / "run", uninterrupted("cartpole"))
 
 
-def test_auto_without_any_that_verifies_says_so(here, uninterrupted):
+def tree(directory: Path) -> dict[str, bytes | str]:
+    """Return all that is under a directory: bytes of files, targets of links."""
+    paths = sorted(directory.rglob("*"))
+    return {str(path): os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else "" for path in paths}
+
+
+def set_aside(run: Path) -> Path:
+    """Leave the only checkpoint as a process does that is killed between the two renames of a save over it."""
+    path = latest(run)
+    return path.rename(path.with_name(f".old-{path.name}-12345"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda run: corrupt(latest(run)), "200/trainer.safetensors: its sha256 is not the manifest's; the file is corrupt"),
+        (lambda run: (latest(run) / "manifest.json").unlink(), "200: manifest.json is missing"),
+        (lambda run: shutil.rmtree(latest(run)), "200: it is the latest"),
+        (lambda run: corrupt(set_aside(run)), ".old-200-12345/trainer.safetensors: its sha256 is not the manifest's"),
+    ],
+    ids=["corrupt", "half", "gone", "aside"],
+)
+def test_where_no_checkpoint_verifies_all_stays_as_it_is(damage, sentence, trained, here, zygote):
+    run = here / "outputs/multirun/0"
+    shutil.copytree(trained, run)
+    for path in store_of(run).all()[1:]:
+        shutil.rmtree(path)
+    (here / "outputs/latest").symlink_to("multirun/0")
+    (run / ".lock").write_text("pid 1 on host of-the-dead")
+    damage(run)
+    before = tree(here)
+    command = ("train", *SMALL, LENGTH, "run.dir=outputs/latest", "resume=auto")
+    assert_one_error(call(*command), 3, sentence, "nothing was changed: put", "or start anew in another directory")
+    assert_one_error(call("train", "resume=latest"), 3, sentence, "start", "anew in another directory")
+    assert tree(here) == before
+    sweep = zygote.run("train", "-m", *SMALL, LENGTH, "hydra.sweep.dir=outputs/multirun", cwd=here)
+    assert (sweep.status, sentence in sweep.err) == (1, True), sweep.err
+    assert before.items() <= tree(here).items()  # Hydra's own files apart
+
+
+def test_a_checkpoint_that_stands_aside_is_gone_on_from(here, uninterrupted):
+    overrides = merged(SMALL, (LENGTH, *EVALUATED, "run.dir=run"))
+    assert call("train", *overrides, "trainer.timesteps=100").status == 0
+    aside = set_aside(here / "run")
+    shutil.copytree(aside, latest(here / "run"))
+    corrupt(latest(here / "run"))  # of two of the same timestep the one in place doesn't verify
+    result = call("train", *overrides, "resume=auto")
+    assert result.status == 0
+    assert ("going on from run/checkpoints/.old-100" in result.text, aside.exists()) == (True, False)
+    set_aside(here / "run")
+    assert call("train", "resume=run").status == 0
+    verify(latest(here / "run"))
+
+
+def test_auto_starts_where_a_kill_left_no_checkpoint_yet(here, uninterrupted):
     overrides = merged(SMALL, (LENGTH, *EVALUATED, "run.dir=run"))
     assert call("train", *overrides).status == 0
-    for path in store_of(here / "run").all():
-        corrupt(path)
+    latest(here / "run").rename(here / "run/checkpoints/.tmp-50-12345")  # killed just before the rename
+    for path in (here / "run/checkpoints").glob("[!.]*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     result = call("train", *overrides, "resume=auto")
-    assert "no checkpoint verifies here: starting from the beginning" in result.text
+    assert "the run has no checkpoint yet: starting from the beginning" in result.text
     assert_same(here / "run", uninterrupted("cartpole"))
 
 

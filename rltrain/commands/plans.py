@@ -88,23 +88,41 @@ def _plan_resume(resume: str, overrides: Sequence[str]) -> Plan:
     target = store.pointer("latest")
     if target is None or not target.exists():
         missing = [] if target is None else [f"{target}: it is the latest one, and isn't there"]
-        target, skipped = store.newest_good()
-        skipped = [*missing, *skipped]
+        target, skipped = _newest_good(store)
         if target is None:
-            raise CheckpointError(
-                f"resume={resume}: " + (skipped[0] if skipped else "the run has no checkpoint yet; start it anew")
-            )
-        return Plan(cfg, config, run, target, tuple(skipped))
+            why = missing[0] if missing else "the run has no checkpoint yet"
+            raise CheckpointError(f"resume={resume}: {why}; start it anew in another directory")
+        return Plan(cfg, config, run, target, (*missing, *skipped))
     try:
         checkpoints.verify(target)
     except CheckpointError as error:
+        _newest_good(store)
         remedy = f"the command that started it, with run.dir={run} resume=auto, goes on from the newest one that verifies"
         raise CheckpointError(f"{error}; {remedy}") from None
     return Plan(cfg, config, run, target)
 
 
+def _newest_good(store: checkpoints.CheckpointStore) -> tuple[Path | None, list[str]]:
+    """Return the newest checkpoint that verifies, and why newer ones were skipped; None if there is no checkpoint.
+
+    Raises CheckpointError if there are some and none verifies: what they and the run's rows say is not ours to write over.
+    """
+    try:
+        target, skipped = store.newest_good()
+    except OSError as error:
+        raise checkpoints.storage_error(f"{error.filename or store.directory}: can't be read", error) from None
+    if target is None and skipped:
+        count = "it is the only checkpoint" if len(skipped) == 1 else f"none of the {len(skipped)} checkpoints verifies"
+        remedy = "nothing was changed: put a good copy back, or start anew in another directory"
+        raise CheckpointError(f"{skipped[0]}; {count}; {remedy}")
+    return target, skipped
+
+
 def plan_auto(cfg: Any) -> Plan:
-    """Go on with the run in `run.dir`, from the newest checkpoint that verifies, or start it."""
+    """Go on with the run in `run.dir`, from the newest checkpoint that verifies; start it if it has left none yet.
+
+    Raises CheckpointError if it left some and none verifies.
+    """
     if cfg.run.dir is None:
         raise ConfigError("resume", "auto", "needs run.dir: the directory to go on in, or to start in")
     run = follow_links(Path(cfg.run.dir))
@@ -115,6 +133,7 @@ def plan_auto(cfg: Any) -> Plan:
         if config.seed is None:
             cfg.seed = config.seed = draw_seed()
         return Plan(cfg, config)
+    check_free(run)
     saved = _saved_config(run)
     if cfg.seed is None:
         cfg.seed = saved.seed
@@ -126,7 +145,12 @@ def plan_auto(cfg: Any) -> Plan:
     if list(cfg.agents) != list(saved.agents):  # the same ones, so that each would go on with another's copies
         wanted, there = (", ".join(map(str, agents)) for agents in (cfg.agents, saved.agents))
         raise ConfigError("agents", wanted, f"{run}/config.yaml has {there}; their order is that of scopes: repeat the run's own")
-    target, skipped = checkpoints.CheckpointStore(run / "checkpoints").newest_good()
+    store = checkpoints.CheckpointStore(run / "checkpoints")
+    target, skipped = _newest_good(store)
+    lost = store.pointer("latest") if target is None else None
+    if lost is not None:
+        remedy = "nothing was changed: put it back, or start anew in another directory"
+        raise CheckpointError(f"{lost}: it is the latest checkpoint, and isn't there, nor is another; {remedy}")
     return Plan(cfg, configuration.check(cfg), run, target, tuple(skipped))
 
 

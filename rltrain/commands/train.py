@@ -183,7 +183,7 @@ def _announce(plan: Plan, trainer: Trainer, directory: Path) -> None:
     if plan.checkpoint is not None:
         lines.append(f"going on from {plan.checkpoint}")
     elif plan.directory is not None:
-        lines.append("no checkpoint verifies here: starting from the beginning")
+        lines.append("the run has no checkpoint yet: starting from the beginning")
     trainer.run.open_log()
     for line in lines:
         say(line)
