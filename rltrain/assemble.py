@@ -1,6 +1,5 @@
 """Makes the parts of a run from a checked configuration; the only place that follows a `_target_`."""
 
-import importlib
 import inspect
 import os
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rltrain import config as configuration
+from rltrain import modules
 from rltrain.agents.base import Agent
 from rltrain.backends.base import prepare
 from rltrain.config import Checked, Config
@@ -28,7 +28,7 @@ def follow(target: str, plugins: list[str]) -> Any:
         raise ConfigError("_target_", target, f"lies outside the allowed packages: {', '.join(allowed)}")
     module, _, name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        return getattr(modules.import_named(module, "_target_", target), name)
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         extra = {"torch": "torch", "jax": "jax", "flax": "jax", "optax": "jax"}.get(missing)
@@ -50,7 +50,9 @@ def find_callback(config: Config) -> Callable[..., Any] | None:
         return None
     module, _, function = name.partition(":")
     try:
-        package = importlib.import_module(module)
+        package = modules.import_named(module, key, name)
+    except modules.Refused:
+        raise
     except Exception as error:  # whatever the package's own code raises
         raise ConfigError(key, name, f"{module} can't be imported ({type(error).__name__}: {error})") from error
     found = getattr(package, function, None)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from rltrain import __version__
+from rltrain import __version__, modules
 from rltrain.errors import RltrainError
 
 USAGE = """\
@@ -22,6 +22,7 @@ overrides, written key=value ('quoted' where they hold brackets):
   agents=ppo  agents.ppo.learning_rate=3e-4  experiment=ppo_acrobot
   total_env_steps=100000 (or trainer.timesteps=12500)  seed=1  run.dir=DIR  dry_run=true
   evaluation.interval=2000  checkpoints.interval=2000  backend.device=cpu  plugins=[my_package]
+  trust=true           also import from the current directory what a saved configuration names
 
 flags:
   --cfg job|resolved   print the configuration and stop
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        status = _dispatch(arguments)
+        status = _dispatch(modules.begin(arguments, program=argv is None))
         sys.stdout.flush()
         return status
     except RltrainError as error:

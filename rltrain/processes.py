@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import connection
 
 PR_SET_PDEATHSIG = 1
+SAFE_PATH, OURS = "PYTHONSAFEPATH", "rltrain"  # a variable of Python's, and our value of it
 LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # sent to the group, they are its to answer
 
 
@@ -40,7 +41,35 @@ def _end_after(sentinel: int) -> None:
 
 @contextmanager
 def known_start_method() -> Iterator[None]:
-    """Start processes from within a job of joblib's too, where the default way of starting them is one that only it knows."""
+    """Start processes from within a job of joblib's too, where the default way of starting them is one that only it knows.
+
+    The current directory isn't on their import path, where `-c` and `-m` would put it first, before the parent's comes.
+    """
+    with without_current_directory(), _own_start_method():
+        yield
+
+
+@contextmanager
+def without_current_directory() -> Iterator[None]:
+    """Start Python without the current directory first on its import path; the processes call `start_as_usual`."""
+    if os.environ.get(SAFE_PATH):
+        yield
+        return
+    os.environ[SAFE_PATH] = OURS
+    try:
+        yield
+    finally:
+        start_as_usual()
+
+
+def start_as_usual() -> None:
+    """Start Python as it was from here on: an environment's own programs are its affair."""
+    if os.environ.get(SAFE_PATH) == OURS:
+        del os.environ[SAFE_PATH]
+
+
+@contextmanager
+def _own_start_method() -> Iterator[None]:
     method = multiprocessing.get_start_method(allow_none=True)
     if method is None or method in multiprocessing.get_all_start_methods():
         yield

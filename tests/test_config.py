@@ -467,9 +467,9 @@ def test_a_package_of_ones_own_brings_an_agent_and_a_preset(own_package, zygote)
     assert "own: Own, copies 0 to 7" in result.text
     saved = yaml.safe_load((own_package / "run/config.yaml").read_text())
     assert (saved["agents"]["own"]["bonus"], saved["plugins"]) == (0.25, ["own_package"])
-    again = zygote.run("train", "resume=run", "total_env_steps=240")
+    again = zygote.run("train", "resume=run", "total_env_steps=240", "plugins=[own_package]")
     assert again.status == 0, again.err
-    evaluation = zygote.run("eval", "run", "episodes=2", "json=true")
+    evaluation = zygote.run("eval", "run", "episodes=2", "json=true", "trust=true")
     assert evaluation.status == 0, evaluation.err
     assert list(yaml.safe_load(evaluation.out)["agents"]) == ["own"]
 

@@ -14,7 +14,7 @@ from rltrain import assemble, checkpoints
 from rltrain import config as configuration
 from rltrain.agents.random import RandomAgent
 from rltrain.checks import build, option
-from rltrain.commands.plans import read_config, take
+from rltrain.commands.plans import add_plugins, load_plugins, read_config, take
 from rltrain.commands.train import load_policies
 from rltrain.errors import ConfigError, nearest
 from rltrain.evaluation import summarize
@@ -53,13 +53,15 @@ TAKEN = re.compile(r"(\+\+?)?(env|backend|env\..+|backend\..+|trainer\.stochasti
 def evaluate(arguments: Sequence[str]) -> int:
     """Evaluate, and return the exit status: 1 if a mean is below `fail_under`."""
     options, overrides = _read(arguments)
+    overrides, plugins = load_plugins(overrides)
     path = assemble.find_checkpoint(options.checkpoint)
     manifest = checkpoints.verify(path)
     cfg = read_config(path, manifest)
+    add_plugins(cfg, plugins)
     for override in overrides:
         key, _, value = override.partition("=")
         if not TAKEN.fullmatch(key):
-            known = "env.*, backend.*, trainer.stochastic_evaluation, run.dir and " + ", ".join(OPTIONS)
+            known = "env.*, backend.*, trainer.stochastic_evaluation, run.dir, plugins and " + ", ".join(OPTIONS)
             if configuration.is_known_key(key.lstrip("+")):
                 raise ConfigError(key, value, f"is the checkpoint's; an evaluation takes {known}")
             raise ConfigError(key, value, f"no such option; {nearest(key, OPTIONS)}, env.*, backend.*, run.dir")

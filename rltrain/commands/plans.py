@@ -27,15 +27,15 @@ class Plan:
 
 def make_plan(overrides: Sequence[str]) -> Plan:
     """Turn a command line into a checked plan."""
-    overrides = load_plugins(overrides)
+    overrides, plugins = load_plugins(overrides)
     overrides, special = take(overrides, "resume", "init_from", "run.dir")
     resume, directory, init_from = special.get("resume"), special.get("run.dir"), special.get("init_from")
     if resume not in (None, "auto"):
         for key in ("init_from", "run.dir"):
             if special.get(key) is not None:
                 raise ConfigError(key, special[key], "resume is given too; a resumed run has its own weights and directory")
-        return _plan_resume(str(resume), overrides)
-    cfg = configuration.compose(overrides)
+        return _plan_resume(str(resume), overrides, plugins)
+    cfg = configuration.compose([*overrides, *plugins_override(plugins)])
     cfg.run.dir = directory or cfg.run.dir
     cfg.init_from = init_from or cfg.init_from
     plan = plan_auto(cfg) if resume == "auto" else finish_plan(cfg)
@@ -44,12 +44,23 @@ def make_plan(overrides: Sequence[str]) -> Plan:
     return plan
 
 
-def load_plugins(overrides: Sequence[str]) -> list[str]:
-    """Import the packages that `plugins=` names; return the overrides with that one as Hydra wants it."""
+def load_plugins(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Import the packages that `plugins=` names; return the other overrides, and those names."""
     rest, special = take(overrides, "plugins")
-    plugins = special.get("plugins", "").strip("[]")
+    plugins = [name.strip() for name in special.get("plugins", "").strip("[]").split(",") if name.strip()]
     configuration.load_plugins(plugins)
-    return [*rest, f"plugins=[{plugins}]"] if plugins else rest
+    return rest, plugins
+
+
+def plugins_override(plugins: Sequence[str]) -> list[str]:
+    """Return the override that names plugins, as Hydra wants it."""
+    return [f"plugins=[{','.join(plugins)}]"] if plugins else []
+
+
+def add_plugins(cfg: Any, plugins: Sequence[str]) -> None:
+    """Add plugins to those of a saved configuration."""
+    there = configuration.plugins_of(cfg)
+    configuration.set_value(cfg, "plugins", [*there, *(name for name in plugins if name not in there)])
 
 
 def finish_plan(cfg: Any) -> Plan:
@@ -65,7 +76,7 @@ def finish_plan(cfg: Any) -> Plan:
     return Plan(cfg, config)
 
 
-def _plan_resume(resume: str, overrides: Sequence[str]) -> Plan:
+def _plan_resume(resume: str, overrides: Sequence[str], plugins: Sequence[str]) -> Plan:
     run = Path("outputs/latest") if resume == "latest" else Path(resume)
     if run.name in ("latest", "checkpoints") and not (run / "config.yaml").exists():
         run = run.parent.parent if run.parent.name == "checkpoints" else run.parent
@@ -79,6 +90,7 @@ def _plan_resume(resume: str, overrides: Sequence[str]) -> Plan:
     check_free(run)
     cfg = _saved_config(run)
     before = configuration.check(cfg)
+    add_plugins(cfg, plugins)
     if before.seed is None:
         raise ConfigError("seed", None, f"{run}/config.yaml has none, so the run can't be gone on with")
     cfg = configuration.apply_overrides(cfg, overrides, allowed_groups=("trainer", "backend"))

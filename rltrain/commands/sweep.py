@@ -6,11 +6,12 @@ from typing import Any
 
 from hydra.errors import CompactHydraException
 
-from rltrain import assemble
+from rltrain import assemble, modules
 from rltrain import config as configuration
-from rltrain.commands.plans import load_plugins, plan_auto
+from rltrain.commands.plans import load_plugins, plan_auto, plugins_override
 from rltrain.commands.train import execute
 from rltrain.errors import ConfigError, RltrainError
+from rltrain.processes import start_as_usual, without_current_directory
 from rltrain.runs import EXIT_STATUS, check_writable
 
 SWEEP_DIR = "hydra.sweep.dir"
@@ -27,7 +28,8 @@ def sweep(overrides: Sequence[str]) -> int:
         if key in ("resume", "run.dir", "dry_run") and value not in ("null", "false"):
             raise ConfigError(key, value, "is for one run; in a sweep every job gets a directory of its own (hydra.sweep.dir)")
     given = dict(override.partition("=")[::2] for override in overrides)
-    overrides = load_plugins(overrides)
+    overrides, plugins = load_plugins(overrides)
+    overrides = [*overrides, *plugins_override(plugins)]
     ours, hydras = _jobs(overrides)
     for job in ours:
         config = configuration.check(configuration.compose([*job, *hydras]))
@@ -60,11 +62,13 @@ def job(cfg: Any) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
+    start_as_usual()
     hydra = HydraConfig.get()
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     with open_dict(cfg):
         cfg.pop("hydra", None)
         cfg.run.dir = str(hydra.runtime.output_dir)
+    modules.begin_job(list(hydra.overrides.task))
     configuration.load_plugins(list(cfg.plugins or []))
     try:
         status, objective = execute(plan_auto(cfg))  # a cluster requeues a job into the directory it had
@@ -88,7 +92,8 @@ def _launch(overrides: Sequence[str]) -> int:
     argv = sys.argv
     sys.argv = ["rltrain", "--multirun", *overrides]
     try:
-        hydra.main(version_base="1.3", config_path=str(configuration.conf_directory()), config_name="config")(job)()
+        with without_current_directory():
+            hydra.main(version_base="1.3", config_path=str(configuration.conf_directory()), config_name="config")(job)()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     finally:

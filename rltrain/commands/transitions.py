@@ -7,7 +7,7 @@ from pathlib import Path
 from rltrain import assemble, checkpoints
 from rltrain import config as configuration
 from rltrain.agents.base import Agent
-from rltrain.commands.plans import read_config
+from rltrain.commands.plans import load_plugins, read_config
 from rltrain.commands.train import read_parts
 from rltrain.errors import CheckpointError, ConfigError, nearest
 from rltrain.runs import Run
@@ -18,6 +18,7 @@ SUFFIXES = (".npz", ".parquet")
 
 def export(arguments: Sequence[str]) -> int:
     """`export PATH FILE [agent=NAME]`: write every transition that a checkpoint has of an agent."""
+    arguments, _ = load_plugins(arguments)
     names = [argument.removeprefix("agent=") for argument in arguments if argument.startswith("agent=")]
     words = [argument for argument in arguments if not argument.startswith("agent=")]
     if len(words) != 2 or len(names) > 1:

@@ -40,6 +40,8 @@ def check(cfg: Any, *, training: bool = True) -> Config:
     given = _leaves(OmegaConf.to_container(cfg, resolve=False))
     plain = translating_errors(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), given)
     plain.pop("hydra", None)
+    if "trust" in plain:
+        raise ConfigError("trust", plain["trust"], "is read from the command line alone; take it out of the file")
     parts = {group: plain.pop(group, None) for group in ("trainer", "env", "agents")}
     config = build(Config, plain)
     config.trainer = _check_choice("trainer", parts["trainer"], "trainer", config)

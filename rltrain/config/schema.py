@@ -1,6 +1,5 @@
 """What a configuration holds: each section's dataclass stands beside its owner; choices of a group are registered here."""
 
-import importlib
 import re
 import sys
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rltrain import modules
 from rltrain.agents.a2c.config import A2CConfig
 from rltrain.agents.ddpg.config import DDPGConfig
 from rltrain.agents.ddqn.config import DDQNConfig
@@ -142,13 +142,13 @@ def load_plugins(names: Any) -> None:
         names = [name.strip() for name in names.strip("[]").split(",") if name.strip()]
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise ConfigError("plugins", names, "must be a list of package names")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     for name in names:
         if not re.fullmatch(r"[A-Za-z_][\w.]*", name):
             raise ConfigError("plugins", name, "is not the name of a Python package")
         try:
-            importlib.import_module(name)
+            modules.import_named(name, "plugins", name)
+        except modules.Refused:
+            raise
         except Exception as error:  # whatever the package's own code raises
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError("plugins", name, f"can't be imported ({reason}); is it installed or in this directory?") from error

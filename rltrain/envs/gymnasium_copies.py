@@ -1,7 +1,6 @@
 """Single copies of Gymnasium environments: found by id, made in whichever process, their failures told with their number."""
 
 import faulthandler
-import importlib
 import os
 import signal
 import time
@@ -13,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from rltrain import modules
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, RltrainError, nearest
-from rltrain.processes import leave_signals_to_parent, watch_parent
+from rltrain.processes import leave_signals_to_parent, start_as_usual, watch_parent
 
 
 class CopyError(Exception):
@@ -39,7 +39,9 @@ def find_spec(env_id: str) -> Any:
     module, _, name = env_id.rpartition(":")
     if module:
         try:
-            importlib.import_module(module)
+            modules.import_named(module, "env.id", env_id)
+        except modules.Refused:
+            raise
         except Exception as error:  # whatever the module's own code raises
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError(
@@ -214,6 +216,7 @@ def work(stacks: str, index: int, make: Callable[[], Any], pipe: Any, *others: A
     from gymnasium.vector.async_vector_env import _async_worker
 
     leave_signals_to_parent()
+    start_as_usual()
     watch_parent()  # a copy that hangs doesn't see that its pipe is closed
     with suppress(OSError):
         faulthandler.register(signal.SIGUSR2, open(Path(stacks) / str(index), "w"))  # noqa: SIM115

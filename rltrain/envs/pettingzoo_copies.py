@@ -1,6 +1,5 @@
 """Single copies of PettingZoo environments: found by id, made as Parallel ones, every episode one that can be played again."""
 
-import importlib
 import os
 import pkgutil
 import re
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rltrain import modules
 from rltrain.envs.gymnasium_copies import CopyError, why_not_in
 from rltrain.errors import ConfigError, RltrainError, nearest
 from rltrain.seeding import EPISODES, seed32
@@ -78,7 +78,9 @@ def _find(env_id: str) -> Callable[..., Any]:
     if not attribute:
         module, attribute = _module_of(env_id), ""
     try:
-        package = importlib.import_module(module)
+        package = modules.import_named(module, "env.id", env_id)
+    except modules.Refused:
+        raise
     except ModuleNotFoundError as error:
         if ":" in env_id and module.startswith(error.name or "?"):
             raise ConfigError("env.id", env_id, f"module {module!r} can't be imported ({error}); is it on PYTHONPATH?") from None
@@ -101,7 +103,7 @@ def _module_of(env_id: str) -> str:
         known = f"write family/name_v0 with a family of {', '.join(FAMILIES)}, or module:attribute for one of your own"
         raise ConfigError("env.id", env_id, f"no such environment; {known}")
     try:
-        package = importlib.import_module(FAMILIES[family])
+        package = modules.import_named(FAMILIES[family], "env.id", env_id)
     except ModuleNotFoundError as error:
         raise _missing(env_id, error) from None
     there = [module.name for module in pkgutil.iter_modules(package.__path__) if re.search(r"_v\d+$", module.name)]

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "rltrain"
 
 # From the bottom up. A module imports from its own layer or from lower ones.
 LAYERS = [
-    r"errors|checks|structures|spaces|seeding|processes",
+    r"errors|checks|modules|structures|spaces|seeding|processes",
     r"ops(\..*)?",
     r"checkpoints|tracking|screen|evaluation|backends\.base|models\.config|envs\.functional",
     r"(backends|models|memories|optimizers)(\..*)?",
@@ -254,3 +254,8 @@ def test_commands_are_read_without_importing_a_backend_or_a_simulator():
         "print(*sorted({'torch', 'jax', 'gymnasium', 'tensorboard'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_modules_that_somebody_named_come_through_one_gate():
+    importing = [path.name for path in PACKAGE.rglob("*.py") if re.search(r"import_module\(|__import__\(", path.read_text())]
+    assert importing == ["modules.py"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rltrain.errors import RltrainError
-from rltrain.processes import end_with_parent, leave_signals_to_parent, watch_parent
+from rltrain.processes import end_with_parent, leave_signals_to_parent, start_as_usual, watch_parent
 from rltrain.trainers.workers.channel import Channel
 from rltrain.trainers.workers.shared import Pulse, Stacks
 
@@ -69,6 +69,7 @@ class Report:
 def run(index: int, end: socket.socket, pulse: Pulse, stacks: Stacks, parent: int, extra: Any) -> None:
     """Run one worker: the function that its process is started with."""
     leave_signals_to_parent()
+    start_as_usual()
     end_with_parent(parent)
     watch_parent()  # also where the kernel doesn't see to it
     faulthandler.enable(stacks.file)
