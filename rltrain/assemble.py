@@ -14,7 +14,8 @@ from rltrain.agents.base import Agent
 from rltrain.backends.base import prepare
 from rltrain.config import Checked, Config
 from rltrain.envs.base import EnvWrapper
-from rltrain.errors import ConfigError, nearest
+from rltrain.errors import ConfigError, nearest, said
+from rltrain.processes import comes_from_signal
 from rltrain.runs import Run
 from rltrain.seeding import EVALUATION_ENVIRONMENTS, TRAINING_ENVIRONMENTS
 from rltrain.trainers.base import Trainer
@@ -51,10 +52,10 @@ def find_callback(config: Config) -> Callable[..., Any] | None:
     module, _, function = name.partition(":")
     try:
         package = modules.import_named(module, key, name)
-    except modules.Refused:
-        raise
-    except Exception as error:  # whatever the package's own code raises
-        raise ConfigError(key, name, f"{module} can't be imported ({type(error).__name__}: {error})") from error
+    except BaseException as error:  # whatever the package's own code raises
+        if isinstance(error, modules.Refused) or comes_from_signal(error):
+            raise
+        raise ConfigError(key, name, f"{module} can't be imported ({said(error)})") from error
     found = getattr(package, function, None)
     if not callable(found):
         there = [name for name, value in vars(package).items() if inspect.isfunction(value)]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rltrain import __version__, modules
 from rltrain.errors import RltrainError
+from rltrain.processes import comes_from_signal, interrupts_told_apart
 
 USAGE = """\
 rltrain: train and evaluate reinforcement learning agents
@@ -37,15 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    with interrupts_told_apart():
+        return _run(arguments, program=argv is None, debug=debug)
+
+
+def _run(arguments: list[str], *, program: bool, debug: bool) -> int:
+    """Run one command, tell what went wrong, and return the exit status."""
     try:
-        status = _dispatch(modules.begin(arguments, program=argv is None))
+        status = _dispatch(modules.begin(arguments, program=program))
         sys.stdout.flush()
         return status
     except RltrainError as error:
         return _tell(error, debug=debug)
-    except KeyboardInterrupt:
-        _write("interrupted")
-        return 130
     except BrokenPipeError:  # whoever read the output has left
         from rltrain.screen import silence
 
@@ -56,7 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         _write("error: out of memory")
         return 1
-    except Exception as error:  # an agent's, or our own
+    except BaseException as error:  # an agent's, or our own
+        if comes_from_signal(error):
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            _write("interrupted")
+            return 130
         import traceback
 
         first = "".join(f"{note}: " for note in getattr(error, "__notes__", [])[:1]) + type(error).__name__

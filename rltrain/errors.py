@@ -55,6 +55,15 @@ class NonFiniteError(RunError):
     """NaN or infinity where a finite number is needed."""
 
 
+class Quit(KeyboardInterrupt):
+    """The person at the terminal wants out at once: raised by rltrain's own handlers of INT, never by anybody's code."""
+
+
+def said(error: BaseException) -> str:
+    """Return an error's kind and what it says: `SystemExit: 0`."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
 def nearest(word: str, options: Iterable[str], *, limit: int = 12) -> str:
     """Say which options there are, the nearest match first: `did you mean 'x'? options: x, y, z`."""
     options = sorted(options)

@@ -17,8 +17,9 @@ from typing import IO, Any
 
 from rltrain.checkpoints import CheckpointsConfig, CheckpointStore, storage_error
 from rltrain.checks import option
-from rltrain.errors import ConfigError, StorageError
+from rltrain.errors import ConfigError, Quit, StorageError
 from rltrain.evaluation import EvaluationConfig
+from rltrain.processes import is_foreign
 from rltrain.screen import Screen
 from rltrain.tracking import MetricsWriter, TrackingConfig, replace_text
 
@@ -153,7 +154,7 @@ class Run:
         def stop(number: int, frame: FrameType | None) -> None:
             received = signal.Signals(number)
             if received == signal.SIGINT and self.stop_signal == signal.SIGINT:
-                raise KeyboardInterrupt
+                raise Quit
             self.stop_signal = received
 
         try:
@@ -171,7 +172,7 @@ class Run:
         """Call the handler that was there before the run's own, if it was set by somebody (submitit requeues this way)."""
         if self.stop_signal is not None:
             handler = signal.getsignal(self.stop_signal)
-            if callable(handler) and handler is not signal.default_int_handler:
+            if callable(handler) and is_foreign(handler):
                 handler(self.stop_signal, None)
 
     def _warn_once(self, line: str) -> None:

@@ -11,7 +11,7 @@ from rltrain import config as configuration
 from rltrain.commands.plans import load_plugins, plan_auto, plugins_override
 from rltrain.commands.train import execute
 from rltrain.errors import ConfigError, RltrainError
-from rltrain.processes import start_as_usual, without_current_directory
+from rltrain.processes import exits_as_errors, start_as_usual, without_current_directory
 from rltrain.runs import EXIT_STATUS, check_writable
 
 SWEEP_DIR = "hydra.sweep.dir"
@@ -71,7 +71,8 @@ def job(cfg: Any) -> float | None:
     modules.begin_job(list(hydra.overrides.task))
     configuration.load_plugins(list(cfg.plugins or []))
     try:
-        status, objective = execute(plan_auto(cfg))  # a cluster requeues a job into the directory it had
+        with exits_as_errors():
+            status, objective = execute(plan_auto(cfg))  # a cluster requeues a job into the directory it had
     except RltrainError as error:
         if error.exit_status == 1:
             raise  # with its traceback

@@ -18,6 +18,7 @@ from rltrain.commands.summary import objective, print_plan, print_summary, summa
 from rltrain.config import Config
 from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, StorageError
 from rltrain.memories.replay.mapping import find_room
+from rltrain.processes import comes_from_signal, exits_as_errors
 from rltrain.runs import EXIT_STATUS, Run, holds_run, link_latest, locked, make_run_directory
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.sharing import settings
@@ -88,13 +89,13 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
         reason, failure = "finished", None
         try:
             trainer.train_to_end()
-        except (KeyboardInterrupt, SystemExit):
-            reason = "interrupted"
-            raise
         except BaseException as error:
+            if comes_from_signal(error):
+                reason = "interrupted"
+                raise
             reason, failure = f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", error
             if isinstance(error, EnvironmentFailure):
-                with suppress(Exception):
+                with suppress(Exception), exits_as_errors():
                     trainer.save_once(with_environment=False)
             raise
         finally:

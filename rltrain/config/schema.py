@@ -23,8 +23,9 @@ from rltrain.checks import option, section
 from rltrain.envs.functional import BraxConfig, FunctionalConfig, JaxMARLConfig
 from rltrain.envs.gymnasium import GymnasiumConfig
 from rltrain.envs.pettingzoo import PettingZooConfig
-from rltrain.errors import ConfigError, nearest
+from rltrain.errors import ConfigError, nearest, said
 from rltrain.evaluation import EvaluationConfig
+from rltrain.processes import comes_from_signal
 from rltrain.runs import RunConfig
 from rltrain.seeding import MAX_SEED
 from rltrain.tracking import TrackingConfig
@@ -147,10 +148,10 @@ def load_plugins(names: Any) -> None:
             raise ConfigError("plugins", name, "is not the name of a Python package")
         try:
             modules.import_named(name, "plugins", name)
-        except modules.Refused:
-            raise
-        except Exception as error:  # whatever the package's own code raises
-            reason = f"{type(error).__name__}: {error}"
+        except BaseException as error:  # whatever the package's own code raises
+            if isinstance(error, modules.Refused) or comes_from_signal(error):
+                raise
+            reason = said(error)
             raise ConfigError("plugins", name, f"can't be imported ({reason}); is it installed or in this directory?") from error
         plugin_packages.add(name)
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -35,8 +35,8 @@ from rltrain.envs.gymnasium_copies import (
 )
 from rltrain.envs.gymnasium_infos import Infos
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
-from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError
-from rltrain.processes import known_start_method
+from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
+from rltrain.processes import comes_from_signal, known_start_method
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
 from rltrain.structures import Arrays, Step
 
@@ -97,13 +97,11 @@ class GymnasiumEnv(EnvWrapper):
             find_spec(self.cfg.id)
         try:
             self._set_up(make, render_mode)
-        except RltrainError:
-            self.close()
-            raise
-        except Exception as error:
-            failure = self._failure("make", error)
-            self.close()
-            raise failure from error
+        except BaseException as error:
+            try:
+                self._fail("make", error)
+            finally:
+                self.close()
 
     def _set_up(self, make: Callable[[], Any] | None, render_mode: str | None) -> None:
         """Make the copies and find out what they are like."""
@@ -180,12 +178,16 @@ class GymnasiumEnv(EnvWrapper):
 
     def render(self) -> Any:
         """Return what the copies draw; with "human", copy 0 draws itself in a window at each step."""
-        return None if self._venv.render_mode in (None, "human") else self._venv.render()
+        if self._venv.render_mode in (None, "human"):
+            return None
+        if self.vectorization == "native":
+            return self._call("render")
+        return self._call("call", "render", phase="render")
 
     def get_attr(self, name: str) -> list[Any]:
         """Return an attribute of each copy."""
         self._check_copies(name)
-        return list(self._call("call", name, phase=f"get_attr {name}"))
+        return list(self._call("call", "read_attribute", name, phase=f"get_attr {name}"))
 
     def set_attr(self, name: str, values: Any) -> None:
         """Set an attribute that the copies have, to one value or to one per copy in a list; a checkpoint keeps plain ones."""
@@ -216,9 +218,9 @@ class GymnasiumEnv(EnvWrapper):
             self._venv.close()
             if self.vectorization == "async" and not self._venv.error_queue.empty():
                 raise self._venv.error_queue.get()[2]
-        except Exception as error:
-            if not broken:
-                raise self._failure("close", error) from error
+        except BaseException as error:
+            if not broken or comes_from_signal(error):
+                self._fail("close", error)
         finally:
             shutil.rmtree(self._stacks or "", ignore_errors=True)
 
@@ -397,13 +399,17 @@ class GymnasiumEnv(EnvWrapper):
                 return getattr(self._venv, method)(*args, **kwargs)
             getattr(self._venv, f"{method}_async")(*args, **kwargs)
             return getattr(self._venv, f"{method}_wait")(self.cfg.timeout)
-        except (RltrainError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            raise self._failure(phase or method, error) from error
+        except BaseException as error:
+            self._fail(phase or method, error)
 
-    def _failure(self, phase: str, error: Exception) -> Exception:
-        """Return the error to raise instead: which copy, in what phase, at what step, and why."""
+    def _fail(self, phase: str, error: BaseException) -> NoReturn:
+        """Raise EnvironmentFailure for what was raised; one of our own errors, and what comes from a signal, as they are."""
+        if isinstance(error, RltrainError) or comes_from_signal(error):
+            raise error
+        raise self._failure(phase, error) from error
+
+    def _failure(self, phase: str, error: BaseException) -> EnvironmentFailure:
+        """Return the error to raise: which copy, in what phase, at what step, and why."""
         self._broken = True
         where, when, first = f"env.id={self.cfg.id}", f"at step {self._timestep}", int(self._arguments["first_copy"])
         if isinstance(error, CopyError):
@@ -422,7 +428,7 @@ class GymnasiumEnv(EnvWrapper):
             dead = [f"{first + i} (exit code {p.exitcode})" for i, p in enumerate(processes) if not p.is_alive()]
             if dead:
                 return EnvironmentFailure(f"{where}: copy {', '.join(dead)}: {phase} {when}: its process ended")
-        return EnvironmentFailure(f"{where}: {phase} {when}: {type(error).__name__}: {error}")
+        return EnvironmentFailure(f"{where}: {phase} {when}: {said(error)}")
 
     def _check_first(self, observations: Arrays) -> None:
         for path, space in self._leaves.items():

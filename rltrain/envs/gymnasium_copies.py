@@ -5,8 +5,8 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from rltrain import modules
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
-from rltrain.errors import ConfigError, RltrainError, nearest
-from rltrain.processes import leave_signals_to_parent, start_as_usual, watch_parent
+from rltrain.errors import ConfigError, RltrainError, nearest, said
+from rltrain.processes import comes_from_signal, leave_signals_to_parent, start_as_usual, watch_parent
 
 
 class CopyError(Exception):
@@ -40,12 +40,11 @@ def find_spec(env_id: str) -> Any:
     if module:
         try:
             modules.import_named(module, "env.id", env_id)
-        except modules.Refused:
-            raise
-        except Exception as error:  # whatever the module's own code raises
-            reason = f"{type(error).__name__}: {error}"
+        except BaseException as error:  # whatever the module's own code raises
+            if isinstance(error, modules.Refused) or comes_from_signal(error):
+                raise
             raise ConfigError(
-                "env.id", env_id, f"module {module!r} can't be imported ({reason}); is it on PYTHONPATH?"
+                "env.id", env_id, f"module {module!r} can't be imported ({said(error)}); is it on PYTHONPATH?"
             ) from error
     elif name.startswith("ALE/"):
         with suppress(ImportError):
@@ -91,12 +90,17 @@ def make_copy(make: Callable[[], Any], index: int) -> Any:
 
         checked = failed = False
 
-        def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+        @contextmanager
+        def told(self, phase: str) -> Iterator[None]:
             try:
-                answer = self.env.reset(seed=seed, options=options)
-            except Exception as error:
+                yield
+            except BaseException as error:
                 self.failed = True
-                raise _copy_error(index, "reset", error) from None
+                raise as_copy_error(index, phase, error) from None
+
+        def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+            with self.told("reset"):
+                answer = self.env.reset(seed=seed, options=options)
             if not self.checked:
                 wrong = why_not_in(self.env.observation_space, answer[0])
                 if wrong:
@@ -105,41 +109,51 @@ def make_copy(make: Callable[[], Any], index: int) -> Any:
             return answer
 
         def step(self, action: Any) -> Any:
-            try:
+            try:  # quicker than with `told`
                 return self.env.step(action)
-            except Exception as error:
+            except BaseException as error:
                 self.failed = True
-                raise _copy_error(index, "step", error) from None
+                raise as_copy_error(index, "step", error) from None
+
+        def render(self) -> Any:
+            with self.told("render"):
+                return self.env.render()
 
         def close(self) -> None:
             try:
                 self.env.close()
-            except Exception as error:
-                if not self.failed:  # an error in close never hides the first
-                    raise _copy_error(index, "close", error) from None
+            except BaseException as error:
+                error = as_copy_error(index, "close", error)
+                if not self.failed or not isinstance(error, CopyError):  # an error in close never hides the first
+                    raise error from None
 
         def read_state_space(self) -> Any:
-            try:
+            with self.told("make"), suppress(AttributeError):
                 return self.env.get_wrapper_attr("state_space")
-            except AttributeError:
-                return None
+            return None
+
+        def read_attribute(self, name: str) -> Any:
+            with self.told(f"get_attr {name}"):
+                value = self.env.get_wrapper_attr(name)
+                return value() if callable(value) else value
 
         def put_attribute(self, name: str, values: list[Any]) -> None:
-            self.env.get_wrapper_attr(name)  # a name that isn't there is an error, no new attribute
-            self.env.set_wrapper_attr(name, values[index])
+            with self.told(f"set_attr {name}"):
+                self.env.get_wrapper_attr(name)  # a name that isn't there is an error, no new attribute
+                self.env.set_wrapper_attr(name, values[index])
 
         def snapshot_copy(self) -> dict[str, Any] | None:
-            return take_snapshot(self.env)
+            with self.told("snapshot"):
+                return take_snapshot(self.env)
 
         def restore_copy(self, snapshots: list[dict[str, Any]]) -> None:
-            put_snapshot(self.env, snapshots[index])
+            with self.told("restore"):
+                put_snapshot(self.env, snapshots[index])
 
     try:
         return Copy(make())
-    except RltrainError:
-        raise
-    except Exception as error:
-        raise _copy_error(index, "make", error) from None
+    except BaseException as error:
+        raise as_copy_error(index, "make", error) from None
 
 
 def make_sync(makes: Sequence[Callable[[], Any]]) -> Any:
@@ -179,8 +193,14 @@ def make_sync(makes: Sequence[Callable[[], Any]]) -> Any:
     return Copies()
 
 
-def _copy_error(index: int, phase: str, error: Exception) -> CopyError:
-    return CopyError((index, phase, f"{type(error).__name__}: {error}", traceback.format_exc()))
+def as_copy_error(index: int, phase: str, error: BaseException) -> BaseException:
+    """Return what to raise for what a copy's code raised, SystemExit and KeyboardInterrupt too: a CopyError.
+
+    One of our own errors, and what comes from a signal, stay as they are.
+    """
+    if isinstance(error, RltrainError | CopyError) or comes_from_signal(error):
+        return error
+    return CopyError((index, phase, said(error), traceback.format_exc()))
 
 
 def why_not_in(space: Any, observation: Any, path: str = "") -> str:
@@ -231,8 +251,11 @@ def work(stacks: str, index: int, make: Callable[[], Any], pipe: Any, *others: A
         return
     try:
         _async_worker(index, lambda: copy, pipe, *others)
-    except Exception as error:
+    except BaseException as error:
+        error = as_copy_error(index, "call", error)
         error_queue.put((index, type(error), error, traceback.format_exc()))
+        with suppress(OSError):
+            pipe.send((None, False))
 
 
 def dump_stacks(venv: Any, copies: list[int], stacks: str | None) -> str:

@@ -15,6 +15,7 @@ from rltrain.envs.functional import Functional, FunctionalConfig
 from rltrain.envs.jax_copies import Copies, PureCopies, is_key
 from rltrain.envs.jax_teams import PureTeams
 from rltrain.errors import ConfigError, EnvironmentFailure
+from rltrain.processes import exits_as_errors
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
 from rltrain.structures import Array, Arrays, Step
 
@@ -41,11 +42,13 @@ class FunctionalEnv(EnvWrapper):
         if render_mode is not None:
             raise ConfigError("env.id", self.cfg.id, "can't be rendered; leave trainer.headless and render out")
         self.num_envs, self.name = self.cfg.num_envs, self.cfg.id
-        env = make(self.cfg) if make else self.make(self.cfg)
+        with exits_as_errors(f"env.id={self.name}: make", EnvironmentFailure):
+            env = make(self.cfg) if make else self.make(self.cfg)
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self.seeds = None if seed is None else environment_seeds(seed, role, self.num_envs, first_copy)
         named = hasattr(env, "members")
         self.pure = PureTeams(env, getattr(self.cfg, "state", "auto")) if named else PureCopies(env)
+        self.pure.where = f"env.id={self.name}"
         self.members, self.num_agents = self.pure.members, max(1, len(self.pure.members))
         self.state_space = self.pure.state_space
         self.copies: Copies | None = None

@@ -105,7 +105,7 @@ class PureTeams(PureCopies):
 
     def _present(self, copies: Copies) -> dict[str, Array]:
         """Return whom the environment has there (N,) bool, by member."""
-        found = jax.vmap(self.env.present)(copies.env)  # type: ignore[attr-defined]
+        found = jax.vmap(self._own("present"))(copies.env)
         self._check_members("present", found)
         return {name: found[name].astype(bool) for name in self.members}
 

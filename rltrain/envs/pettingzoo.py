@@ -18,9 +18,10 @@ from rltrain.envs import pettingzoo_snapshots as snapshots
 from rltrain.envs.base import EnvWrapper
 from rltrain.envs.finite import FiniteWatch
 from rltrain.envs.gymnasium_copies import CopyError
-from rltrain.envs.pettingzoo_copies import Copy, as_parallel, cast, make_by_id, own_state_space
+from rltrain.envs.pettingzoo_copies import Copy, as_parallel, cast, make_by_id
 from rltrain.envs.pettingzoo_masks import Masks
-from rltrain.errors import ConfigError, EnvironmentFailure
+from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
+from rltrain.processes import comes_from_signal
 from rltrain.seeding import TRAINING_ENVIRONMENTS, draw_seed, environment_seeds
 from rltrain.structures import Arrays, Step, ended
 
@@ -76,9 +77,11 @@ class PettingZooEnv(EnvWrapper):
         self._copies: list[Copy] = []
         try:
             self._set_up()
-        except BaseException:
+        except BaseException as error:
             self.close()
-            raise
+            if isinstance(error, RltrainError) or comes_from_signal(error):
+                raise
+            raise EnvironmentFailure(f"{self._where}: make: {said(error)}") from error
 
     def _set_up(self) -> None:
         """Make the copies and find out what they are like."""
@@ -94,7 +97,7 @@ class PettingZooEnv(EnvWrapper):
         self._spaces = self._masks.spaces
         self.observation_space, self.action_space = _join(self._spaces), _join(self._actions)
         self._leaves = {name: spaces.leaves(space) for name, space in self._spaces.items()}
-        own = own_state_space(env, names) if self.cfg.state in ("auto", "own") else None
+        own = self._run(self._copies[0].own_state_space) if self.cfg.state in ("auto", "own") else None
         if own is None and self.cfg.state == "own":
             raise ConfigError("env.state", "own", f"{self.cfg.id} has no state(); use joined or auto")
         self._has_state = own is not None
@@ -193,7 +196,7 @@ class PettingZooEnv(EnvWrapper):
     def render(self) -> Any:
         """Return what the copies draw; with "human", copy 0 draws itself in a window at each step."""
         mode = self._arguments["render_mode"]
-        return None if mode in (None, "human") else [copy.env.render() for copy in self._copies]
+        return None if mode in (None, "human") else [self._run(copy.render) for copy in self._copies]
 
     def close(self) -> None:
         """Close every copy; never raises over an error that came first."""

@@ -3,7 +3,6 @@
 import os
 import pkgutil
 import re
-import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from rltrain import modules
-from rltrain.envs.gymnasium_copies import CopyError, why_not_in
-from rltrain.errors import ConfigError, RltrainError, nearest
+from rltrain.envs.gymnasium_copies import CopyError, as_copy_error, why_not_in
+from rltrain.errors import ConfigError, nearest, said
+from rltrain.processes import comes_from_signal
 from rltrain.seeding import EPISODES, seed32
 
 FAMILIES = {
@@ -85,9 +85,10 @@ def _find(env_id: str) -> Callable[..., Any]:
         if ":" in env_id and module.startswith(error.name or "?"):
             raise ConfigError("env.id", env_id, f"module {module!r} can't be imported ({error}); is it on PYTHONPATH?") from None
         raise _missing(env_id, error) from None
-    except Exception as error:  # whatever the module's own code raises
-        reason = f"{type(error).__name__}: {error}"
-        raise ConfigError("env.id", env_id, f"module {module!r} can't be imported ({reason})") from error
+    except BaseException as error:  # whatever the module's own code raises
+        if comes_from_signal(error):
+            raise
+        raise ConfigError("env.id", env_id, f"module {module!r} can't be imported ({said(error)})") from error
     names = [attribute] if attribute else ["parallel_env", "env"]
     for name in names:
         if callable(getattr(package, name, None)):
@@ -158,6 +159,24 @@ class Copy:
         """Return the environment's own global state."""
         return np.asarray(self._try("state", self.env.state))
 
+    def own_state_space(self) -> Any:
+        """Return the space of the environment's own `state()`, or None if it has none; resets the environment."""
+        from gymnasium.spaces import Box
+
+        self._try("reset", self.env.reset, seed=0)
+        state = self._try("state", _state_if_any, self.env)
+        if state is None:
+            return None
+        space = getattr(self.env, "state_space", None)
+        if space is not None and getattr(space, "shape", None) == state.shape and space.dtype == state.dtype:
+            return space
+        low, high = (-np.inf, np.inf) if state.dtype.kind == "f" else (np.iinfo(state.dtype).min, np.iinfo(state.dtype).max)
+        return Box(low, high, state.shape, state.dtype.type)
+
+    def render(self) -> Any:
+        """Return what it draws."""
+        return self._try("render", self.env.render)
+
     def close(self) -> None:
         """Close it; an error in close never hides the first."""
         with suppress(CopyError) if self.failed else nullcontext():
@@ -166,27 +185,16 @@ class Copy:
     def _try(self, phase: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (RltrainError, KeyboardInterrupt):
-            raise
-        except Exception as error:
+        except BaseException as error:
             self.failed = True
-            raise CopyError((self.index, phase, f"{type(error).__name__}: {error}", traceback.format_exc())) from None
+            raise as_copy_error(self.index, phase, error) from None
 
 
-def own_state_space(env: Any, members: list[str]) -> Any:
-    """Return the space of the environment's own `state()`, or None if it has none; resets the environment."""
-    from gymnasium.spaces import Box
-
-    env.reset(seed=0)
+def _state_if_any(env: Any) -> np.ndarray | None:
     try:
-        state = np.asarray(env.state())
+        return np.asarray(env.state())
     except (NotImplementedError, AttributeError, TypeError):  # in some environments `state` is no method
         return None
-    space = getattr(env, "state_space", None)
-    if space is not None and getattr(space, "shape", None) == state.shape and space.dtype == state.dtype:
-        return space
-    low, high = (-np.inf, np.inf) if state.dtype.kind == "f" else (np.iinfo(state.dtype).min, np.iinfo(state.dtype).max)
-    return Box(low, high, state.shape, state.dtype.type)
 
 
 def cast(space: Any, actions: Any) -> np.ndarray:

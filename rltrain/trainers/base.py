@@ -14,7 +14,8 @@ import numpy as np
 from rltrain.agents.base import Agent
 from rltrain.checks import build
 from rltrain.envs.base import EnvWrapper
-from rltrain.errors import ConfigError, RltrainError
+from rltrain.errors import ConfigError, RltrainError, RunError, said
+from rltrain.processes import comes_from_signal, exits_as_errors
 from rltrain.runs import Run
 from rltrain.spaces import map_arrays
 from rltrain.structures import Step, ended
@@ -122,7 +123,7 @@ class Trainer:
 
     def _run_loop(self) -> None:
         try:
-            with self.run.signals():
+            with self.run.signals(), exits_as_errors():
                 self._begin()
                 self._loop()
                 self._end()
@@ -248,8 +249,12 @@ class Trainer:
                 answers.append(getattr(agent, method)(*arguments, **{k: cut(v, scope, copies) for k, v in kwargs.items()}))
         except RltrainError:
             raise
-        except Exception as error:
-            error.add_note(f"agents.{self.agents[len(answers)].name}: {method}, timestep {self.timestep}")
+        except BaseException as error:
+            where = f"agents.{self.agents[len(answers)].name}: {method}, timestep {self.timestep}"
+            if isinstance(error, Exception):
+                error.add_note(where)
+            elif not comes_from_signal(error):
+                raise RunError(f"{where}: {said(error)}") from error
             raise
         return answers
 

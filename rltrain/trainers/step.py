@@ -7,7 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from rltrain.errors import ConfigError, RunError
+from rltrain.errors import ConfigError, RunError, said
+from rltrain.processes import comes_from_signal, exits_as_errors
 from rltrain.runs import EXIT_STATUS
 from rltrain.structures import Array, Arrays, Step
 from rltrain.trainers import evaluating
@@ -78,7 +79,8 @@ class StepTrainer(Trainer):
             with self._signals():
                 self._open()
                 self.clock.start()
-                result = self._train_one(timesteps)
+                with exits_as_errors(f"timestep {self.timestep}"):
+                    result = self._train_one(timesteps)
                 self.clock.stop()
                 if not self._goes_on():
                     self._end()
@@ -162,9 +164,11 @@ class StepTrainer(Trainer):
         timestep = self.timestep - 1
         try:
             callback(self, result)
-        except Exception as error:
+        except BaseException as error:
+            if comes_from_signal(error):
+                raise
             name = self.cfg.callback or getattr(callback, "__qualname__", repr(callback))
-            what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            what = (said(error).splitlines() or [""])[0]
             raise RunError(f"trainer.callback={name}: after timestep {timestep}: {what}") from error
 
     # -- evaluation ----------------------------------------------------------------------------------------------------

@@ -165,3 +165,20 @@ class Short(Walk):
 def test_what_does_not_fit_is_said(env, error, message):
     with pytest.raises(error, match=message):
         make(env()).reset()
+
+
+@pytest.mark.parametrize("fused", ["true", "false"])
+@pytest.mark.parametrize(("method", "error"), [("reset", SystemExit), ("step", KeyboardInterrupt)])
+def test_an_environment_that_quits_while_it_is_traced(method, error, fused):
+    """By sys.exit() or the like: an error of the environment as any other."""
+
+    class Quits(Walk):
+        pass
+
+    def leave(*_):
+        raise error
+
+    setattr(Quits, method, leave)
+    trainer = make_trainer([(A2C, 2, {})], Quits(), timesteps=20, fused=fused)
+    with pytest.raises(EnvironmentFailure, match=f"env.id=walk: {method}, while it was compiled.*: {error.__name__}"):
+        trainer.train()
