@@ -15,9 +15,9 @@ from rltrain.backends.base import prepare
 from rltrain.config import Checked, Config
 from rltrain.envs.base import EnvWrapper
 from rltrain.errors import ConfigError, nearest, said
-from rltrain.processes import comes_from_signal
 from rltrain.runs import Run
 from rltrain.seeding import EVALUATION_ENVIRONMENTS, TRAINING_ENVIRONMENTS
+from rltrain.signals import comes_from_signal
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.config import ParallelConfig, StepConfig
 

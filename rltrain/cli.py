@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rltrain import __version__, modules
 from rltrain.errors import RltrainError
-from rltrain.processes import comes_from_signal, interrupts_told_apart
+from rltrain.signals import comes_from_signal, interrupts_told_apart
 
 USAGE = """\
 rltrain: train and evaluate reinforcement learning agents

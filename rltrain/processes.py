@@ -1,4 +1,4 @@
-"""What a process does so that it never outlives the one that started it, and how it tells signals from errors."""
+"""What a process does so that it never outlives the one that started it."""
 
 import ctypes
 import multiprocessing
@@ -9,15 +9,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import connection
-from types import FrameType
-from typing import Any
-
-from rltrain.errors import Quit, RunError, said
 
 PR_SET_PDEATHSIG = 1
 SAFE_PATH, OURS = "PYTHONSAFEPATH", "rltrain"  # a variable of Python's, and our value of it
 LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # sent to the group, they are its to answer
-ENDING = (*LEFT_TO_THE_PARENT, signal.SIGUSR2)  # those that programs are ended by
 
 
 def end_with_parent(parent: int | None = None) -> None:
@@ -90,56 +85,3 @@ def leave_signals_to_parent() -> None:
     """Ignore what a terminal or a cluster sends to the whole group."""
     for number in LEFT_TO_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)
-
-
-def is_foreign(handler: Any) -> bool:
-    """Tell whether a signal's handler is somebody's own: neither rltrain's nor the one that comes with Python."""
-    ours = str(getattr(handler, "__module__", "")).startswith("rltrain.")
-    return callable(handler) and handler is not signal.default_int_handler and not ours
-
-
-def comes_from_signal(error: BaseException) -> bool:
-    """Tell whether an exception may be a signal's, rather than one that the code it was raised in means.
-
-    That code may raise SystemExit and KeyboardInterrupt itself: then they are errors like any other. Handlers of rltrain raise
-    nothing but Quit, so while they stand the two can be told apart.
-    """
-    if isinstance(error, Exception | GeneratorExit) or threading.current_thread() is not threading.main_thread():
-        return False
-    if isinstance(error, Quit):
-        return True
-    if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        return True
-    return any(is_foreign(signal.getsignal(number)) for number in ENDING)
-
-
-@contextmanager
-def exits_as_errors(where: str = "", kind: type[RunError] = RunError) -> Iterator[None]:
-    """Turn SystemExit, KeyboardInterrupt and the like into an error of `kind`, unless they come from a signal."""
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException as error:
-        if comes_from_signal(error):
-            raise
-        raise kind(f"{where}: {said(error)}" if where else said(error)) from error
-
-
-@contextmanager
-def interrupts_told_apart() -> Iterator[None]:
-    """Have INT raise Quit where it would raise Python's KeyboardInterrupt, which an environment might raise too."""
-
-    def quit_at_once(number: int, frame: FrameType | None) -> None:
-        raise Quit
-
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or (
-        threading.current_thread() is not threading.main_thread()
-    ):
-        yield
-        return
-    signal.signal(signal.SIGINT, quit_at_once)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

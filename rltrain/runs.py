@@ -7,23 +7,22 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
+from rltrain import signals
 from rltrain.checkpoints import CheckpointsConfig, CheckpointStore, storage_error
 from rltrain.checks import option
-from rltrain.errors import ConfigError, Quit, StorageError
+from rltrain.errors import ConfigError, StorageError
 from rltrain.evaluation import EvaluationConfig
-from rltrain.processes import is_foreign
 from rltrain.screen import Screen
+from rltrain.signals import EXIT_STATUS as EXIT_STATUS
 from rltrain.tracking import MetricsWriter, TrackingConfig, replace_text
 
-EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143, signal.SIGUSR1: 138, signal.SIGUSR2: 140}
 LOCK = ".lock"
 
 
@@ -47,6 +46,7 @@ class Run:
     files: dict[str, bytes] = field(default_factory=dict)  # what every checkpoint keeps besides its parts
     screen: Screen | None = None
     stop_signal: signal.Signals | None = None
+    at_rest: Callable[[], None] | None = None  # brings it to its end while it waits between two steps of the caller's
     unsaved: OSError | None = None  # why the last checkpoint could not be written
     _metrics: MetricsWriter | None = None
     _log: Any = None
@@ -145,35 +145,26 @@ class Run:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Turn INT, TERM, HUP, USR1, USR2 into `stop_signal`, seen after the current timestep; a second INT quits at once.
-
-        A handler that stood there before (a cluster launcher's) is called after the run has saved and closed.
-        """
-        previous: dict[signal.Signals, Any] = {}
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            received = signal.Signals(number)
-            if received == signal.SIGINT and self.stop_signal == signal.SIGINT:
-                raise Quit
-            self.stop_signal = received
-
-        try:
-            for number in EXIT_STATUS:
-                if signal.getsignal(number) is signal.SIG_IGN:
-                    continue  # nohup, or a shell's background job, wants it ignored
-                with suppress(ValueError):  # only the main thread may: elsewhere signals are the caller's to handle
-                    previous[number] = signal.signal(number, stop)
+        """Turn INT, TERM, HUP, USR1, USR2 into `stop_signal`, seen after the current timestep; INT or TERM again quits."""
+        with signals.waiting(self):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+
+    def answer_signal(self) -> None:
+        """Let the signal that stopped the run act now that all is saved: as the handler that stood there before would have.
+
+        TERM, HUP, USR1 and USR2 raise SystemExit, INT raises KeyboardInterrupt, somebody's own handler is called, once. Within
+        `signals()` nothing happens: who opened it first answers.
+        """
+        signals.answer()
 
     def pass_signal_on(self) -> None:
         """Call the handler that was there before the run's own, if it was set by somebody (submitit requeues this way)."""
-        if self.stop_signal is not None:
-            handler = signal.getsignal(self.stop_signal)
-            if callable(handler) and is_foreign(handler):
-                handler(self.stop_signal, None)
+        signals.call_handler()
+
+    @property
+    def awaits_signals(self) -> bool:
+        """Whether a signal would become `stop_signal`."""
+        return signals.waits(self)
 
     def _warn_once(self, line: str) -> None:
         if line.split(":")[0] not in self._warned:

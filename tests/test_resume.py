@@ -104,11 +104,11 @@ def at(monkeypatch):
     """Return a function that has `action()` called before a timestep."""
 
     def at(timestep, action):
-        stop_at = timestep
+        stop_at, done = timestep, []
 
         def pre_interaction(self, timestep, timesteps):
-            if timestep == stop_at:
-                action()
+            if timestep == stop_at and not done:
+                done.append(action())
 
         monkeypatch.setattr(Agent, "pre_interaction", pre_interaction)
 
@@ -226,7 +226,8 @@ def test_exit_status_of_a_process(name, here, zygote):
     metrics = here / "run/metrics.jsonl"
     wait_until(lambda: (metrics.exists() and metrics.stat().st_size) or process.poll() is not None, 30)
     process.send(getattr(signal, name))
-    result = process.wait(10)
+    process.send(getattr(signal, name))  # as GNU timeout does: to the process, and to its group
+    result = process.wait(20)
     assert result.status == STATUS[name], result.err
     assert "Traceback" not in result.err
     manifest = verify(latest(here / "run"))
@@ -255,19 +256,22 @@ def sleeps(pid: int) -> bool:
     return True
 
 
-def test_a_second_interrupt_quits_at_once(here, zygote):
-    """The environment hangs in a step, so the first interrupt is not seen."""
+@pytest.mark.parametrize(
+    ("first", "second"), [("SIGINT", "SIGINT"), ("SIGTERM", "SIGTERM"), ("SIGTERM", "SIGINT"), ("SIGINT", "SIGTERM")]
+)
+def test_a_second_interrupt_or_term_quits_at_once(first, second, here, zygote):
+    """The environment hangs in a step, so the first one is not seen."""
     hanging = ("env=sample_envs:Faulty-v0", "env.kwargs.what=hang", "env.kwargs.when=45")
     process = zygote.start("train", *SMALL, *hanging, LENGTH, "run.dir=run")
     metrics = here / "run/metrics.jsonl"
     wait_until(lambda: metrics.exists() and len(metrics.read_text().splitlines()) == 2, 30, lambda: process.err.read_text())
-    wait_until(lambda: sleeps(process.pid), 30)  # before, the first interrupt would end it in good order
-    process.send(signal.SIGINT)
+    wait_until(lambda: sleeps(process.pid), 30)  # before, the first one would end it in good order
+    process.send(getattr(signal, first))
     with pytest.raises(AssertionError, match="still running"):
         process.wait(0.5)
-    process.send(signal.SIGINT)
-    result = process.wait(5)
-    assert result.status == 130
+    process.send(getattr(signal, second))
+    result = process.wait(20)
+    assert result.status == STATUS[second]
     assert "Traceback" not in result.err
 
 

@@ -89,6 +89,7 @@ def evaluate(arguments: Sequence[str]) -> int:
             compare = options.random if options.random is not None else bool(trainer.env.members) and not options.render
             at_random = _play_at_random(trainer, options.episodes) if compare and trainer.run.stop_signal is None else {}
         if trainer.run.stop_signal is not None:
+            trainer.run.pass_signal_on()
             return EXIT_STATUS[trainer.run.stop_signal]
         env_info = trainer.env.info()
     finally:

@@ -11,8 +11,9 @@ from rltrain import config as configuration
 from rltrain.commands.plans import load_plugins, plan_auto, plugins_override
 from rltrain.commands.train import execute
 from rltrain.errors import ConfigError, RltrainError
-from rltrain.processes import exits_as_errors, start_as_usual, without_current_directory
+from rltrain.processes import start_as_usual, without_current_directory
 from rltrain.runs import EXIT_STATUS, check_writable
+from rltrain.signals import exits_as_errors
 
 SWEEP_DIR = "hydra.sweep.dir"
 

@@ -18,8 +18,8 @@ from rltrain.commands.summary import objective, print_plan, print_summary, summa
 from rltrain.config import Config
 from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, StorageError
 from rltrain.memories.replay.mapping import find_room
-from rltrain.processes import comes_from_signal, exits_as_errors
 from rltrain.runs import EXIT_STATUS, Run, holds_run, link_latest, locked, make_run_directory
+from rltrain.signals import comes_from_signal, exits_as_errors
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.sharing import settings
 

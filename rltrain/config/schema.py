@@ -25,9 +25,9 @@ from rltrain.envs.gymnasium import GymnasiumConfig
 from rltrain.envs.pettingzoo import PettingZooConfig
 from rltrain.errors import ConfigError, nearest, said
 from rltrain.evaluation import EvaluationConfig
-from rltrain.processes import comes_from_signal
 from rltrain.runs import RunConfig
 from rltrain.seeding import MAX_SEED
+from rltrain.signals import comes_from_signal
 from rltrain.tracking import TrackingConfig
 from rltrain.trainers.config import ParallelConfig, StepConfig, TrainerConfig
 

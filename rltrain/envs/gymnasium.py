@@ -36,8 +36,9 @@ from rltrain.envs.gymnasium_copies import (
 from rltrain.envs.gymnasium_infos import Infos
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
-from rltrain.processes import comes_from_signal, known_start_method
+from rltrain.processes import known_start_method
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
+from rltrain.signals import comes_from_signal
 from rltrain.structures import Arrays, Step
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from rltrain import modules
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, RltrainError, nearest, said
-from rltrain.processes import comes_from_signal, leave_signals_to_parent, start_as_usual, watch_parent
+from rltrain.processes import leave_signals_to_parent, start_as_usual, watch_parent
+from rltrain.signals import comes_from_signal
 
 
 class CopyError(Exception):

@@ -10,7 +10,7 @@ import numpy as np
 from rltrain import spaces
 from rltrain.envs.functional import Functional
 from rltrain.errors import ConfigError, EnvironmentFailure
-from rltrain.processes import exits_as_errors
+from rltrain.signals import exits_as_errors
 from rltrain.structures import Array, Arrays, Step, ended
 
 

@@ -15,8 +15,8 @@ from rltrain.envs.functional import Functional, FunctionalConfig
 from rltrain.envs.jax_copies import Copies, PureCopies, is_key
 from rltrain.envs.jax_teams import PureTeams
 from rltrain.errors import ConfigError, EnvironmentFailure
-from rltrain.processes import exits_as_errors
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
+from rltrain.signals import exits_as_errors
 from rltrain.structures import Array, Arrays, Step
 
 

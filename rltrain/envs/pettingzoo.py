@@ -21,8 +21,8 @@ from rltrain.envs.gymnasium_copies import CopyError
 from rltrain.envs.pettingzoo_copies import Copy, as_parallel, cast, make_by_id
 from rltrain.envs.pettingzoo_masks import Masks
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
-from rltrain.processes import comes_from_signal
 from rltrain.seeding import TRAINING_ENVIRONMENTS, draw_seed, environment_seeds
+from rltrain.signals import comes_from_signal
 from rltrain.structures import Arrays, Step, ended
 
 ByMember = dict[str, np.ndarray]

@@ -12,8 +12,8 @@ import numpy as np
 from rltrain import modules
 from rltrain.envs.gymnasium_copies import CopyError, as_copy_error, why_not_in
 from rltrain.errors import ConfigError, nearest, said
-from rltrain.processes import comes_from_signal
 from rltrain.seeding import EPISODES, seed32
+from rltrain.signals import comes_from_signal
 
 FAMILIES = {
     "mpe": "mpe2", "butterfly": "pettingzoo.butterfly", "sisl": "pettingzoo.sisl", "classic": "pettingzoo.classic",

@@ -3,7 +3,6 @@
 import atexit
 import copy
 import itertools
-import signal
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -15,8 +14,8 @@ from rltrain.agents.base import Agent
 from rltrain.checks import build
 from rltrain.envs.base import EnvWrapper
 from rltrain.errors import ConfigError, RltrainError, RunError, said
-from rltrain.processes import comes_from_signal, exits_as_errors
 from rltrain.runs import Run
+from rltrain.signals import comes_from_signal, exits_as_errors
 from rltrain.spaces import map_arrays
 from rltrain.structures import Step, ended
 from rltrain.trainers import evaluating, keeping
@@ -97,13 +96,14 @@ class Trainer:
     # -- training ------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """Train for `timesteps` turns, or on from where a restored trainer stands; stops early on a signal."""
+        """Train for `timesteps` turns, or on from where a restored trainer stands.
+
+        A signal stops it early: what is to be saved is saved, then the signal acts as if it came only now.
+        """
         if not self.timesteps:
             raise ConfigError("trainer.timesteps", None, "say how long to train, a whole number >= 1")
         if self.timestep >= self.timesteps and not self._pending:
             self._say_once(f"already at timestep {self.timestep:,} of {self.timesteps:,}: give more timesteps to train on")
-        if self.run.directory is None:
-            self.run.stop_signal = None  # of an earlier call; a run with a directory may have been told to stop already
         if self.env.members:
             self.multi_agent_train()
         else:
@@ -122,16 +122,15 @@ class Trainer:
         self._run_loop()
 
     def _run_loop(self) -> None:
-        try:
-            with self.run.signals(), exits_as_errors():
+        with self.run.signals(), exits_as_errors():
+            try:
                 self._begin()
                 self._loop()
                 self._end()
-        finally:
-            self.clock.stop()
-            self.run.close()
-        if self.run.stop_signal == signal.SIGINT and self.run.directory is None:
-            raise KeyboardInterrupt  # a script of one's own wants to know; with a directory the run was saved
+            finally:
+                self.clock.stop()
+                self.run.close()
+        self.run.answer_signal()
 
     def _loop(self) -> None:
         """Make timesteps until the last one or a signal, and do what is due after each."""
@@ -375,7 +374,8 @@ class Trainer:
         Plays `episodes` per agent, the first ones of each copy; without a number, `timesteps` turns. Acts on `evaluation_env`;
         without one the training environment is reset, and said so. Nothing learned, counted or drawn for training changes.
         """
-        self.run.stop_signal = None
+        if not self.run.awaits_signals:
+            self.run.stop_signal = None  # of an earlier call
         return self.find_eval()(episodes)
 
     def find_eval(self) -> Callable[[int | None], dict[str, dict[str, Any]]]:

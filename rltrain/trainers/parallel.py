@@ -70,7 +70,7 @@ class ParallelTrainer(Trainer):
     # -- training ------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """Train for `timesteps` turns, or on from where a restored trainer stands; stops early on a signal."""
+        """Train for `timesteps` turns, or on from where a restored trainer stands; a signal stops it early, as any trainer."""
         if len(self.agents) > 1:
             refuse_while_importing()
         super().train()

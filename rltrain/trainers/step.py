@@ -1,19 +1,20 @@
 """The step trainer: one timestep per call; the outer loop is the caller's, or the command line's with a callback."""
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
 from rltrain.errors import ConfigError, RunError, said
-from rltrain.processes import comes_from_signal, exits_as_errors
 from rltrain.runs import EXIT_STATUS
+from rltrain.signals import comes_from_signal, exits_as_errors
 from rltrain.structures import Array, Arrays, Step
 from rltrain.trainers import evaluating
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.config import StepConfig, TrainerConfig
+
+ALL_MADE = "all of them were made; set trainer.timesteps to more to go on"
 
 
 class StepResult(NamedTuple):
@@ -70,28 +71,39 @@ class StepTrainer(Trainer):
         the count starts over, as `reset` does.
 
         With the last of `trainer.timesteps`, or where a signal came, the run is brought to its end: last row, last checkpoint,
-        files closed. A call after that raises ConfigError; after a signal it ends the program as that signal does.
+        files closed. A call after that raises ConfigError. A signal then acts as if it came only now: it ends the program,
+        unless a handler of one's own does otherwise.
         """
         self._set_count(timestep, timesteps)
         if self._driven:
             return self._train_one(timesteps)
+        result = None
+        self.run.at_rest = None
         try:
             with self._signals():
                 self._open()
-                self.clock.start()
-                with exits_as_errors(f"timestep {self.timestep}"):
-                    result = self._train_one(timesteps)
-                self.clock.stop()
+                if self.timestep < self.timesteps and not self._pending:
+                    self.clock.start()
+                    with exits_as_errors(f"timestep {self.timestep}"):
+                        result = self._train_one(timesteps)
+                    self.clock.stop()
                 if not self._goes_on():
                     self._end()
         except BaseException:
             self._leave()
             raise
-        if not self._goes_on():
+        if self._goes_on():
+            self.run.at_rest = self._end_at_rest if self.run.directory is not None else None
+        else:
             self._leave()
-            if self.run.directory is None:  # nothing was saved: the script wants to know
-                self._end_program()
-        return result
+            self.run.answer_signal()
+        return self._refuse() if result is None else result
+
+    def _refuse(self) -> NoReturn:
+        """Say that there was no step to make: what was pending is done now, or a signal cut it short again."""
+        if self.run.stop_signal is not None:
+            raise SystemExit(EXIT_STATUS[self.run.stop_signal])  # whose handler went on, but there is no result
+        raise ConfigError("trainer.timesteps", self.timesteps, ALL_MADE)
 
     def finish(self) -> None:
         """End here instead of at `trainer.timesteps`: last row of metrics, last checkpoint, files closed.
@@ -101,13 +113,23 @@ class StepTrainer(Trainer):
         self.timesteps = self.timestep
         if self._in_step or not (self._opened or self._pending):
             return
+        self.run.at_rest = None
         try:
             with self._signals():
-                self._open(to_train=False)
+                self._open()
                 if self.row_at != self.timestep:
                     self.write_rows()
                 self.save_once()
                 self._end()
+        finally:
+            self._leave()
+        self.run.answer_signal()
+
+    def _end_at_rest(self) -> None:
+        """End where a signal stops the program between two steps: last checkpoint, files closed."""
+        self.run.at_rest = None
+        try:
+            self._end()
         finally:
             self._leave()
 
@@ -235,12 +257,8 @@ class StepTrainer(Trainer):
             if timesteps is None:
                 raise ConfigError("trainer.timesteps", None, "say how long to train, a whole number >= 1")
             self.timesteps = self.horizon = int(timesteps)
-        if self.run.directory is not None and not self._opened and not self._driven:
-            self._end_program()  # a signal has ended the run
         if (self.timestep if timestep is None else timestep) >= self.timesteps and not self._pending:
-            raise ConfigError(
-                "trainer.timesteps", self.timesteps, "all of them were made; set trainer.timesteps to more to go on"
-            )
+            raise ConfigError("trainer.timesteps", self.timesteps, ALL_MADE)
         if timestep is not None and timestep < self.timestep:
             self.reset(int(timestep))
         elif timestep is not None and timestep > self.timestep:
@@ -276,11 +294,10 @@ class StepTrainer(Trainer):
         if self.run.directory is not None:
             yield
             return
-        self.run.stop_signal = None  # of an earlier call
         with self.run.signals():
             yield
 
-    def _open(self, *, to_train: bool = True) -> None:
+    def _open(self) -> None:
         """Begin as every trainer does, before the first step."""
         if self._opened:
             return
@@ -289,10 +306,6 @@ class StepTrainer(Trainer):
         self._opened = True
         self._begin()
         self.clock.stop()
-        if to_train and not self._goes_on():  # what was pending is done now
-            self._end()
-            self._end_program()
-            self._set_count(None, None)
 
     def _leave(self) -> None:
         """Close the run's files; a later step opens them again and adds to them."""
@@ -300,13 +313,6 @@ class StepTrainer(Trainer):
         self.run.close()
         self._held.close()
         self._opened = False
-
-    def _end_program(self) -> None:
-        """End the program as the signal would have that came, if one came."""
-        if self.run.stop_signal == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self.run.stop_signal is not None:
-            raise SystemExit(EXIT_STATUS[self.run.stop_signal])
 
 
 def _result(step: Step) -> StepResult:

@@ -1,6 +1,7 @@
 """The fused loop against the stepped one: the same bits, rows, statistics; nothing compiled twice."""
 
 import copy
+import os
 import signal
 
 import numpy as np
@@ -102,17 +103,21 @@ def test_nothing_is_compiled_after_the_first_chunk(monkeypatch):
     assert len(counts) == 6 and counts[1:] == counts[:1] * 5
 
 
-def test_a_signal_ends_it_at_a_chunk(monkeypatch):
+def test_a_signal_ends_it_at_a_chunk_and_then_the_script(monkeypatch):
     monkeypatch.setattr(fused, "CHUNK_ENV_STEPS", 16 * 4 * 2)
     trainer = make_trainer(ONE, timesteps=16 * 100)
-    real = fused.FusedLoop._tell
+    real, sent = fused.FusedLoop._tell, []
 
     def tell(*arguments):
         real(*arguments)
-        trainer.run.stop_signal = signal.SIGTERM
+        if not sent:
+            os.kill(os.getpid(), signal.SIGTERM)
+        sent.append(trainer.timestep)
 
     monkeypatch.setattr(fused.FusedLoop, "_tell", tell)
-    trainer.train()
+    with pytest.raises(SystemExit) as raised:
+        trainer.train()
+    assert raised.value.code == 143
     assert trainer.timestep == 64 and trainer.agents[0].updates == 4  # the second chunk was under way
     whole = make_trainer(ONE, timesteps=64, horizon=1600)
     whole.train()

@@ -117,6 +117,9 @@ class FreeRun(Run):
         """Leave signals to the parent."""
         yield
 
+    def answer_signal(self) -> None:
+        """The parent's to do."""
+
     def open(self, **_: Any) -> None:
         """Nothing is written here."""
 

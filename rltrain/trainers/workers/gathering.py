@@ -126,7 +126,8 @@ class Gathering:
     def _stop(self) -> None:
         """Have all workers run to where the furthest is, and no further."""
         if not self.crew.pulse.stop and self.run.stop_signal is not None:
-            self.run.say(f"{self.run.stop_signal.name}: all agents go on to the furthest one's timestep; INT again quits at once")
+            name = self.run.stop_signal.name
+            self.run.say(f"{name}: all agents go on to the furthest one's timestep; INT or TERM after it quits at once")
         self.crew.pulse.stop = 1
         for timestep in list(self._results):
             for worker in self._results.pop(timestep):
