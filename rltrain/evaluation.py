@@ -10,6 +10,7 @@ from rltrain.checks import option
 from rltrain.seeding import STATISTICS
 from rltrain.structures import Step, ended
 
+MAX_EPISODE_STEPS = 100_000  # where nothing else is known to end an episode
 RESAMPLES = 10_000
 PICKS_AT_ONCE = 2**20  # 8 MiB: thousands of episodes times thousands of resamples would not fit into memory
 
@@ -20,6 +21,10 @@ class EvaluationConfig:
 
     interval: int = option(0, "timesteps between evaluations; 0: none", low=0)
     episodes: int = option(10, "episodes of each evaluation", low=1, high=1_000_000)
+    max_episode_steps: int | None = option(
+        None, "steps after which an evaluation cuts an episode, that of `rltrain eval` too; null: the environment's own time "
+        f"limit, and where none is known {MAX_EPISODE_STEPS:,}", low=1, high=2**53,
+    )  # fmt: skip
 
 
 def episode_quota(episodes: int, copies: int) -> np.ndarray:
@@ -35,27 +40,35 @@ class EpisodeCounter:
     """Collects the episodes that count, of N copies."""
 
     quota: np.ndarray  # (N,)
+    # those of the episodes that count:
     returns: list[list[float]] = field(init=False)  # per copy, in the order they were played
     lengths: list[list[int]] = field(init=False)
     successes: list[list[float | None]] = field(init=False)
+    cut: list[list[bool]] = field(init=False)  # at `evaluation.max_episode_steps`
 
     def __post_init__(self) -> None:
         copies = len(self.quota)
         self.returns = [[] for _ in range(copies)]
         self.lengths = [[] for _ in range(copies)]
         self.successes = [[] for _ in range(copies)]
+        self.cut = [[] for _ in range(copies)]
         self.running_returns, self.running_lengths = np.zeros(copies), np.zeros(copies, np.int64)
+
+    @property
+    def full(self) -> np.ndarray:
+        """Which copies have played their episodes, (N,) bool."""
+        return np.array([len(done) >= quota for done, quota in zip(self.returns, self.quota, strict=True)], bool)
 
     @property
     def is_full(self) -> bool:
         """Tell whether every copy has played its episodes."""
         return all(len(done) >= quota for done, quota in zip(self.returns, self.quota, strict=True))
 
-    def record(self, step: Step) -> np.ndarray:
-        """Add one step of all copies; return which episodes ended (N,) bool."""
+    def record(self, step: Step, cut: np.ndarray | None = None) -> np.ndarray:
+        """Add one step of all copies, with which episodes were `cut` (N,) bool; return which ended (N,) bool."""
         self.add(step.rewards, step.valid)
         done = step.terminated | step.truncated
-        self.end(done, step.infos)
+        self.end(done, step.infos, cut)
         return done
 
     def add(self, rewards: np.ndarray, valid: np.ndarray | None) -> None:
@@ -64,27 +77,34 @@ class EpisodeCounter:
         self.running_returns += np.where(happened, rewards, 0.0)
         self.running_lengths += happened
 
-    def end(self, done: np.ndarray, infos: dict[str, Any]) -> None:
-        """Count the running episodes of the copies `done` (N,) bool."""
+    def end(self, done: np.ndarray, infos: dict[str, Any], cut: np.ndarray | None = None) -> None:
+        """Count the running episodes of the copies `done` (N,) bool, some of them `cut` (N,) bool."""
         success, given = infos.get("is_success"), infos.get("_is_success")
         for i in np.flatnonzero(done):
             if len(self.returns[i]) < self.quota[i]:
                 self.returns[i].append(float(self.running_returns[i]))
                 self.lengths[i].append(int(self.running_lengths[i]))
+                self.cut[i].append(cut is not None and bool(cut[i]))
                 self.successes[i].append(float(success[i]) if success is not None and (given is None or given[i]) else None)
         self.running_returns[done], self.running_lengths[done] = 0.0, 0
 
+    def forget_running(self) -> None:
+        """Leave out the running episodes."""
+        self.running_returns, self.running_lengths = np.zeros(len(self.quota)), np.zeros(len(self.quota), np.int64)
+
     def results(self) -> dict[str, Any]:
-        """Return the counted episodes, copy by copy: {"returns", "lengths", "successes"}, lists.
+        """Return the counted episodes, copy by copy: {"returns", "lengths", "successes"}, lists; "cut" too, if one was.
 
         An environment that tells only of its successes failed where it told nothing; one that never tells has none.
         """
         successes = [value for copy in self.successes for value in copy]
         told = any(value is not None for value in successes)
+        cut = [value for copy in self.cut for value in copy]
         return {
             "returns": [value for copy in self.returns for value in copy],
             "lengths": [value for copy in self.lengths for value in copy],
             "successes": [value or 0.0 for value in successes] if told else [],
+            **({"cut": cut} if any(cut) else {}),
         }
 
 
@@ -99,25 +119,33 @@ class TeamCounter:
         self.members = {name: EpisodeCounter(quota) for name in members}
 
     @property
+    def full(self) -> np.ndarray:
+        """Which copies have played their episodes, (N,) bool."""
+        return self.team.full
+
+    @property
     def is_full(self) -> bool:
         """Tell whether every copy has played its episodes."""
         return self.team.is_full
 
-    def record(self, step: Step) -> np.ndarray:
-        """Add one step of all copies; return which episodes ended (N,) bool."""
+    def forget_running(self) -> None:
+        """Leave out the running episodes."""
+        for counter in (self.team, *self.members.values()):
+            counter.forget_running()
+
+    def record(self, step: Step, cut: np.ndarray | None = None) -> np.ndarray:
+        """Add one step of all copies, with which episodes were `cut` (N,) bool; return which ended (N,) bool."""
         done = ended(step.terminated, step.truncated)
         for name, member in self.members.items():
             member.add(step.rewards[name], None if step.valid is None else step.valid[name])
         played = [member.running_lengths > 0 for member in self.members.values()]
         self.team.running_returns = sum(member.running_returns for member in self.members.values()) / np.maximum(1, sum(played))
         self.team.running_lengths += 1
-        counted = done & np.array(
-            [len(returns) < quota for returns, quota in zip(self.team.returns, self.team.quota, strict=True)]
-        )
+        counted = done & ~self.team.full
         for member, took_part in zip(self.members.values(), played, strict=True):
             member.end(counted & took_part, {})
             member.running_returns[done], member.running_lengths[done] = 0.0, 0
-        self.team.end(done, {})
+        self.team.end(done, {}, cut)
         return done
 
     def results(self) -> dict[str, Any]:
@@ -160,6 +188,7 @@ def summarize(results: dict[str, Any], *, resamples: int = RESAMPLES) -> dict[st
         "max": float(returns.max()),
         "length_mean": float(np.mean(results["lengths"])),
         "success_rate": float(np.mean(results["successes"])) if results["successes"] else None,
+        **({"cut_episodes": sum(results["cut"])} if "cut" in results else {}),
     }
 
 

@@ -19,7 +19,7 @@ from rltrain.checkpoints import CheckpointsConfig, CheckpointStore, storage_erro
 from rltrain.checks import option
 from rltrain.errors import ConfigError, StorageError
 from rltrain.evaluation import EvaluationConfig
-from rltrain.screen import Screen
+from rltrain.screen import EvaluationProgress, Screen
 from rltrain.signals import EXIT_STATUS as EXIT_STATUS
 from rltrain.tracking import MetricsWriter, TrackingConfig, replace_text
 
@@ -81,6 +81,11 @@ class Run:
             with suppress(OSError):
                 self._log.write(f"{datetime.now().isoformat(timespec='seconds')} {line}\n")
         (self.screen or Screen(total=0, copies=0)).say(line)
+
+    def show_evaluation(self, progress: EvaluationProgress | None) -> None:
+        """Show how an evaluation stands that takes long; None: it is over."""
+        if self.screen is not None:
+            self.screen.show_evaluation(progress)
 
     def write_metrics(self, agent: str, timestep: int, env_steps: int, metrics: dict[str, float]) -> None:
         """Write one row of metrics."""

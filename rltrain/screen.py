@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def print_out(*items: Any) -> None:
@@ -37,6 +37,28 @@ def _console(stream: Any) -> Any:
     return console
 
 
+class EvaluationProgress(NamedTuple):
+    """How an evaluation stands."""
+
+    done: int  # episodes, of those that count
+    wanted: int
+    longest: int  # steps of the longest that is running
+    limit: int | None = None  # where one is cut, if that is known
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return f"{self.ended()}, {self.running()}"
+
+    def ended(self) -> str:
+        """Say how many episodes have ended."""
+        return f"evaluation: {self.done:,}/{self.wanted:,} episodes"
+
+    def running(self) -> str:
+        """Say how long the longest runs."""
+        most = "" if self.limit is None else f" of at most {self.limit:,}"
+        return f"longest running {self.longest:,}{most} steps"
+
+
 class Screen:
     """Progress for a person: a bar on a terminal, plain lines elsewhere, nothing if `enabled` is false."""
 
@@ -48,6 +70,8 @@ class Screen:
         """`enabled` None: a bar on a terminal, plain lines elsewhere. `total` is in timesteps."""
         self.total, self.copies = total, copies
         self._bar: Any = None
+        self._task: Any = None  # of the bar: training
+        self._evaluation: Any = None  # another of it
         self._last_print = time.monotonic()
         self._last_bar = 0.0
         self._next_look = 0.0
@@ -84,8 +108,9 @@ class Screen:
         env_steps_per_second, episode_return = self._recent_rate(now, timestep), self._return
         try:
             if self._enabled:
-                if self._bar is None:
-                    self._start(timestep)
+                if self._task is None:
+                    self._open_bar()
+                    self._task = self._bar.add_task("", total=self.total, completed=timestep, **self._fields(timestep, 0.0, None))
                 if now - self._last_bar > 0.1 or timestep >= self.total:
                     self._last_bar = now
                     self._bar.update(
@@ -97,6 +122,28 @@ class Screen:
                 fields = self._fields(timestep, env_steps_per_second, episode_return)
                 left = max(0.0, (self.total - timestep) * self.copies / max(env_steps_per_second, 1e-9))
                 self.say(f"{fields['at']}, {fields['steps']}, {fields['rate']}, {fields['score']}, {left:.0f} s left")
+        except OSError:
+            self._lose()
+
+    def show_evaluation(self, progress: EvaluationProgress | None) -> None:
+        """Show how an evaluation stands; None: it is over."""
+        try:
+            if progress is None:
+                if self._evaluation is not None:
+                    self._bar.remove_task(self._evaluation)
+                    self._bar.refresh()
+                self._evaluation = None
+                return
+            if self._enabled:
+                self._open_bar()
+                fields = {"completed": progress.done, "at": progress.ended(), "rate": progress.running(), "score": ""}
+                if self._evaluation is None:
+                    self._evaluation = self._bar.add_task("", total=progress.wanted, **fields)
+                self._bar.update(self._evaluation, **fields)
+                self._bar.refresh()
+            elif self.plain and time.monotonic() - self._last_print > self.PLAIN_SECONDS:
+                self._last_print = time.monotonic()
+                self.say(str(progress))
         except OSError:
             self._lose()
 
@@ -115,7 +162,7 @@ class Screen:
                 self._bar.stop()
             except OSError:
                 self._lose()
-            self._bar = None
+            self._bar = self._task = self._evaluation = None
 
     def _lose(self) -> None:
         """The terminal is gone: the run goes on."""
@@ -129,7 +176,9 @@ class Screen:
             "rate": f"{rate:,.0f} env steps/s", "score": score,
         }  # fmt: skip
 
-    def _start(self, timestep: int) -> None:
+    def _open_bar(self) -> None:
+        if self._bar is not None:
+            return
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns: Iterable[Any] = (
@@ -139,5 +188,4 @@ class Screen:
         self._bar = Progress(
             *columns, console=_console(sys.stderr), auto_refresh=False, expand=True, speed_estimate_period=self.RECENT
         )
-        self._task = self._bar.add_task("", total=self.total, completed=timestep, **self._fields(timestep, 0.0, None))
         self._bar.start()

@@ -19,7 +19,7 @@ from rltrain.commands.train import load_policies
 from rltrain.errors import ConfigError, nearest
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
-from rltrain.screen import print_out, silence
+from rltrain.screen import Screen, print_out, silence
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED
 
 
@@ -43,11 +43,14 @@ LABELS = {
     "mean_interval": "95 % interval of the mean", "std": "standard deviation",
     "median": "median", "iqm": "interquartile mean", "min": "min", "max": "max",
     "length_mean": "mean length", "success_rate": "success rate",
+    "cut_episodes": "episodes cut",
 }  # fmt: skip
 STEPS = ("timestep", "env_steps")
 RESULTS = "outputs/evaluations"
 OPTIONS = ("checkpoint", "episodes", "seed", "json", "render", "random", "fail_under")
-TAKEN = re.compile(r"(\+\+?)?(env|backend|env\..+|backend\..+|trainer\.stochastic_evaluation|run\.dir)")
+TAKEN = re.compile(
+    r"(\+\+?)?(env|backend|env\..+|backend\..+|trainer\.stochastic_evaluation|evaluation\.max_episode_steps|run\.dir)"
+)
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -61,7 +64,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     for override in overrides:
         key, _, value = override.partition("=")
         if not TAKEN.fullmatch(key):
-            known = "env.*, backend.*, trainer.stochastic_evaluation, run.dir, plugins and " + ", ".join(OPTIONS)
+            known = "env.*, backend.*, trainer.stochastic_evaluation, evaluation.max_episode_steps, run.dir, plugins and "
+            known += ", ".join(OPTIONS)
             if configuration.is_known_key(key.lstrip("+")):
                 raise ConfigError(key, value, f"is the checkpoint's; an evaluation takes {known}")
             raise ConfigError(key, value, f"no such option; {nearest(key, OPTIONS)}, env.*, backend.*, run.dir")
@@ -78,7 +82,9 @@ def evaluate(arguments: Sequence[str]) -> int:
         assemble.check_display("render", options.render)
     render = {"role": FINAL_EVALUATION_ENVIRONMENTS, "render_mode": options.render}
     config.trainer.cfg.headless, config.trainer.cfg.fused = options.render is None, "auto"
-    trainer = assemble.make_trainer(config, training=False, run=Run(), **render)
+    enabled = False if config.trainer.cfg.disable_progressbar else None
+    run = Run(evaluation=config.evaluation, screen=Screen(enabled=enabled, total=0, copies=config.env.cfg.num_envs))
+    trainer = assemble.make_trainer(config, training=False, run=run, **render)
     try:
         paths = {agent.name: assemble.find_checkpoint(options.checkpoint, agent=agent.name) for agent in trainer.agents}
         load_policies(trainer.agents, paths)
@@ -93,6 +99,7 @@ def evaluate(arguments: Sequence[str]) -> int:
             return EXIT_STATUS[trainer.run.stop_signal]
         env_info = trainer.env.info()
     finally:
+        run.close()
         trainer.close()
     figures = {"agents": {name: summarize(result) for name, result in results.items()}}
     if at_random:
@@ -162,6 +169,7 @@ def _write(
         "checkpoint": str(next(iter(paths.values()))) if one else {name: str(path) for name, path in paths.items()},
         **(next(iter(steps.values())) if one else {key: {name: step[key] for name, step in steps.items()} for key in STEPS}),
         "seed": config.seed, "episodes": options.episodes, "copies": config.env.cfg.num_envs,
+        "max_episode_steps": config.evaluation.max_episode_steps,
         "deterministic": not config.trainer.cfg.stochastic_evaluation,
         "environment": {"id": config.env.cfg.id, **env_info}, "trained_with": manifest.get("versions"),
     }  # fmt: skip
@@ -183,7 +191,8 @@ def _write(
     table = Table("", *columns)
     for key, label in LABELS.items():
         if any(key in agent for agent in columns.values()):
-            table.add_row(label, *(_shown(agent.get(key)) for agent in columns.values()))
+            none = 0 if key == "cut_episodes" else None
+            table.add_row(label, *(_shown(agent.get(key, none)) for agent in columns.values()))
     for name in dict.fromkeys(name for agent in columns.values() for name in agent.get("members", {})):
         means = (agent.get("members", {}).get(name, {}).get("mean") for agent in columns.values())
         table.add_row(f"mean of {name}", *(_shown(mean) for mean in means))

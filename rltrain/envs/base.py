@@ -40,6 +40,18 @@ class EnvWrapper(ABC):
     def reset_done(self) -> Arrays:
         """Start the next episode of the copies whose last one just ended; return the observations to act on next (N, *O)."""
 
+    @property
+    def episode_limit(self) -> int | None:
+        """Return after how many steps every episode is truncated by a time limit, or None where that isn't known."""
+        return None
+
+    def end_episodes(self, copies: Array) -> bool:
+        """End the episodes of `copies` (N,) bool where they are, so that `reset_done` starts the next ones.
+
+        False: this simulator can't reset single copies, and nothing was done.
+        """
+        return False
+
     def state(self) -> Arrays:
         """Return the privileged states (N, *S) that go with the observations to act on next, or None; only a critic sees them."""
         return None

@@ -117,6 +117,7 @@ class GymnasiumEnv(EnvWrapper):
         self._observations: Arrays = np.zeros(0)
         self._done = np.zeros(self.num_envs, bool)
         self._resets_copies = self._probe_reset_mask()
+        self._limit: tuple[int | None] | None = None  # once it was asked for
         if self.cfg.on_nonfinite == "reset" and not self._resets_copies:
             raise ConfigError(
                 "env.on_nonfinite", "reset", f"{self.cfg.id} native can't reset a single copy; use env.vectorization=sync"
@@ -168,6 +169,20 @@ class GymnasiumEnv(EnvWrapper):
             self._done[:] = False
             self._watch.check_reset(self._observations, self._infos.states, self._timestep)
         return self._observations
+
+    @property
+    def episode_limit(self) -> int | None:
+        """Return the steps after which Gymnasium's TimeLimit truncates an episode; not asked of native vector environments."""
+        if self._limit is None:
+            limits = [None] if self.vectorization == "native" else self._call("call", "read_time_limit", phase="make")
+            self._limit = (None if None in limits else max(limits),)
+        return self._limit[0]
+
+    def end_episodes(self, copies: np.ndarray) -> bool:
+        """End the episodes of `copies` (N,) bool where they are, if single copies can be reset."""
+        if self._resets_copies:
+            self._done = self._done | copies
+        return self._resets_copies
 
     def state(self) -> Arrays:
         """Return the states that came as `infos["state"]`, where the environment has a `state_space`."""

@@ -138,6 +138,14 @@ def make_copy(make: Callable[[], Any], index: int) -> Any:
                 value = self.env.get_wrapper_attr(name)
                 return value() if callable(value) else value
 
+        def read_time_limit(self) -> int | None:
+            env = self.env
+            while isinstance(env, gymnasium.Wrapper):
+                if isinstance(env, gymnasium.wrappers.TimeLimit):
+                    return int(env._max_episode_steps)
+                env = env.env
+            return None
+
         def put_attribute(self, name: str, values: list[Any]) -> None:
             with self.told(f"set_attr {name}"):
                 self.env.get_wrapper_attr(name)  # a name that isn't there is an error, no new attribute

@@ -88,6 +88,12 @@ class FunctionalEnv(EnvWrapper):
         self.copies = self._reset_done(self.copies)
         return self.copies.observations
 
+    def end_episodes(self, copies: Array) -> bool:
+        """End the episodes of `copies` (N,) bool where they are."""
+        assert self.copies is not None
+        self.copies = self.copies._replace(done=self.copies.done | jnp.asarray(copies))
+        return True
+
     def state(self) -> Arrays:
         """Return the privileged states (N, *S) that go with the observations to act on next, or None."""
         return None if self.state_space is None or self.copies is None else self._states(self.copies)

@@ -185,6 +185,11 @@ class PettingZooEnv(EnvWrapper):
             self._watch.check_reset(self._observations, self._states, self._timestep)
         return self._observations
 
+    def end_episodes(self, copies: np.ndarray) -> bool:
+        """End the episodes of `copies` (N,) bool where they are."""
+        self._done = self._done | copies
+        return True
+
     def state(self) -> Arrays:
         """Return the global states (N, *S): the environment's own, or the observations of all members, zeros of absent ones."""
         return self._states

@@ -84,7 +84,7 @@ class Trainer:
                 _close_at_exit(evaluation_env)
         self._said: set[str] = set()
         self._awaited_infos: set[str] = set()  # keys to record that no step has had yet
-        self._playing: tuple[EnvWrapper, Any] = (env, None)  # an evaluation's environment and observations
+        self._playing: tuple[Any, Any] = (env, None)  # an evaluation's environment and observations
 
     def __str__(self) -> str:
         """Name the trainer, its environments, agents and scopes."""

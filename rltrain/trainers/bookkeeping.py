@@ -65,6 +65,8 @@ def write_rows(
             row["evaluation/episode_return_mean"] = float(np.mean(results["returns"]))
             row["evaluation/episode_return_std"] = float(np.std(results["returns"]))
             row["evaluation/episode_length_mean"] = float(np.mean(results["lengths"]))
+            if "cut" in results:
+                row["evaluation/cut_episodes"] = sum(results["cut"])
             for name, own in results.get("members", {}).items():
                 if own["returns"]:
                     row[f"members/{name}/evaluation_return_mean"] = float(np.mean(own["returns"]))

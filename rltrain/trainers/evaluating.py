@@ -1,14 +1,17 @@
-"""How a trainer evaluates its agents: which copies and episodes count, and which agents were never better."""
+"""How a trainer evaluates its agents: which copies and episodes count, where they are cut, and which agents were never better."""
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rltrain.errors import ConfigError
-from rltrain.evaluation import EpisodeCounter, TeamCounter, episode_quota
+from rltrain.evaluation import MAX_EPISODE_STEPS, EpisodeCounter, TeamCounter, episode_quota
+from rltrain.screen import EvaluationProgress
 from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, seed32, seed64
 from rltrain.structures import Step
 from rltrain.trainers.bookkeeping import Best
+from rltrain.trainers.cutting import CutEpisodes
 from rltrain.trainers.scopes import cut
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from rltrain.trainers.base import Trainer
 
 Counter = EpisodeCounter | TeamCounter
+FIRST_LOOK, LOOK = 3.0, 0.2  # seconds after which a person is shown how an evaluation stands, and how often from then on
 
 
 def evaluate(trainer: "Trainer", episodes: int | None) -> dict[str, dict[str, Any]]:
@@ -26,12 +30,18 @@ def evaluate(trainer: "Trainer", episodes: int | None) -> dict[str, dict[str, An
     if episodes is None and not trainer.timesteps:
         raise ConfigError("episodes", None, "say how long to evaluate: a number of episodes, or trainer.timesteps")
     counters = begin(trainer, episodes)
-    turn = 0
-    while turn < trainer.timesteps if episodes is None else not all(counter.is_full for counter in counters):
-        make_turn(trainer, counters, turn)
-        turn += 1
-        if trainer.run.stop_signal is not None:
-            break
+    turn, next_look = 0, time.monotonic() + FIRST_LOOK
+    try:
+        while turn < trainer.timesteps if episodes is None else not all(counter.is_full for counter in counters):
+            make_turn(trainer, counters, turn)
+            turn += 1
+            if trainer.run.stop_signal is not None:
+                break
+            if episodes is not None and time.monotonic() > next_look:
+                next_look = time.monotonic() + LOOK
+                trainer.run.show_evaluation(progress(trainer, counters))
+    finally:
+        trainer.run.show_evaluation(None)
     trainer.last_evaluation = results(trainer, counters)
     return trainer.last_evaluation
 
@@ -46,16 +56,53 @@ def begin(trainer: "Trainer", episodes: int | None) -> list[Counter]:
         agent.begin_evaluation(copies, seed64(seed, EVALUATION_ACTOR, index))
         quota = np.full(copies, np.iinfo(np.int64).max) if episodes is None else episode_quota(episodes, copies)
         counters.append(TeamCounter(quota, agent.members) if agent.members else EpisodeCounter(quota))
-    trainer._playing = (env, env.reset(seed=seeds))
+    playing = _with_limit(env, trainer.run.evaluation.max_episode_steps)
+    trainer._playing = (playing, playing.reset(seed=seeds))
     return counters
+
+
+def _with_limit(env: "EnvWrapper", wanted: int | None) -> Any:
+    """Return the environment, with episodes that are cut after `wanted` steps, null: at the default where no limit is known."""
+    own = env.episode_limit
+    limit = wanted if wanted is not None else MAX_EPISODE_STEPS if own is None else own
+    return env if own is not None and own <= limit else CutEpisodes(env, limit)
 
 
 def make_turn(trainer: "Trainer", counters: list[Counter], turn: int) -> Step:
     """Make one timestep of an evaluation."""
-    step = trainer._interact(turn, learn=False)
+    step, env = trainer._interact(turn, learn=False), trainer._playing[0]
+    cut_now = env.cut_now if isinstance(env, CutEpisodes) else None
     for counter, scope in zip(counters, trainer.scopes, strict=True):
-        counter.record(cut(step, scope, trainer.scopes[-1].stop) if len(counters) > 1 else step)
+        own = (step,) if cut_now is None else (step, cut_now)
+        counter.record(*own if len(counters) == 1 else (cut(value, scope, trainer.scopes[-1].stop) for value in own))
+    if cut_now is not None and (cut_now.any() or env.unseen.any()):
+        _after_a_cut(trainer, env, counters)
     return step
+
+
+def _after_a_cut(trainer: "Trainer", env: CutEpisodes, counters: list[Counter]) -> None:
+    """Say where the default limit was reached; begin anew in all copies where those that were cut can't be reset alone."""
+    if trainer.run.evaluation.max_episode_steps is None:
+        trainer._say_once(
+            f"evaluation: an episode was cut after {env.limit:,} steps, as {env.name} has no time limit that is known; "
+            "evaluation.max_episode_steps sets another"
+        )
+    full = np.concatenate([counter.full for counter in counters])
+    if env.unseen.any() and (env.unseen | full).all() and not full.all():
+        trainer._playing = (env, env.reset())
+        trainer._for_each_agent("end_evaluation_episodes", np.ones(env.num_envs, bool))
+        for counter in counters:
+            counter.forget_running()
+
+
+def progress(trainer: "Trainer", counters: list[Counter]) -> EvaluationProgress:
+    """Return how an evaluation stands."""
+    own = [counter.team if isinstance(counter, TeamCounter) else counter for counter in counters]
+    done = sum(len(returns) for counter in own for returns in counter.returns)
+    longest = max(int(np.where(counter.full, 0, counter.running_lengths).max()) for counter in own)
+    env = trainer._playing[0]
+    limit = env.limit if isinstance(env, CutEpisodes) else env.episode_limit
+    return EvaluationProgress(done, sum(int(counter.quota.sum()) for counter in own), longest, limit)
 
 
 def results(trainer: "Trainer", counters: list[Counter]) -> dict[str, dict[str, Any]]:

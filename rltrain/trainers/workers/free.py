@@ -13,6 +13,7 @@ from rltrain.checkpoints import CheckpointsConfig
 from rltrain.envs.base import EnvWrapper
 from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import Run
+from rltrain.screen import EvaluationProgress
 from rltrain.seeding import RESUMED_ENVIRONMENTS, seed32
 from rltrain.spaces import named
 from rltrain.structures import Arrays
@@ -101,6 +102,7 @@ class FreeRun(Run):
     def __init__(self, desk: Desk, agent: str, tracking: TrackingConfig, evaluation: EvaluationConfig,
                  checkpoints: CheckpointsConfig) -> None:  # fmt: skip
         self.desk = desk
+        self._shown = False  # how an evaluation stands
         super().__init__(agents=[agent], tracking=tracking, evaluation=evaluation, checkpoints=checkpoints)
 
     @property
@@ -126,6 +128,12 @@ class FreeRun(Run):
     def say(self, line: str) -> None:
         """Let the parent say it."""
         self.desk.tell("say", line)
+
+    def show_evaluation(self, progress: EvaluationProgress | None) -> None:
+        """Let the parent show it."""
+        if progress is not None or self._shown:
+            self.desk.tell("progress", progress)
+        self._shown = progress is not None
 
     def write_metrics(self, agent: str, timestep: int, env_steps: int, metrics: dict[str, float]) -> None:
         """Let the parent write it."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rltrain.screen import EvaluationProgress
 from rltrain.spaces import map_arrays
 from rltrain.trainers import evaluating
 from rltrain.trainers.keeping import lacks_memory
@@ -32,6 +33,7 @@ class Gathering:
         self._improved: dict[int, tuple[list[str], dict[str, Any]]] = {}  # with the best ones before
         self._at: dict[int, int] = {}  # where workers wait for a word on where to stop
         self._done: dict[int, Parts] = {}
+        self._progress: dict[int, EvaluationProgress] = {}  # of evaluations that take long
         self.last: Parts | None = None  # the last checkpoint's
         self.compile_seconds = 0.0
 
@@ -59,6 +61,18 @@ class Gathering:
 
     def _take_say(self, index: int, line: str) -> None:
         self.trainer._say_once(line)
+
+    def _take_progress(self, index: int, progress: EvaluationProgress | None) -> None:
+        """Show how the evaluations of all workers stand together."""
+        self._progress.pop(index, None)
+        if progress is not None:
+            self._progress[index] = progress
+        each = list(self._progress.values())
+        if each:
+            done, wanted, longest, limits = zip(*each, strict=True)
+            self.run.show_evaluation(EvaluationProgress(sum(done), sum(wanted), max(longest), limits[0]))
+        else:
+            self.run.show_evaluation(None)
 
     def _take_row(self, index: int, timestep: int, env_steps: int, metrics: dict[str, float]) -> None:
         """Write the rows of a timestep in the order of agents once all are there; they come in order from each worker."""
