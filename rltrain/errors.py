@@ -5,6 +5,7 @@
 """
 
 import difflib
+import pickle
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -57,6 +58,14 @@ class NonFiniteError(RunError):
 
 class Quit(KeyboardInterrupt):
     """The person at the terminal wants out at once: raised by rltrain's own handlers of INT, never by anybody's code."""
+
+
+def portable(error: BaseException) -> RltrainError | None:
+    """Return an error that is one of ours and can travel to another process, or None."""
+    try:
+        return pickle.loads(pickle.dumps(error)) if isinstance(error, RltrainError) else None
+    except Exception:  # somebody's own kind of it, made in a way of its own
+        return None
 
 
 def said(error: BaseException) -> str:

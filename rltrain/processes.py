@@ -13,6 +13,11 @@ from multiprocessing import connection
 PR_SET_PDEATHSIG = 1
 SAFE_PATH, OURS = "PYTHONSAFEPATH", "rltrain"  # a variable of Python's, and our value of it
 LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # sent to the group, they are its to answer
+BY_IMPORT = 78  # exit status of a process that found itself starting processes while it imported its parent's script
+ONE_SENTENCE = (
+    "the script starts processes while it is imported; put what it does under `if __name__ == '__main__':`, as each of them "
+    "imports it"
+)
 
 
 def end_with_parent(parent: int | None = None) -> None:
@@ -79,6 +84,12 @@ def _own_start_method() -> Iterator[None]:
         yield
     finally:
         multiprocessing.set_start_method(method, force=True)
+
+
+def refuse_while_importing() -> None:
+    """End this process if it is one that imports its parent's script, which starts processes at once."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(BY_IMPORT)
 
 
 def leave_signals_to_parent() -> None:

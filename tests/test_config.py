@@ -403,15 +403,20 @@ gymnasium.register("Own-v0", Own)
 """
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_an_environment_of_ones_own_in_the_working_directory(vectorization, here, zygote):
+@pytest.mark.parametrize("how", [
+    ("env=own_env:Own-v0",),
+    ("plugins=[own_env]", "env=Own-v0", "env.vectorization=async"),
+    pytest.param(("env=own_env:Own-v0", "env.vectorization=async"), marks=pytest.mark.slow),
+    pytest.param(("plugins=[own_env]", "env=Own-v0", "env.vectorization=async", "trainer=parallel", "agents.ppo.count=2"),
+                 marks=pytest.mark.slow),
+])  # fmt: skip
+def test_an_environment_of_ones_own_in_the_working_directory(how, here, zygote):
+    """Its copies' processes know it too, however it came to be known here."""
     (here / "own_env.py").write_text(OWN_ENV)
-    overrides = ("env=own_env:Own-v0", "env.kwargs.scale=-2.0", f"env.vectorization={vectorization}", "trainer.timesteps=40")
-    result = zygote.run("train", *SMALL, *overrides)
+    result = zygote.run("train", *SMALL, *how, "env.kwargs.scale=-2.0", "trainer.timesteps=40", "run.dir=run")
     assert result.status == 0, result.err
-    figures = yaml.safe_load((here / "outputs/latest/summary.json").read_text())["agents"]["ppo"]
-    assert figures["episode_return_mean"] == -2.0 * figures["episode_length_mean"]
-    assert (here / "outputs/own_env_Own-v0/ppo").is_dir()
+    for figures in yaml.safe_load((here / "run/summary.json").read_text())["agents"].values():
+        assert figures["episode_return_mean"] == -2.0 * figures["episode_length_mean"]
 
 
 # -- plugins -------------------------------------------------------------------------------------------------------------

@@ -31,12 +31,13 @@ from rltrain.envs.gymnasium_copies import (
     make_by_id,
     make_copy,
     make_sync,
+    register,
     work,
 )
 from rltrain.envs.gymnasium_infos import Infos
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
-from rltrain.processes import known_start_method
+from rltrain.processes import BY_IMPORT, ONE_SENTENCE, known_start_method, refuse_while_importing
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
 from rltrain.signals import comes_from_signal
 from rltrain.structures import Arrays, Step
@@ -353,9 +354,12 @@ class GymnasiumEnv(EnvWrapper):
             return self._make_native(render_mode)
         window = render_mode == "human"  # there is one: copy 0's
         modes = [render_mode if i == 0 or not window else None for i in range(self.num_envs)]
-        makes = [make or functools.partial(make_by_id, self.cfg.id, self.cfg.kwargs, mode) for mode in modes]
+        spec = self._registration() if self.vectorization == "async" else None
+        makes = [make or functools.partial(make_by_id, self.cfg.id, self.cfg.kwargs, mode, spec) for mode in modes]
         copies = [functools.partial(make_copy, make, i) for i, make in enumerate(makes)]
         if self.vectorization == "async":
+            refuse_while_importing()
+            self._check_portable(copies[0])
             # fork hangs once torch or jax has computed in this process
             method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
             gymnasium.logger.min_level = gymnasium.logger.ERROR + 1  # its workers' errors are told once, by us
@@ -366,6 +370,16 @@ class GymnasiumEnv(EnvWrapper):
                 self._venv.__init__(copies, context=method, autoreset_mode=AutoresetMode.DISABLED, worker=worker)
             return self._venv
         return make_sync(copies)
+
+    def _check_portable(self, make: Callable[[], Any]) -> None:
+        """Raise ConfigError if what makes a copy can't be sent to a process."""
+        from cloudpickle import dumps  # Gymnasium's own way, which takes classes and functions of a script
+
+        try:
+            dumps(make)
+        except Exception as error:
+            what = f"{self.cfg.id} can't be sent to the processes of its copies ({said(error)})"
+            raise ConfigError("env.vectorization", "async", f"{what}; register it by 'module:Class', or use sync") from error
 
     def _make_native(self, render_mode: str | None) -> Any:
         import gymnasium
@@ -422,6 +436,8 @@ class GymnasiumEnv(EnvWrapper):
         """Raise EnvironmentFailure for what was raised; one of our own errors, and what comes from a signal, as they are."""
         if isinstance(error, RltrainError) or comes_from_signal(error):
             raise error
+        if isinstance(error, CopyError) and error.own is not None:
+            raise error.own from error
         raise self._failure(phase, error) from error
 
     def _failure(self, phase: str, error: BaseException) -> EnvironmentFailure:
@@ -430,7 +446,7 @@ class GymnasiumEnv(EnvWrapper):
         where, when, first = f"env.id={self.cfg.id}", f"at step {self._timestep}", int(self._arguments["first_copy"])
         if isinstance(error, CopyError):
             trace = f"\n{error.trace}" if error.trace else ""
-            return EnvironmentFailure(f"{where}: copy {first + error.copy}: {error.phase} {when}: {error.reason}{trace}")
+            return EnvironmentFailure(f"{where}: copy {first + error.copy}: {error.phase or phase} {when}: {error.reason}{trace}")
         if isinstance(error, multiprocessing.TimeoutError):
             silent = [first + i for i, pipe in enumerate(self._venv.parent_pipes) if pipe is not None and not pipe.poll()]
             text = (
@@ -442,6 +458,8 @@ class GymnasiumEnv(EnvWrapper):
             # a dying process closes its pipe just before it ends
             multiprocessing.connection.wait([process.sentinel for process in processes], 1.0)
             dead = [f"{first + i} (exit code {p.exitcode})" for i, p in enumerate(processes) if not p.is_alive()]
+            if any(process.exitcode == BY_IMPORT for process in processes):
+                return EnvironmentFailure(f"{where}: {ONE_SENTENCE}")
             if dead:
                 return EnvironmentFailure(f"{where}: copy {', '.join(dead)}: {phase} {when}: its process ended")
         return EnvironmentFailure(f"{where}: {phase} {when}: {said(error)}")
@@ -460,8 +478,5 @@ class GymnasiumEnv(EnvWrapper):
 
 def make_slice(kind: type[GymnasiumEnv], spec: Any, cfg: dict[str, Any], arguments: dict[str, Any]) -> GymnasiumEnv:
     """Return a slice of an environment in whichever process; `spec` registers its id where it isn't known."""
-    from gymnasium.envs.registration import registry
-
-    if spec is not None:
-        registry.setdefault(spec.id, spec)
+    register(spec)
     return kind(cfg, **arguments)

@@ -14,7 +14,7 @@ import numpy as np
 
 from rltrain import modules
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
-from rltrain.errors import ConfigError, RltrainError, nearest, said
+from rltrain.errors import ConfigError, RltrainError, nearest, portable, said
 from rltrain.processes import leave_signals_to_parent, start_as_usual, watch_parent
 from rltrain.signals import comes_from_signal
 
@@ -22,11 +22,37 @@ from rltrain.signals import comes_from_signal
 class CopyError(Exception):
     """A copy raised. Travels between processes as text, whatever the original exception held."""
 
-    def __init__(self, payload: "tuple[int, str, str, str] | CopyError") -> None:
-        # AsyncVectorEnv raises the type again with the value as its only argument
+    def __init__(self, payload: "tuple[int, str, str, str] | CopyError", own: RltrainError | None = None) -> None:
+        # AsyncVectorEnv raises the type again with the value as its only argument; `own` is one of ours that this stands for
         self.payload: tuple[int, str, str, str] = payload.payload if isinstance(payload, CopyError) else payload
+        self.own: RltrainError | None = payload.own if isinstance(payload, CopyError) else own
         self.copy, self.phase, self.reason, self.trace = self.payload
-        super().__init__(self.payload)
+        super().__init__(self.payload, self.own)
+
+
+class TellsCopies:
+    """Stands for the queue on which Gymnasium's worker tells its errors: whatever they are, they arrive as CopyError.
+
+    Otherwise one that can't be pickled, or made of one argument, would never arrive.
+    """
+
+    def __init__(self, queue: Any) -> None:
+        self.queue = queue
+
+    def put(self, failure: tuple[int, type, BaseException, str]) -> None:
+        """Send (copy, kind, error, traceback)."""
+        index, _, error, trace = failure
+        if not isinstance(error, CopyError):
+            error = CopyError((index, "", said(error), trace), portable(error))
+        self.queue.put((index, CopyError, error, trace))
+
+
+def register(spec: Any) -> None:
+    """Make an id known in this process, if it isn't: a plugin or a script may have registered it in another one."""
+    from gymnasium.envs.registration import registry
+
+    if spec is not None:
+        registry.setdefault(spec.id, spec)
 
 
 def find_spec(env_id: str) -> Any:
@@ -61,10 +87,11 @@ def find_spec(env_id: str) -> Any:
         raise ConfigError("env.id", env_id, f"no such environment; {hint}{nearest(name, registry, limit=6)}") from None
 
 
-def make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None) -> Any:
+def make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None, spec: Any = None) -> Any:
     """Return one environment; raises ConfigError for a package that is missing or kwargs that don't fit."""
     import gymnasium
 
+    register(spec)
     find_spec(env_id)  # also imports `module:` in a process that has not done so
     mode: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}  # not every environment takes it
     try:
@@ -250,10 +277,11 @@ def work(stacks: str, index: int, make: Callable[[], Any], pipe: Any, *others: A
     with suppress(OSError):
         faulthandler.register(signal.SIGUSR2, open(Path(stacks) / str(index), "w"))  # noqa: SIM115
     gymnasium.logger.min_level = gymnasium.logger.ERROR + 1
-    error_queue = others[2]
+    error_queue = TellsCopies(others[2])
+    others = (*others[:2], error_queue, *others[3:])
     try:
         copy = make()
-    except Exception as error:
+    except BaseException as error:
         error_queue.put((index, type(error), error, traceback.format_exc()))
         pipe.recv()
         pipe.send((None, False))
@@ -261,7 +289,6 @@ def work(stacks: str, index: int, make: Callable[[], Any], pipe: Any, *others: A
     try:
         _async_worker(index, lambda: copy, pipe, *others)
     except BaseException as error:
-        error = as_copy_error(index, "call", error)
         error_queue.put((index, type(error), error, traceback.format_exc()))
         with suppress(OSError):
             pipe.send((None, False))

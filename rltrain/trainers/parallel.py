@@ -15,6 +15,7 @@ import numpy as np
 
 from rltrain.agents.base import Agent
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, RunError
+from rltrain.processes import refuse_while_importing
 from rltrain.spaces import named
 from rltrain.trainers import keeping
 from rltrain.trainers.base import Trainer
@@ -22,7 +23,7 @@ from rltrain.trainers.bookkeeping import overrides
 from rltrain.trainers.config import ParallelConfig, TrainerConfig
 from rltrain.trainers.scopes import cut
 from rltrain.trainers.sharing import groups
-from rltrain.trainers.workers.crew import Crew, refuse_while_importing
+from rltrain.trainers.workers.crew import Crew
 from rltrain.trainers.workers.free import FreeJob, Start
 from rltrain.trainers.workers.gathering import Gathering
 from rltrain.trainers.workers.lockstep import Lockstep, LockstepJob
@@ -141,7 +142,8 @@ class ParallelTrainer(Trainer):
                 tracking=self.run.tracking, evaluation=self.run.evaluation, checkpoints=self.run.checkpoints,
                 max_drift=self.cfg.max_drift,
             )  # fmt: skip
-            jobs.append(pickled(job, {f"agents.{agent.name}": job.agent, "env": job.env, "evaluation_env": job.evaluation_env}))
+            envs = {"env.id": (env.name, job.env), "evaluation_env": (env.name, job.evaluation_env)}
+            jobs.append(pickled(job, {f"agents.{agent.name}": (agent.kind, job.agent), **envs}))
         return jobs
 
     def _run_shared(self) -> None:
@@ -150,7 +152,7 @@ class ParallelTrainer(Trainer):
         jobs = []
         for agent, scope in zip(self.agents, self.scopes, strict=True):
             job = LockstepJob(AgentRecipe.of(agent), scope, on_device, self._sharers(agent))
-            jobs.append(pickled(job, {f"agents.{agent.name}": job.agent}))
+            jobs.append(pickled(job, {f"agents.{agent.name}": (agent.kind, job.agent)}))
         with Crew([agent.name for agent in self.agents], self.cfg.worker_timeout) as crew:
             self._lockstep = lockstep = Lockstep(crew, self.agents, self.scopes, self.env, self.observations)
             try:

@@ -4,7 +4,9 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import time
+import warnings
 
 import gymnasium
 import numpy as np
@@ -279,6 +281,54 @@ def test_error_in_step_names_copy_id_phase_and_step(make, vectorization):
     lines = str(failure.value).splitlines()
     assert lines[0] == "env.id=sample_envs:Faulty-v0: copy 1: step at step 2" + BROKEN
     assert any("sample_envs.py" in line and "in _perhaps" in line for line in lines)  # the environment's own traceback
+
+
+class Refuses(gymnasium.Env):
+    """Raises one of our own errors in a step; its attribute raises one that no other process can be sent."""
+
+    observation_space, action_space = gymnasium.spaces.Box(0, 1, (1,), np.float32), gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        raise ConfigError("env.kwargs.limit", 3, "is too low")
+
+    @property
+    def odd(self):
+        class Odd(Exception):
+            def __init__(self, one, two):
+                super().__init__("odd")
+
+        raise Odd(1, 2)
+
+
+def test_any_error_reaches_this_process(make):
+    """Gymnasium's own way of raising a copy's error again makes one of the same type, of a single argument."""
+    env = GymnasiumEnv({"id": "refuses", "num_envs": 2, "vectorization": "async"}, make=Refuses)
+    env.reset()
+    with pytest.raises(ConfigError, match=r"^env.kwargs.limit=3: is too low$") as refused:
+        env.step(np.zeros(2, np.int64))
+    assert (refused.value.key, refused.value.value) == ("env.kwargs.limit", 3)
+    env.close()
+    env = GymnasiumEnv({"id": "refuses", "num_envs": 1, "vectorization": "async"}, make=Refuses)
+    with pytest.raises(EnvironmentFailure, match=r"env.id=refuses: copy 0: get_attr odd at step 0: Odd: odd"):
+        env.get_attr("odd")
+    env.close()
+
+
+def test_an_id_that_only_this_process_knows(make):
+    """Its copies' processes are told what it stands for; what can't be told is one sentence."""
+    gymnasium.register("OnlyHere-v0", lambda **_: Refuses())
+    lock = threading.Lock()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        env = make("OnlyHere-v0", 2, "async")
+        assert env.reset().shape == (2, 1)
+        gymnasium.register("OnlyHere-v0", lambda **_: (Refuses(), lock)[0])
+        with pytest.raises(ConfigError, match=r"^env.vectorization=async: OnlyHere-v0 can't be sent .*pickle.*; register it by"):
+            make("OnlyHere-v0", 2, "async")
+    del gymnasium.registry["OnlyHere-v0"]
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])

@@ -171,12 +171,14 @@ def test_what_cannot_travel_is_told():
     env = GymnasiumEnv({"id": "CartPole-v1", "num_envs": 4}, seed=0, make=lambda: __import__("gymnasium").make("CartPole-v1"))
     agents = [Agent(PPO(env.observation_space, env.action_space, num_envs=2, cfg=SMALL), name=name) for name in "AB"]
     trainer = ParallelTrainer(env, agents, cfg={"timesteps": 10, "disable_progressbar": True})
-    with pytest.raises(ConfigError, match=r"^env=partial: can't be sent to a worker process: .*; use classes and functions at"):
+    with pytest.raises(
+        ConfigError, match=r"^env.id=CartPole-v1: can't be sent to a worker process: .*; use classes and functions at"
+    ):
         trainer.train()
     trainer = make()
     assert trainer.agents[1].recipe is not None
     trainer.agents[1].recipe[2]["key"] = lambda: "agents.B"
-    with pytest.raises(ConfigError, match=r"^agents.B=AgentRecipe: can't be sent to a worker process"):
+    with pytest.raises(ConfigError, match=r"^agents.B=PPO: can't be sent to a worker process"):
         trainer.train()
     trainer.agents[1].recipe = None
     with pytest.raises(ConfigError, match=r"^agents.B=PPO: doesn't say how it was made"):

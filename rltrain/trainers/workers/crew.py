@@ -1,6 +1,5 @@
 """The workers as their parent sees them: started, watched and ended together; a fault of one ends all."""
 
-import multiprocessing
 import os
 import select
 import signal
@@ -11,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from rltrain.errors import EnvironmentFailure, NonFiniteError, RltrainError, RunError
-from rltrain.processes import known_start_method
+from rltrain.processes import BY_IMPORT, ONE_SENTENCE, known_start_method
 from rltrain.trainers.workers.channel import Channel
 from rltrain.trainers.workers.process import Report, run
 from rltrain.trainers.workers.shared import CONTEXT, WAIT, Pulse, Stacks
@@ -19,7 +18,6 @@ from rltrain.trainers.workers.shared import CONTEXT, WAIT, Pulse, Stacks
 MAKING = 120.0  # seconds that a worker has at least to import what it needs and to make its agent
 LOOK = 0.1  # seconds between looks for signs of life
 LONGEST_LOOK = 1.0  # seconds: a parent that was busy or asleep itself doesn't count the whole time against its workers
-BY_IMPORT = 78  # exit status of a worker that found itself starting workers while it was imported
 
 
 class WorkerError(RunError):
@@ -223,15 +221,3 @@ class Crew:
         error = WorkerError(f"{where}: its worker gave no sign of life for {self._patience(index):g} s (trainer.worker_timeout)")
         error.__cause__ = WorkerTraceback(stacks.read() or "(it doesn't say where: the process is stopped or in the kernel)")
         return error
-
-
-ONE_SENTENCE = (
-    "the script that called train() starts workers while it is imported; "
-    "put what it does under `if __name__ == '__main__':`, as each worker imports it"
-)
-
-
-def refuse_while_importing() -> None:
-    """End this process if it is a worker that imports its parent's script, which starts workers at once."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        os._exit(BY_IMPORT)

@@ -2,7 +2,6 @@
 
 import faulthandler
 import os
-import pickle
 import signal
 import socket
 import traceback
@@ -10,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rltrain.errors import RltrainError
+from rltrain.errors import RltrainError, portable
 from rltrain.processes import end_with_parent, leave_signals_to_parent, start_as_usual, watch_parent
 from rltrain.trainers.workers.channel import Channel
 from rltrain.trainers.workers.shared import Pulse, Stacks
@@ -92,11 +91,6 @@ def run(index: int, end: socket.socket, pulse: Pulse, stacks: Stacks, parent: in
 
 
 def _report(desk: Desk, error: BaseException) -> Report:
-    own = error if isinstance(error, RltrainError) else None
-    try:
-        pickle.loads(pickle.dumps(own))
-    except Exception:
-        own = None
     phase, timestep = desk.pulse.phase(desk.index), desk.pulse.timestep(desk.index)
     trace = "".join(traceback.format_exception(error))
-    return Report(phase, timestep, type(error).__name__, str(error), trace, own)
+    return Report(phase, timestep, type(error).__name__, str(error), trace, portable(error))

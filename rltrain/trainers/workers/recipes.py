@@ -59,19 +59,19 @@ def _replica(agent: Agent) -> tuple[Any, int, Any] | None:
     return memory.ring.recipe, memory.part, memory.ring.snapshot() if memory.is_borrowed else None
 
 
-def pickled(job: Any, parts: Mapping[str, Any]) -> bytes:
+def pickled(job: Any, parts: Mapping[str, tuple[str, Any]]) -> bytes:
     """Return the job as it travels to a worker.
 
-    Raises ConfigError naming which of `parts` can't travel.
+    Raises ConfigError naming which of `parts`, by key each with a name of its own, can't travel.
     """
     try:
         return pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
     except Exception:
-        for key, part in parts.items():
+        for key, (name, part) in parts.items():
             try:
                 pickle.dumps(part)
             except Exception as error:
                 what = f"can't be sent to a worker process: {type(error).__name__}: {error}"
                 remedy = "use classes and functions at the top of a module, no lambdas or open files, or trainer=sequential"
-                raise ConfigError(key, type(part).__name__, f"{what}; {remedy}") from error
+                raise ConfigError(key, name, f"{what}; {remedy}") from error
         raise
