@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rltrain import config as configuration
-from rltrain import modules
+from rltrain import generators, modules
 from rltrain.agents.base import Agent
 from rltrain.backends.base import prepare
 from rltrain.config import Checked, Config
 from rltrain.envs.base import EnvWrapper
 from rltrain.errors import ConfigError, nearest, said
 from rltrain.runs import Run
-from rltrain.seeding import EVALUATION_ENVIRONMENTS, TRAINING_ENVIRONMENTS
+from rltrain.seeding import EVALUATION_ENVIRONMENTS, PROCESS_GENERATORS, TRAINING_ENVIRONMENTS, seed64
 from rltrain.signals import comes_from_signal
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.config import ParallelConfig, StepConfig
@@ -122,7 +122,9 @@ def make_trainer(config: Config, *, run: Run | None = None, training: bool = Tru
         backend = make_backend(config)
         agents = make_agents(config, env, backend)
         if training and config.evaluation.interval:
-            made.append(make_env(config, role=EVALUATION_ENVIRONMENTS))
+            assert config.seed is not None
+            with generators.seeded(seed64(config.seed, PROCESS_GENERATORS, 1)):  # making it changes nothing for training
+                made.append(make_env(config, role=EVALUATION_ENVIRONMENTS))
         cfg = config.trainer.cfg
         cfg.timesteps = configuration.timesteps(config)
         more: dict[str, Any] = {} if callback is None else {"callback": callback}

@@ -18,6 +18,7 @@ EVALUATION_ACTOR = 6
 STATISTICS = 7
 RESUMED_ENVIRONMENTS = 8
 EPISODES = 9  # later ones of a copy whose every episode has a seed of its own
+PROCESS_GENERATORS = 10  # those that a whole process shares, for environments that draw from them
 
 MAX_SEED = 2**32 - 1
 

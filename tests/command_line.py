@@ -41,6 +41,8 @@ def call(*arguments: str) -> Result:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main(list(arguments))
+    text = out.getvalue() + err.getvalue()
+    assert "its whole process shares" not in text or "icing" in text, text  # rltrain itself never draws from these
     return Result(status, out.getvalue(), err.getvalue())
 
 

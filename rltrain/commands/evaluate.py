@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rltrain import assemble, checkpoints
+from rltrain import assemble, checkpoints, generators
 from rltrain import config as configuration
 from rltrain.agents.random import RandomAgent
 from rltrain.checks import build, option
@@ -20,7 +20,7 @@ from rltrain.errors import ConfigError, nearest
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
 from rltrain.screen import Screen, print_out, silence
-from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED
+from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED, PROCESS_GENERATORS, seed64
 
 
 @dataclass
@@ -84,27 +84,29 @@ def evaluate(arguments: Sequence[str]) -> int:
     config.trainer.cfg.headless, config.trainer.cfg.fused = options.render is None, "auto"
     enabled = False if config.trainer.cfg.disable_progressbar else None
     run = Run(evaluation=config.evaluation, screen=Screen(enabled=enabled, total=0, copies=config.env.cfg.num_envs))
-    trainer = assemble.make_trainer(config, training=False, run=run, **render)
-    try:
-        paths = {agent.name: assemble.find_checkpoint(options.checkpoint, agent=agent.name) for agent in trainer.agents}
-        load_policies(trainer.agents, paths)
-        check_writable(wanted or RESULTS)
-        trainer.evaluation_env = trainer.env
-        with trainer.run.signals():
-            results = trainer.eval(episodes=options.episodes)
-            compare = options.random if options.random is not None else bool(trainer.env.members) and not options.render
-            at_random = _play_at_random(trainer, options.episodes) if compare and trainer.run.stop_signal is None else {}
-        if trainer.run.stop_signal is not None:
-            trainer.run.pass_signal_on()
-            return EXIT_STATUS[trainer.run.stop_signal]
-        env_info = trainer.env.info()
-    finally:
-        run.close()
-        trainer.close()
+    assert config.seed is not None
+    with generators.seeded(seed64(config.seed, PROCESS_GENERATORS)):
+        trainer = assemble.make_trainer(config, training=False, run=run, **render)
+        trainer.generators.owned = True
+        try:
+            paths = {agent.name: assemble.find_checkpoint(options.checkpoint, agent=agent.name) for agent in trainer.agents}
+            load_policies(trainer.agents, paths)
+            check_writable(wanted or RESULTS)
+            trainer.evaluation_env = trainer.env
+            with trainer.run.signals():
+                results = trainer.eval(episodes=options.episodes)
+                compare = options.random if options.random is not None else bool(trainer.env.members) and not options.render
+                at_random = _play_at_random(trainer, options.episodes) if compare and trainer.run.stop_signal is None else {}
+            if trainer.run.stop_signal is not None:
+                trainer.run.pass_signal_on()
+                return EXIT_STATUS[trainer.run.stop_signal]
+            env_info = trainer.env.info()
+        finally:
+            run.close()
+            trainer.close()
     figures = {"agents": {name: summarize(result) for name, result in results.items()}}
     if at_random:
         figures["random"] = {name: summarize(result) for name, result in at_random.items()}
-    assert config.seed is not None
     directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root=RESULTS)
     _write(figures, results, config, options, paths, manifest, directory, env_info)
     low = [

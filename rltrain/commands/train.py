@@ -10,15 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rltrain import __version__, assemble, checkpoints
+from rltrain import __version__, assemble, checkpoints, generators
 from rltrain import config as configuration
 from rltrain.agents.base import Agent
 from rltrain.commands.plans import Plan, make_plan
 from rltrain.commands.summary import objective, print_plan, print_summary, summarize
 from rltrain.config import Config
 from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, StorageError
+from rltrain.generators import Watch
 from rltrain.memories.replay.mapping import find_room
 from rltrain.runs import EXIT_STATUS, Run, holds_run, link_latest, locked, make_run_directory
+from rltrain.seeding import PROCESS_GENERATORS, seed64
 from rltrain.signals import comes_from_signal, exits_as_errors
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.sharing import settings
@@ -46,8 +48,16 @@ def show_config(overrides: Sequence[str], *, resolved: bool) -> None:
 
 def execute(plan: Plan) -> tuple[int, float | None]:
     """Carry a plan out; return the exit status and the objective of a sweep."""
+    assert plan.config.seed is not None
+    stream = seed64(plan.config.seed, PROCESS_GENERATORS)
+    with generators.seeded(stream):
+        return _execute_seeded(plan, Watch(owned=True, stream=stream))
+
+
+def _execute_seeded(plan: Plan, watch: Watch) -> tuple[int, float | None]:
     config = plan.config
     trainer = assemble.make_trainer(config)
+    trainer.generators = watch
     try:
         check_memories(trainer)
         if config.dry_run:

@@ -24,6 +24,7 @@ class EnvWrapper(ABC):
     action_space: Any  # of one copy
     name: str  # the environment's id, for messages and folders
     seeds: list[int] | None = None  # one per copy: the seeds of the first `reset`
+    draws_from: tuple[str, ...] = ()  # the generators of a whole process that moved while it was stepped, found at snapshots
 
     @abstractmethod
     def reset(self, seed: Sequence[int] | None = None) -> Arrays:

@@ -35,6 +35,7 @@ from rltrain.envs.gymnasium_copies import (
     work,
 )
 from rltrain.envs.gymnasium_infos import Infos
+from rltrain.envs.own_process import GENERATORS
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
 from rltrain.processes import BY_IMPORT, ONE_SENTENCE, known_start_method, refuse_while_importing
@@ -261,6 +262,8 @@ class GymnasiumEnv(EnvWrapper):
             copies = list(self._call("call", "snapshot_copy", phase="snapshot"))
         if any(copy is None for copy in copies):
             return None
+        if self.vectorization == "async":
+            self.draws_from = tuple(sorted({name for copy in copies for name in (copy or {}).get(GENERATORS, ())}))
         return {
             "copies": copies,
             "observations": spaces.map_arrays(np.copy, self._observations),
@@ -364,7 +367,7 @@ class GymnasiumEnv(EnvWrapper):
             method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
             gymnasium.logger.min_level = gymnasium.logger.ERROR + 1  # its workers' errors are told once, by us
             self._stacks = tempfile.mkdtemp(prefix="rltrain-")
-            worker = functools.partial(work, self._stacks)
+            worker = functools.partial(work, self._stacks, self.seeds)
             self._venv = AsyncVectorEnv.__new__(AsyncVectorEnv)  # known before it starts processes, so that close() ends them
             with known_start_method():
                 self._venv.__init__(copies, context=method, autoreset_mode=AutoresetMode.DISABLED, worker=worker)

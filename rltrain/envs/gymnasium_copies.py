@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rltrain import modules
+from rltrain.envs.own_process import in_own_process, seed_process
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, RltrainError, nearest, portable, said
 from rltrain.processes import leave_signals_to_parent, start_as_usual, watch_parent
@@ -266,7 +267,7 @@ def kind(observation: Any) -> str:
     return f"{observation.dtype} {observation.shape}" if isinstance(observation, np.ndarray) else type(observation).__name__
 
 
-def work(stacks: str, index: int, make: Callable[[], Any], pipe: Any, *others: Any) -> None:
+def work(stacks: str, seeds: list[int] | None, index: int, make: Callable[[], Any], pipe: Any, *others: Any) -> None:
     """Run one copy in its own process: Gymnasium's worker, but errors in make and close reach the parent too."""
     import gymnasium
     from gymnasium.vector.async_vector_env import _async_worker
@@ -279,8 +280,10 @@ def work(stacks: str, index: int, make: Callable[[], Any], pipe: Any, *others: A
     gymnasium.logger.min_level = gymnasium.logger.ERROR + 1
     error_queue = TellsCopies(others[2])
     others = (*others[:2], error_queue, *others[3:])
+    if seeds is not None:
+        seed_process(seeds[index])
     try:
-        copy = make()
+        copy = in_own_process(make(), index)
     except BaseException as error:
         error_queue.put((index, type(error), error, traceback.format_exc()))
         pipe.recv()

@@ -236,11 +236,23 @@ class PettingZooEnv(EnvWrapper):
     # -- keeping ---------------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any] | None:
-        """Return what all copies are played again from, or None where an episode comes out otherwise the second time."""
-        if not self._begun or not self._check_replay():
+        """Return what all copies are played again from, or None where an episode comes out otherwise the second time.
+
+        Copies that draw from generators which they share can't be played again one by one: their attributes are kept.
+        """
+        if not self._begun:
+            return None
+        if self.draws_from:
+            copies = [snapshots.attributes_of(copy) for copy in self._copies]
+            if any(copy is None for copy in copies):
+                return None
+        elif self._check_replay():
+            copies = None
+        else:
             return None
         return {
             **snapshots.gather([snapshots.episode_of(copy, self._actions) for copy in self._copies]),
+            **({} if copies is None else {"copies": copies}),
             "observations": spaces.map_arrays(np.copy, self._observations),
             "action_masks": self._masks.rows,
             "there": self._there,
@@ -256,6 +268,9 @@ class PettingZooEnv(EnvWrapper):
         self._there = {name: np.array(rows, bool) for name, rows in snapshot["there"].items()}
         self._done = np.array(snapshot["done"], bool)
         for copy in self._copies:
+            if "copies" in snapshot:
+                snapshots.put_attributes(copy, snapshots.pick(snapshot, copy.index), snapshot["copies"][copy.index])
+                continue
             observations = self._run(snapshots.replay, copy, snapshots.pick(snapshot, copy.index), self._actions)
             if not self._agrees(copy.index, observations):
                 number = self._arguments["first_copy"] + copy.index

@@ -10,6 +10,7 @@ import numpy as np
 
 from rltrain import spaces
 from rltrain.envs.pettingzoo_copies import Copy, cast
+from rltrain.envs.snapshots import put_snapshot, take_snapshot
 
 ONCE = ("timestep",)  # what a snapshot holds once, for all copies
 
@@ -52,6 +53,18 @@ def replay(copy: Copy, episode: Episode, action_spaces: Mapping[str, Any]) -> di
         rows = {name: cast(action_spaces[name], actions[t : t + 1])[0] for name, actions in episode.played.items()}
         observations = copy.step({name: rows[name] for name in copy.env.agents})[0]
     return observations
+
+
+def attributes_of(copy: Copy) -> dict[str, Any] | None:
+    """Return a copy's attributes, or None where one isn't plain data."""
+    return take_snapshot(copy.env)
+
+
+def put_attributes(copy: Copy, episode: Episode, attributes: dict[str, Any]) -> None:
+    """Put a copy's attributes back, in the middle of an episode that can't be played again."""
+    copy.begin(episode.seed, episode.number)
+    copy.played = [dict(zip(episode.played, rows, strict=True)) for rows in zip(*episode.played.values(), strict=True)]
+    put_snapshot(copy.env, attributes)
 
 
 def cut(snapshot: dict[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from rltrain.agents.base import Agent
 from rltrain.checks import build
 from rltrain.envs.base import EnvWrapper
 from rltrain.errors import ConfigError, RltrainError, RunError, said
+from rltrain.generators import Watch
 from rltrain.runs import Run
 from rltrain.signals import comes_from_signal, exits_as_errors
 from rltrain.spaces import map_arrays
@@ -73,6 +74,7 @@ class Trainer:
         self.best: dict[str, Best] = {}  # by agent
         self.clock = Clock(lambda: self.agents[0].backend.compile_seconds)
         self.last_evaluation: dict[str, dict[str, Any]] = {}
+        self.generators = Watch()  # of this process, which may be somebody else's
         self._resumed = False
         self._next_due = self._next_stop = self._planned_at = 0
         self._saved_at: int | None = None
@@ -187,6 +189,10 @@ class Trainer:
             return "trainer, agent or environment has methods of its own for single steps"
         return ""
 
+    def runs_in_workers(self) -> bool:
+        """Tell whether each agent trains in a process of its own, on its slice of the environment."""
+        return False
+
     def _has_own_steps(self) -> bool:
         """Tell whether a subclass makes timesteps in its own way."""
         return overrides(self, Trainer, ("_interact", "_for_each_agent"))
@@ -270,6 +276,7 @@ class Trainer:
             show=False if self.cfg.disable_progressbar else (True if self.cfg.disable_progressbar is False else None),
             resumed_at=(self.timestep - self._pending, env_steps) if self._resumed else None,
         )
+        self.generators.begin()
         if self.observations is None:
             if self.timestep == 0 and self._env_steps():
                 self._for_each_agent("start_over")

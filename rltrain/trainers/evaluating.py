@@ -1,6 +1,8 @@
 """How a trainer evaluates its agents: which copies and episodes count, where they are cut, and which agents were never better."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import numpy as np
 from rltrain.errors import ConfigError
 from rltrain.evaluation import MAX_EPISODE_STEPS, EpisodeCounter, TeamCounter, episode_quota
 from rltrain.screen import EvaluationProgress
-from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, seed32, seed64
+from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, PROCESS_GENERATORS, seed32, seed64
 from rltrain.structures import Step
 from rltrain.trainers.bookkeeping import Best
 from rltrain.trainers.cutting import CutEpisodes
@@ -29,9 +31,10 @@ def evaluate(trainer: "Trainer", episodes: int | None) -> dict[str, dict[str, An
     """
     if episodes is None and not trainer.timesteps:
         raise ConfigError("episodes", None, "say how long to evaluate: a number of episodes, or trainer.timesteps")
-    counters = begin(trainer, episodes)
-    turn, next_look = 0, time.monotonic() + FIRST_LOOK
-    try:
+    next_look = time.monotonic() + FIRST_LOOK
+    with trainer.generators.evaluating(stream(trainer)), _shown(trainer):
+        counters = begin(trainer, episodes)
+        turn = 0
         while turn < trainer.timesteps if episodes is None else not all(counter.is_full for counter in counters):
             make_turn(trainer, counters, turn)
             turn += 1
@@ -40,10 +43,22 @@ def evaluate(trainer: "Trainer", episodes: int | None) -> dict[str, dict[str, An
             if episodes is not None and time.monotonic() > next_look:
                 next_look = time.monotonic() + LOOK
                 trainer.run.show_evaluation(progress(trainer, counters))
-    finally:
-        trainer.run.show_evaluation(None)
     trainer.last_evaluation = results(trainer, counters)
     return trainer.last_evaluation
+
+
+@contextmanager
+def _shown(trainer: "Trainer") -> Iterator[None]:
+    try:
+        yield
+    finally:
+        trainer.run.show_evaluation(None)
+
+
+def stream(trainer: "Trainer") -> int:
+    """Return the seed of what an environment that draws from its process's own generators gets in an evaluation."""
+    seeds = (trainer.evaluation_env or trainer.env).seeds
+    return seed64(seeds[0] if seeds else 0, PROCESS_GENERATORS, 1)
 
 
 def begin(trainer: "Trainer", episodes: int | None) -> list[Counter]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from rltrain.agents.base import Agent
 from rltrain.errors import CheckpointError
+from rltrain.generators import kept
 from rltrain.seeding import RESUMED_ENVIRONMENTS, seed32
 from rltrain.spaces import map_arrays
 from rltrain.trainers.bookkeeping import Best
@@ -27,7 +28,8 @@ def manifest(agents: Sequence[Agent], *, exact: bool) -> dict[str, Any]:
 
 def take_snapshot(trainer: "Trainer", *, with_environment: bool) -> tuple[dict[str, Any], bool]:
     """Return everything as parts by name, and whether going on from them is exact."""
-    env, states = trainer.env.snapshot() if with_environment else None, trainer.env.state()
+    env, comes_back = take_environment(trainer) if with_environment else (None, False)
+    states, drawn = trainer.env.state(), trainer.generators.snapshot()
     parts: dict[str, Any] = {
         "trainer": {
             "timestep": trainer.timestep,
@@ -40,13 +42,46 @@ def take_snapshot(trainer: "Trainer", *, with_environment: bool) -> tuple[dict[s
             "best": {name: asdict(best) for name, best in trainer.best.items()},
             "pending": trainer._pending,
             "planned_at": trainer._planned_at if trainer._pending else None,
+            **({} if drawn is None else {"generators": drawn}),
         }
     }
     for agent in trainer.agents:
         snapshot = agent.snapshot()
         parts[f"agents/{agent.name}/policy"] = snapshot["policy"]
         parts[f"agents/{agent.name}/training"] = snapshot["training"]
-    return parts, env is not None and not any(lacks_memory(parts, agent.name) for agent in trainer.agents)
+    return parts, comes_back and not any(lacks_memory(parts, agent.name) for agent in trainer.agents)
+
+
+def take_environment(trainer: "Trainer") -> tuple[dict[str, Any] | None, bool]:
+    """Return the environment's snapshot and whether going on from it is exact; say once if it draws from a process's generators.
+
+    Those of this process are left as they are, whatever a snapshot does to find out whether it is exact.
+    """
+    watch, env = trainer.generators, trainer.env
+    here = watch.look()
+    if watch.owned and here:
+        env.draws_from = tuple(here)
+    with kept():
+        snapshot = env.snapshot()
+    comes_back = snapshot is not None and (watch.owned or not here)
+    names = sorted({*here, *env.draws_from})
+    if names:
+        what = f"{', '.join(names)}: {env.name} (or an agent or callback) draws from generators that its whole process shares"
+        kept_too = "checkpoints keep their states" if comes_back else "exact_resume is false"
+        trainer._say_once(f"{what}; {kept_too}; self.np_random, which reset(seed=...) seeds, is an environment's own")
+    return snapshot, comes_back
+
+
+def put_generators(trainer: "Trainer", kept: Mapping[str, Any]) -> None:
+    """Restore the process's generators where they are ours and of the same kind of process."""
+    states = kept.get("generators")
+    fits = trainer.generators.owned and isinstance(states, list) == trainer.runs_in_workers()
+    trainer.generators.restore(states if fits else None)
+    if states and not fits:
+        trainer._say_once(
+            "the environment draws from its process's own generators, whose states can't go on in these processes: "
+            "this resume isn't exact"
+        )
 
 
 def lacks_memory(parts: Mapping[str, Any], agent: str) -> bool:
@@ -66,6 +101,7 @@ def put_snapshot(trainer: "Trainer", parts: Mapping[str, Any]) -> None:
             )
     put_progress(trainer, parts["trainer"])
     put_environment(trainer, parts["trainer"])
+    put_generators(trainer, parts["trainer"])
 
 
 def put_agents(trainer: "Trainer", parts: Mapping[str, Any]) -> None:

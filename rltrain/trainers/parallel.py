@@ -16,6 +16,7 @@ import numpy as np
 from rltrain.agents.base import Agent
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, RunError
 from rltrain.processes import refuse_while_importing
+from rltrain.seeding import PROCESS_GENERATORS, seed64
 from rltrain.spaces import named
 from rltrain.trainers import keeping
 from rltrain.trainers.base import Trainer
@@ -64,6 +65,10 @@ class ParallelTrainer(Trainer):
         if self._has_own_steps():
             return "this trainer makes timesteps in its own way"
         return ""
+
+    def runs_in_workers(self) -> bool:
+        """Tell whether each agent trains in a process of its own, on its slice of the environment."""
+        return self.placement == "partitioned" and len(self.agents) > 1
 
     def _has_own_steps(self) -> bool:
         return overrides(self, ParallelTrainer, ("_interact", "_for_each_agent"))
@@ -131,10 +136,11 @@ class ParallelTrainer(Trainer):
         snapshot = None if self._elsewhere is not None else env.snapshot()
         snapshots = [None] * count if snapshot is None else env.cut_snapshot(snapshot, sizes)
         states = env.state() if self._elsewhere is None else self._elsewhere["states"]
+        generators = self.generators.workers or [None] * count
         jobs = []
         for i, (agent, scope) in enumerate(zip(self.agents, self.scopes, strict=True)):
             own = cut(self.observations, scope, env.num_envs), cut(states, scope, env.num_envs)
-            start = Start(*own, snapshots[i])
+            start = Start(*own, snapshots[i], self._stream(scope), generators[i])
             job = FreeJob(
                 agent=AgentRecipe.of(agent), env=slices[i], evaluation_env=evaluation_slices[i], start=start,
                 cfg={field.name: self.cfg[field.name] for field in fields(TrainerConfig)} | {"fused": "auto"},
@@ -151,7 +157,7 @@ class ParallelTrainer(Trainer):
         on_device = not isinstance(next(iter(named(self.observations, "").values())), np.ndarray)
         jobs = []
         for agent, scope in zip(self.agents, self.scopes, strict=True):
-            job = LockstepJob(AgentRecipe.of(agent), scope, on_device, self._sharers(agent))
+            job = LockstepJob(AgentRecipe.of(agent), scope, on_device, self._stream(scope), self._sharers(agent))
             jobs.append(pickled(job, {f"agents.{agent.name}": (agent.kind, job.agent)}))
         with Crew([agent.name for agent in self.agents], self.cfg.worker_timeout) as crew:
             self._lockstep = lockstep = Lockstep(crew, self.agents, self.scopes, self.env, self.observations)
@@ -173,6 +179,10 @@ class ParallelTrainer(Trainer):
                 raise
             finally:
                 self._lockstep = None
+
+    def _stream(self, scope: slice) -> int | None:
+        """Return the seed of the generators that a worker's whole process shares, or None where nothing was seeded."""
+        return None if self.env.seeds is None else seed64(self.env.seeds[scope.start], PROCESS_GENERATORS)
 
     def _sharers(self, agent: Agent) -> dict[int, tuple[int, slice]]:
         """Return the number and the scope of each other agent that shares its memory, by part."""
@@ -216,6 +226,7 @@ class ParallelTrainer(Trainer):
         self.clock.stop()
         keeping.put_agents(self, parts)
         keeping.put_progress(self, parts["trainer"])
+        self.generators.workers = parts["trainer"].get("generators")
         self._elsewhere = None
         if parts["trainer"]["env"] is not None:
             keeping.put_environment(self, parts["trainer"])

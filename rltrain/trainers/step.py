@@ -208,10 +208,13 @@ class StepTrainer(Trainer):
             return self._evaluate_at_once(episodes)
         self._check("timestep", timestep, 0)
         self._check("timesteps", timesteps, 1)
-        if self._evaluation is None or timestep == 0:
-            self._evaluation, self._turn = evaluating.begin(self, None), 0
-        turn = self._turn if timestep is None else int(timestep)
-        with self._told(timesteps):
+        if timestep == 0:
+            self._evaluation = None
+        stream = evaluating.stream(self) if self._evaluation is None else None
+        with self.generators.evaluating(stream), self._told(timesteps):
+            if self._evaluation is None:
+                self._evaluation, self._turn = evaluating.begin(self, None), 0
+            turn = self._turn if timestep is None else int(timestep)
             result = _result(evaluating.make_turn(self, self._evaluation, turn))
         self._turn = turn + 1
         return result

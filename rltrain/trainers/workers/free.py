@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from rltrain import generators
 from rltrain.checkpoints import CheckpointsConfig
 from rltrain.envs.base import EnvWrapper
 from rltrain.evaluation import EvaluationConfig
+from rltrain.generators import States, Watch
 from rltrain.runs import Run
 from rltrain.screen import EvaluationProgress
-from rltrain.seeding import RESUMED_ENVIRONMENTS, seed32
+from rltrain.seeding import PROCESS_GENERATORS, RESUMED_ENVIRONMENTS, seed32, seed64
 from rltrain.spaces import named
 from rltrain.structures import Arrays
 from rltrain.tracking import TrackingConfig
@@ -32,6 +34,8 @@ class Start:
     observations: Arrays  # (N, *O) to act on next
     states: Arrays
     snapshot: dict[str, Any] | None  # of the copies, where it can be had
+    stream: int | None = None  # the seed of the generators that the worker's whole process shares
+    generators: States | None = None  # their states, of those that moved in the worker before this one
 
     def put(self, trainer: Trainer) -> None:
         """Bring the slice there.
@@ -77,8 +81,11 @@ class FreeJob:
 
     def run(self, desk: Desk) -> None:
         """Train, then tell the parent everything that it needs to go on from there."""
+        if self.start.stream is not None:
+            generators.seed(self.start.stream)
         agent, env = self.agent.make(), self.env()
-        evaluation_env = None if self.evaluation_env is None else self.evaluation_env()
+        with generators.seeded(seed64(self.start.stream or 0, PROCESS_GENERATORS, 1)):  # as the training's, beside it
+            evaluation_env = None if self.evaluation_env is None else self.evaluation_env()
         desk.pulse.reach(desk.index, self.timestep)
         run = FreeRun(desk, agent.name, self.tracking, self.evaluation, self.checkpoints)
         cfg = {**self.cfg, "timesteps": self.until, "close_environment_at_exit": False, "disable_progressbar": True}
@@ -89,6 +96,8 @@ class FreeJob:
         trainer.timestep, trainer.clock.seconds = self.timestep, self.seconds
         desk.enter("restore")
         self.start.put(trainer)
+        trainer.generators = Watch(owned=True, stream=self.start.stream)
+        trainer.generators.restore(self.start.generators)
         trainer.train()
         desk.tell("done", trainer.snapshot()[0], trainer.clock.compile_seconds)
         desk.enter("close")

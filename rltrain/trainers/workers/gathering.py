@@ -160,6 +160,7 @@ class Gathering:
         kept = [parts["trainer"] for parts in by_worker]
         snapshots = [each["env"] for each in kept]
         has_env = all(snapshot is not None for snapshot in snapshots)
+        generators = [each.get("generators") for each in kept]
         trainer = kept[0] | {
             "observations": _concatenate([each["observations"] for each in kept]),
             "states": _concatenate([each["states"] for each in kept]),
@@ -167,6 +168,7 @@ class Gathering:
             "scopes": [size for each in kept for size in each["scopes"]],
             "training_seconds": max(each["training_seconds"] for each in kept),
             "best": {name: asdict(best) for name, best in self.trainer.best.items()},
+            **({"generators": generators} if any(generators) else {}),
         }
         agents = {name: part for parts in by_worker for name, part in parts.items() if name != "trainer"}
         return {"trainer": trainer, **agents}, has_env and not any(lacks_memory(agents, name) for name in self.names)

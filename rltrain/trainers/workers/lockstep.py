@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rltrain import generators
 from rltrain.agents.base import Agent
 from rltrain.envs.base import EnvWrapper
 from rltrain.spaces import map_arrays
@@ -34,11 +35,14 @@ class LockstepJob:
     agent: AgentRecipe
     scope: slice
     on_device: bool  # the environment hands out arrays of the backend
+    stream: int | None = None  # the seed of the generators that its whole process shares
     sharers: dict[int, tuple[int, slice]] = field(default_factory=dict)  # who else records into its memory: part, who, copies
 
     def run(self, desk: Desk) -> None:
         """Serve the parent until it ends this process."""
         self.desk, self.board = desk, desk.extra
+        if self.stream is not None:
+            generators.seed(self.stream)
         self.made = self.agent.make()
         self.infos: dict[str, Any] = {}
         self.observations: Arrays = None
