@@ -19,6 +19,7 @@ def in_own_process(copy: Any, index: int) -> Any:
     import gymnasium
 
     watch, inside = Watch(owned=True), copy
+    watch.begin()
 
     class InOwnProcess(gymnasium.Wrapper):
         """Hands on what is asked of the copy."""
