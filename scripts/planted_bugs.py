@@ -24,7 +24,7 @@ HEADS, NETWORKS, INPUTS = "models/heads/torch.py", "models/networks/torch.py", "
 MEMORY, GYMNASIUM, TRAINER = "memories/rollout/staged.py", "envs/gymnasium.py", "trainers/base.py"
 OFF_POLICY, DQN, DDQN = "agents/off_policy/torch.py", "agents/dqn/torch.py", "agents/ddqn/torch.py"
 DDPG, TD3, SAC = "agents/ddpg/torch.py", "agents/td3/torch.py", "agents/sac/torch.py"
-REPLAY, PRIORITIES = "memories/replay/host.py", "memories/replay/priorities.py"
+REPLAY, RING, PRIORITIES = "memories/replay/host.py", "memories/replay/ring.py", "memories/replay/priorities.py"
 OFF_POLICY_TESTS, REPLAY_TESTS = ("agents/test_off_policy_torch.py",), ("memories/test_replay_memory.py",)
 
 
@@ -305,17 +305,17 @@ BUGS = [
     ),
     Bug(
         "replay: successors of the next episode",
-        ((REPLAY, "if transition.truncated.any():", "if False:"),),
+        ((RING, "if np.count_nonzero(transition.terminated) or np.count_nonzero(transition.truncated):", "if False:"),),
         REPLAY_TESTS,
     ),
     Bug(
         "replay: a slot freed too late",
-        ((REPLAY, "slots[:] = -1", "pass"),),
+        ((RING, ".tolist()\n            slots[:] = 0\n", ".tolist()\n"),),
         REPLAY_TESTS,
     ),
     Bug(
         "replay: n-step sums over the newest row",
-        ((REPLAY, " & (last // self.num_envs != newest)", ""),),
+        ((REPLAY, " & (last // ring.num_envs != newest)", ""),),
         REPLAY_TESTS,
     ),
     Bug(
@@ -330,12 +330,12 @@ BUGS = [
     ),
     Bug(
         "replay: rows that did not happen are drawn",
-        ((REPLAY, "        if self._any_invalid:\n            wrong", "        if False:\n            wrong"),),
+        ((REPLAY, "        if self.ring.any_invalid:\n            wrong", "        if False:\n            wrong"),),
         REPLAY_TESTS,
     ),
     Bug(
         "replay: priorities of old rows stay",
-        ((REPLAY, "self.priorities.add(self._rows_of(t), np.zeros(self.num_envs, bool))", "pass"),),
+        ((RING, "priorities.add(self._rows_of(t), np.zeros(self.num_envs, bool))", "pass"),),
         REPLAY_TESTS,
     ),
     Bug(
@@ -412,7 +412,7 @@ BUGS = [
     ),
     Bug(
         "SAC: alpha moves the wrong way",
-        ((SAC, "slope = entropy - self.target_entropy", "slope = self.target_entropy - entropy"),),
+        ((SAC, "slope = entropy - self._target_entropy(batch)", "slope = self._target_entropy(batch) - entropy"),),
         OFF_POLICY_TESTS,
     ),
     Bug(

@@ -263,6 +263,8 @@ def test_the_gradients_of_sac(layer_norm):
     assert float(found["loss/policy"]) == pytest.approx(float(policy_loss.detach()), rel=1e-4)
     torch.testing.assert_close(algorithm.learners["critics"].parameters.gradients, critic_gradients)
     torch.testing.assert_close(algorithm.learners["policy"].parameters.gradients, policy_gradients)
+    slope = -float(log_probs.detach().mean()) - (-2.0)  # entropy - target entropy, of two action dimensions
+    assert float(found["loss/entropy_coefficient"]) == pytest.approx(math.log(0.3) * slope, rel=1e-4)
 
 
 def test_the_gradients_of_sac_among_choices():
