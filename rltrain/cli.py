@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from rltrain import __version__, modules
+from rltrain import __version__, confidential, modules
 from rltrain.errors import RltrainError
 from rltrain.signals import comes_from_signal, interrupts_told_apart
 
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    confidential.forget()
     with interrupts_told_apart():
         return _run(arguments, program=argv is None, debug=debug)
 

@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from rltrain.confidential import conceal
+
 SECRET = re.compile(r"token|secret|password|passwd|api_?key|credential", re.IGNORECASE)
+PASSWORD = re.compile(r"(\b[\w+.-]+://[^\s/:@]*:)(?!\$\{)[^\s/@]+@")  # ${...} says nothing
 
 
 class RltrainError(Exception):
@@ -84,9 +87,11 @@ def nearest(word: str, options: Iterable[str], *, limit: int = 12) -> str:
 
 
 def masked(tree: Any) -> Any:
-    """Return plain data with *** where a key sounds like a secret."""
+    """Return plain data with *** where a key sounds like a secret, for confidential text and for the password in an address."""
     if isinstance(tree, dict):
         return {key: hidden(value) if SECRET.search(str(key)) else masked(value) for key, value in tree.items()}
+    if isinstance(tree, str):
+        return PASSWORD.sub(r"\1***@", conceal(tree))
     return [masked(item) for item in tree] if isinstance(tree, list) else tree
 
 
@@ -102,5 +107,5 @@ def shown(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    text = " ".join(str(value).split())  # one line
+    text = " ".join(conceal(str(value)).split())  # one line
     return text if len(text) <= 80 else text[:77] + "..."

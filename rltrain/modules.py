@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rltrain.errors import SECRET, ConfigError
+from rltrain.errors import ConfigError, masked
 
 TRUST = re.compile(r"[+~]*trust(=.*)?")
 NAMING = ("env", "env.id", "trainer.callback")  # keys whose value may name a module before a colon
@@ -95,10 +95,11 @@ def begin_job(overrides: Sequence[str]) -> None:
 
 def _open(typed: frozenset[str], trusted: bool, again: Sequence[str]) -> None:
     global _gate
-    masked = (f"{key}=***" if SECRET.search(key) else argument for argument in again for key in [argument.partition("=")[0]])
+    pairs = [argument.partition("=") for argument in again]
+    told = [f"{key}{equals}{masked({key: value})[key] if equals else ''}" for key, equals, value in pairs]
     sys.path[:] = [entry for entry in sys.path if entry not in _opened]
     _opened.clear()
-    _gate = Gate(_current_directory(), typed, trusted, shlex.join(["rltrain", *masked]))
+    _gate = Gate(_current_directory(), typed, trusted, shlex.join(["rltrain", *told]))
 
 
 def _read_trust(given: Sequence[str], rest: Sequence[str]) -> bool:

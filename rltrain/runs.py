@@ -17,6 +17,7 @@ from typing import IO, Any
 from rltrain import signals
 from rltrain.checkpoints import CheckpointsConfig, CheckpointStore, storage_error
 from rltrain.checks import option
+from rltrain.confidential import conceal, conceal_tree, is_held
 from rltrain.errors import ConfigError, StorageError
 from rltrain.evaluation import EvaluationConfig
 from rltrain.screen import EvaluationProgress, Screen
@@ -79,7 +80,7 @@ class Run:
         """Tell the screen and `train.log`."""
         if self._log is not None:
             with suppress(OSError):
-                self._log.write(f"{datetime.now().isoformat(timespec='seconds')} {line}\n")
+                self._log.write(f"{datetime.now().isoformat(timespec='seconds')} {conceal(line)}\n")
         (self.screen or Screen(total=0, copies=0)).say(line)
 
     def show_evaluation(self, progress: EvaluationProgress | None) -> None:
@@ -101,7 +102,10 @@ class Run:
         if self.store is None:
             return False
         try:
-            self.store.save(timestep, parts, {**self.manifest, "timestep": timestep, **manifest}, self.files)
+            about = {**self.manifest, "timestep": timestep, **manifest}
+            if is_held(parts, keys=False):  # in what an agent or the trainer keeps: masked, so no longer exact
+                parts, about["exact_resume"] = conceal_tree(parts), False
+            self.store.save(timestep, parts, conceal_tree(about), self.files)
         except OSError as error:
             self.unsaved = error
             reason = storage_error("checkpoint", error)
@@ -144,7 +148,7 @@ class Run:
         """Write `summary.json`."""
         if self.directory is not None:
             try:
-                replace_text(self.directory / "summary.json", json.dumps(summary, indent=1) + "\n")
+                replace_text(self.directory / "summary.json", json.dumps(conceal_tree(summary), indent=1) + "\n")
             except OSError as error:
                 raise storage_error(f"run.dir={self.directory}: summary.json can't be written", error) from None
 
@@ -198,7 +202,7 @@ def make_run_directory(wanted: str | None, env: str, agents: list[str], seed: in
         names = "+".join(_as_name(agent) for agent in agents)
         if len(names) > 100:  # a file name has 255 characters at most
             names = f"{_as_name(agents[0])}+{len(agents) - 1}_more"
-        parent = Path(root) / _as_name(env) / names
+        parent = Path(root) / _as_name(conceal(env)) / names
         parent.mkdir(parents=True, exist_ok=True)
         stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_s{seed}"
         for attempt in range(1000):

@@ -16,6 +16,7 @@ from rltrain.agents.random import RandomAgent
 from rltrain.checks import build, option
 from rltrain.commands.plans import add_plugins, load_plugins, read_config, take
 from rltrain.commands.train import load_policies
+from rltrain.confidential import conceal_tree
 from rltrain.errors import ConfigError, nearest
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
@@ -177,7 +178,7 @@ def _write(
     }  # fmt: skip
     try:
         checkpoints.replace_text(
-            directory / "eval.json", json.dumps({**figures, "about": about, "episodes": results}, indent=1) + "\n"
+            directory / "eval.json", json.dumps(conceal_tree({**figures, "about": about, "episodes": results}), indent=1) + "\n"
         )
     except OSError as error:
         raise checkpoints.storage_error(f"run.dir={directory}", error) from None

@@ -1,6 +1,7 @@
 """`rltrain train -m`: every job is composed and checked first, then Hydra's launcher runs them."""
 
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from rltrain import assemble, modules
 from rltrain import config as configuration
 from rltrain.commands.plans import load_plugins, plan_auto, plugins_override
 from rltrain.commands.train import execute
+from rltrain.confidential import conceal, is_held
 from rltrain.errors import ConfigError, RltrainError
 from rltrain.processes import start_as_usual, without_current_directory
 from rltrain.runs import EXIT_STATUS, check_writable
@@ -76,14 +78,25 @@ def job(cfg: Any) -> float | None:
             status, objective = execute(plan_auto(cfg))  # a cluster requeues a job into the directory it had
     except RltrainError as error:
         if error.exit_status == 1:
+            _hide(error)
             raise  # with its traceback
         print(f"job {hydra.job.num}: error: {error}", file=sys.stderr, flush=True)  # now, not after the last job
-        raise JobFailed(f"job {hydra.job.num}: error: {error}") from None
+        raise JobFailed(conceal(f"job {hydra.job.num}: error: {error}")) from None
+    except Exception as error:
+        _hide(error)
+        raise
     if status in EXIT_STATUS.values() and hydra.runtime.choices["hydra/launcher"] == "basic":
         raise SystemExit(status)  # the jobs run in this process: the signal was for all of them
     if status:
         raise JobFailed(f"job {hydra.job.num} ended with status {status}")
     return objective
+
+
+def _hide(error: Exception) -> None:
+    """Raise an exception that holds confidential text as another one, which doesn't: launchers keep and show what they get."""
+    trace = "".join(traceback.format_exception(error))
+    if is_held(trace):
+        raise JobFailed(conceal(trace).rstrip()) from None
 
 
 def _launch(overrides: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ from rltrain import config as configuration
 from rltrain.agents.base import Agent
 from rltrain.commands.plans import Plan, make_plan
 from rltrain.commands.summary import objective, print_plan, print_summary, summarize
+from rltrain.confidential import conceal
 from rltrain.config import Config
 from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, StorageError
 from rltrain.generators import Watch
@@ -113,7 +114,7 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
                 reason = f"stopped by {run.stop_signal.name}"
             if failure is not None:
                 with suppress(OSError):
-                    (directory / ERROR_LOG).write_text("".join(traceback.format_exception(failure)), encoding="utf-8")
+                    (directory / ERROR_LOG).write_text(conceal("".join(traceback.format_exception(failure))), encoding="utf-8")
             with nullcontext() if failure is None and reason != "interrupted" else suppress(Exception):
                 summary = summarize(trainer, reason, run.manifest["versions"], started)
                 run.write_summary(summary)
@@ -127,7 +128,7 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
 def _open_run(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, Any] | None) -> Run:
     """Restore the trainer where there is something to restore, then make the directory this run's."""
     config = plan.config
-    configuration.set_value(plan.cfg, "run.dir", str(directory))
+    configuration.set_value(plan.cfg, "run.dir", conceal(str(directory)))
     text = configuration.to_yaml(plan.cfg)
     versions = {"rltrain": __version__, "python": sys.version.split()[0], **trainer.agents[0].backend.versions()}
     versions |= trainer.env.info().pop("versions", {})

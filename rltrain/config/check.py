@@ -6,6 +6,7 @@ from typing import Any
 
 from rltrain.checks import build, changed_fixed, option
 from rltrain.config.compose import translating_errors
+from rltrain.config.resolvers import watch
 from rltrain.config.schema import CHOICES, Config, options
 from rltrain.errors import ConfigError, nearest, shown
 from rltrain.trainers.config import StepConfig
@@ -37,6 +38,7 @@ def check(cfg: Any, *, training: bool = True) -> Config:
     from omegaconf import OmegaConf
 
     cfg = OmegaConf.create(cfg)
+    watch()
     given = _leaves(OmegaConf.to_container(cfg, resolve=False))
     plain = translating_errors(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), given)
     plain.pop("hydra", None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rltrain.checks import defaults
+from rltrain.config.resolvers import watch
 from rltrain.config.schema import CHOICES, GROUPS, Config, ScopeConfig, conf_directory, directories, options, plugin_options
 from rltrain.errors import ConfigError, nearest
 
@@ -22,6 +23,7 @@ def compose(overrides: Sequence[str]) -> Any:
     overrides = translate(overrides)
     _refuse_sweeps(overrides)
     store_schemas()
+    watch()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_directory()), version_base="1.3", job_name="rltrain"):
         return translating_errors(lambda: hydra_compose("config", overrides=[*search_path(), *overrides]), overrides)

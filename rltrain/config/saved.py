@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rltrain.config.compose import compose, is_known_key, is_open, translate, translating_errors, unknown_key
+from rltrain.config.resolvers import watch
 from rltrain.config.schema import GROUPS
 from rltrain.errors import CheckpointError, ConfigError, masked
 
@@ -34,6 +35,7 @@ def from_yaml(text: str, where: str, *, resolvers: Sequence[str] = ()) -> Any:
     for name in _resolver_calls(plain):
         if name not in resolvers:
             raise CheckpointError(f"{where}: calls the resolver {name!r}; a saved configuration may only refer to its own keys")
+    watch()
     return OmegaConf.create(plain)
 
 

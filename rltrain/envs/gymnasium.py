@@ -20,6 +20,7 @@ import numpy as np
 
 from rltrain import spaces
 from rltrain.checks import build, option
+from rltrain.confidential import known
 from rltrain.envs.base import EnvWrapper
 from rltrain.envs.finite import FiniteWatch
 from rltrain.envs.gymnasium_copies import (
@@ -367,7 +368,7 @@ class GymnasiumEnv(EnvWrapper):
             method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
             gymnasium.logger.min_level = gymnasium.logger.ERROR + 1  # its workers' errors are told once, by us
             self._stacks = tempfile.mkdtemp(prefix="rltrain-")
-            worker = functools.partial(work, self._stacks, self.seeds)
+            worker = functools.partial(work, self._stacks, known(), self.seeds)
             self._venv = AsyncVectorEnv.__new__(AsyncVectorEnv)  # known before it starts processes, so that close() ends them
             with known_start_method():
                 self._venv.__init__(copies, context=method, autoreset_mode=AutoresetMode.DISABLED, worker=worker)

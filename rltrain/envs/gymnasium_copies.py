@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rltrain import modules
+from rltrain.confidential import learn
 from rltrain.envs.own_process import in_own_process, seed_process
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, RltrainError, nearest, portable, said
@@ -267,11 +268,14 @@ def kind(observation: Any) -> str:
     return f"{observation.dtype} {observation.shape}" if isinstance(observation, np.ndarray) else type(observation).__name__
 
 
-def work(stacks: str, seeds: list[int] | None, index: int, make: Callable[[], Any], pipe: Any, *others: Any) -> None:
+def work(
+    stacks: str, secrets: Sequence[str], seeds: list[int] | None, index: int, make: Callable[[], Any], pipe: Any, *others: Any
+) -> None:  # fmt: skip
     """Run one copy in its own process: Gymnasium's worker, but errors in make and close reach the parent too."""
     import gymnasium
     from gymnasium.vector.async_vector_env import _async_worker
 
+    learn(secrets)
     leave_signals_to_parent()
     start_as_usual()
     watch_parent()  # a copy that hangs doesn't see that its pipe is closed

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from rltrain.confidential import LEFT_OUT, is_held
+
 
 def take_snapshot(env: Any) -> dict[str, Any] | None:
     """Return the state of every layer of one environment, or None if a layer holds something that isn't plain data.
@@ -22,7 +24,7 @@ def take_snapshot(env: Any) -> dict[str, Any] | None:
     for depth, layer in enumerate(_layers(env)):
         own = getattr(type(layer), "snapshot", None)
         state = layer.snapshot() if own and hasattr(type(layer), "restore") else _attributes(layer, seen)
-        if state is None:
+        if state is None or (LEFT_OUT not in state and is_held(state, keys=False)):
             return None
         layers[str(depth)] = state
     return layers
@@ -36,6 +38,8 @@ def put_snapshot(env: Any, snapshot: dict[str, Any]) -> None:
             layer.restore(state)
             continue
         for name, value in state.items():
+            if name == LEFT_OUT:
+                continue
             if name == "__mujoco__":
                 _put_mujoco(layer, value)
             elif isinstance(value, dict) and value.get("__generator__"):
@@ -65,7 +69,9 @@ def _attributes(layer: Any, seen: set[int]) -> dict[str, Any] | None:
             continue
         if simulator and name in ("model", "data", "mujoco_renderer"):
             continue
-        if isinstance(value, np.random.Generator):
+        if is_held(value):
+            state.setdefault(LEFT_OUT, []).append(name)
+        elif isinstance(value, np.random.Generator):
             state[name] = {"__generator__": type(value.bit_generator).__name__, "state": value.bit_generator.state}
         elif _is_plain(value, seen):
             state[name] = copy.deepcopy(value)

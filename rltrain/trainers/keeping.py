@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rltrain.agents.base import Agent
+from rltrain.confidential import left_out
 from rltrain.errors import CheckpointError
 from rltrain.generators import kept
 from rltrain.seeding import RESUMED_ENVIRONMENTS, seed32
@@ -49,7 +50,11 @@ def take_snapshot(trainer: "Trainer", *, with_environment: bool) -> tuple[dict[s
         snapshot = agent.snapshot()
         parts[f"agents/{agent.name}/policy"] = snapshot["policy"]
         parts[f"agents/{agent.name}/training"] = snapshot["training"]
-    return parts, comes_back and not any(lacks_memory(parts, agent.name) for agent in trainer.agents)
+    held = left_out(env)
+    if held:
+        what = f"checkpoints leave out {', '.join(held)} of the environment, which holds text that a resolver gave"
+        trainer._say_once(f"{what} (exact_resume is false)")
+    return parts, comes_back and not held and not any(lacks_memory(parts, agent.name) for agent in trainer.agents)
 
 
 def take_environment(trainer: "Trainer") -> tuple[dict[str, Any] | None, bool]:

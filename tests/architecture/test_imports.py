@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "rltrain"
 
 # From the bottom up. A module imports from its own layer or from lower ones.
 LAYERS = [
-    r"errors|checks|modules|structures|spaces|seeding|processes|signals|generators",
+    r"errors|confidential|checks|modules|structures|spaces|seeding|processes|signals|generators",
     r"ops(\..*)?",
     r"checkpoints|tracking|screen|evaluation|backends\.base|models\.config|envs\.functional",
     r"(backends|models|memories|optimizers)(\..*)?",

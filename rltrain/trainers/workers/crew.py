@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from rltrain.confidential import known
 from rltrain.errors import EnvironmentFailure, NonFiniteError, RltrainError, RunError
 from rltrain.processes import BY_IMPORT, ONE_SENTENCE, known_start_method
 from rltrain.trainers.workers.channel import Channel
@@ -61,7 +62,7 @@ class Crew:
         for index in range(len(jobs)):
             ours, theirs = socket.socketpair()
             with theirs:
-                arguments = (index, theirs, self.pulse, self._stacks[index], os.getpid(), extra)
+                arguments = (index, theirs, self.pulse, self._stacks[index], os.getpid(), known(), extra)
                 process = CONTEXT.Process(target=run, args=arguments, name=f"rltrain-{self.names[index]}")
                 self.channels.append(Channel(ours))
                 with known_start_method():

@@ -5,10 +5,12 @@ import os
 import signal
 import socket
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rltrain.confidential import learn
 from rltrain.errors import RltrainError, portable
 from rltrain.processes import end_with_parent, leave_signals_to_parent, start_as_usual, watch_parent
 from rltrain.trainers.workers.channel import Channel
@@ -65,8 +67,9 @@ class Report:
     error: RltrainError | None  # where it is one of ours, and travels
 
 
-def run(index: int, end: socket.socket, pulse: Pulse, stacks: Stacks, parent: int, extra: Any) -> None:
+def run(index: int, end: socket.socket, pulse: Pulse, stacks: Stacks, parent: int, secrets: Sequence[str], extra: Any) -> None:
     """Run one worker: the function that its process is started with."""
+    learn(secrets)
     leave_signals_to_parent()
     start_as_usual()
     end_with_parent(parent)
