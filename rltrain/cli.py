@@ -162,9 +162,9 @@ def _tell(error: RltrainError, *, debug: bool) -> int:
 
 
 def _write(text: str) -> None:
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except OSError:
-        from rltrain.screen import silence
+    from rltrain.screen import printable, silence
 
+    try:
+        print(printable(text), file=sys.stderr, flush=True)
+    except OSError:
         silence(sys.stderr)

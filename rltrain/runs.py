@@ -20,7 +20,7 @@ from rltrain.checks import option
 from rltrain.confidential import conceal, conceal_tree, is_held
 from rltrain.errors import ConfigError, StorageError
 from rltrain.evaluation import EvaluationConfig
-from rltrain.screen import EvaluationProgress, Screen
+from rltrain.screen import EvaluationProgress, Screen, printable
 from rltrain.signals import EXIT_STATUS as EXIT_STATUS
 from rltrain.tracking import MetricsWriter, TrackingConfig, replace_text
 
@@ -80,7 +80,7 @@ class Run:
         """Tell the screen and `train.log`."""
         if self._log is not None:
             with suppress(OSError):
-                self._log.write(f"{datetime.now().isoformat(timespec='seconds')} {conceal(line)}\n")
+                self._log.write(f"{datetime.now().isoformat(timespec='seconds')} {printable(conceal(line))}\n")
         (self.screen or Screen(total=0, copies=0)).say(line)
 
     def show_evaluation(self, progress: EvaluationProgress | None) -> None:

@@ -1,13 +1,41 @@
-"""What a person sees: progress, tables; a terminal that is gone ends nothing."""
+"""What a person sees: progress, tables; a terminal that is gone ends nothing.
+
+Text of environments, checkpoints and configurations reaches a terminal or a log only as `printable` returns it.
+"""
 
 import math
 import os
+import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
+
+# what a terminal obeys instead of showing it, but for newline and tab: C0, C1, marks of direction and no width, surrogates
+CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    """Return a text with control characters written as Python writes them in a repr; newlines and tabs stay."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
+    """Return a table for `print_out`; what stands in it is shown as it is, no markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table()
+    for column in columns:
+        made.add_column(Text(printable(column)))
+    for row in rows:
+        made.add_row(*(Text(printable(cell)) for cell in row))
+    return made
 
 
 def print_out(*items: Any) -> None:
@@ -15,7 +43,8 @@ def print_out(*items: Any) -> None:
     try:
         console = _console(sys.stdout)
         for item in items:
-            console.print(item, markup=False, highlight=False, soft_wrap=isinstance(item, str))
+            is_text = isinstance(item, str)
+            console.print(printable(item) if is_text else item, markup=False, highlight=False, soft_wrap=is_text)
     except OSError:
         silence(sys.stdout)
 
@@ -84,6 +113,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
+        line = printable(line)
         try:
             if self._bar is not None:
                 self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,8 +1,19 @@
-"""The screen: when it moves and what it shows."""
+"""The screen: when it moves and what it shows; control characters of foreign text reach neither it nor a log."""
 
+import shutil
 import sys
+import unicodedata
 
-from rltrain.screen import EvaluationProgress, Screen
+import pytest
+from command_line import Result, call, merged
+from forgery import edit_config, edit_manifest
+
+from rltrain.checkpoints import CheckpointStore
+from rltrain.screen import EvaluationProgress, Screen, print_out, printable, table
+
+RUDE = (
+    "seed=1", "env=rude_envs:Rude-v0", "env.num_envs=2", "trainer.timesteps=20", "run.dir=run", "tracking.tensorboard=false",
+)  # fmt: skip
 
 
 def test_the_screen_moves_by_time_and_shows_the_rate_of_late(monkeypatch, capsys):
@@ -39,3 +50,72 @@ def test_an_evaluation_has_a_bar_of_its_own_on_a_terminal(monkeypatch, capsys):
     screen.close()
     shown = capsys.readouterr().err
     assert "1,000/1,000 timesteps" in shown and "evaluation" not in shown
+
+
+def assert_tame(*texts: str) -> None:
+    """Newlines and tabs aside, nothing in the texts is for a terminal to obey."""
+    for text in texts:
+        assert not [char for char in text if char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")], text
+
+
+def test_control_characters_are_shown_as_python_writes_them():
+    assert printable("\x1b[31mred\x1b]8;;http://x\x07 \x9b0m\x7f \u202eexe\u2069\u2028\udc80\U000e0041") == (
+        r"\x1b[31mred\x1b]8;;http://x\x07 \x9b0m\x7f \u202eexe\u2069\u2028\udc80\U000e0041"
+    )
+    assert printable("10 %\rdone\r\n\tat\n") == "10 %\\rdone\n\tat\n"
+    assert printable("größer 日本語 \N{ZERO WIDTH JOINER} 👍🏽") == "größer 日本語 \N{ZERO WIDTH JOINER} 👍🏽"
+
+
+def test_text_and_tables_on_the_screen(capsys):
+    rude = "a\x1b[2Jb [bold]c [/red]"
+    print_out(rude, table([rude, "x"], [[rude, "1"]]))
+    Screen(total=1, copies=1).say(rude)
+    shown = capsys.readouterr()
+    assert_tame(shown.out, shown.err)
+    assert shown.out.count("a\\x1b[2Jb [bold]c [/red]") == 3 and shown.err == "a\\x1b[2Jb [bold]c [/red]\n"
+
+
+@pytest.mark.parametrize(("phase", "how"), [("make", "sync"), ("step", "async")])
+def test_an_environments_error(phase, how, here, zygote):
+    result = zygote.run("train", *RUDE, f"env.kwargs.fail_in={phase}", f"env.vectorization={how}")
+    assert result.status == 1 and r"\x1b[2J\x1b]0;title\x07" in result.err and "after\n" in result.err
+    logs = [file.read_text() for file in (here / "run").glob("*.log")]
+    assert phase == "make" or len(logs) == 2
+    assert_tame(result.out, result.err, *logs)
+
+
+def test_a_jobs_error(here, zygote):
+    result = zygote.run("train", "-m", *merged(RUDE[:-2], ()), "env.kwargs.fail_in=step", "hydra.sweep.dir=sweep")
+    assert result.status == 1 and r"\x1b[2J" in result.err
+    assert_tame(result.out, result.err, *(file.read_text() for file in (here / "sweep").rglob("*.log")))
+
+
+def test_names_of_members(here):
+    team = (
+        "seed=1",
+        "env=pettingzoo",
+        "env.id=rude_envs:team",
+        "agents=ippo",
+        "env.num_envs=2",
+        "trainer.timesteps=20",
+        "run.dir=run",
+    )
+    shown: list[Result] = [call("train", *team), call("eval", "run", "episodes=2")]
+    assert [result.status for result in shown] == [0, 0], shown
+    assert r"mean of \x1b[31mred" in shown[1].out and r"mean of [bold]b\u202e" in shown[1].out
+    assert_tame(*(result.text for result in shown))
+
+
+def test_text_in_a_checkpoint_and_a_configuration(here, trained):
+    shutil.copytree(trained, here / "run")
+    latest = CheckpointStore(here / "run/checkpoints").pointer("latest")
+    edit_manifest(latest, lambda manifest: manifest.update(timestep="\x1b[2J\u202e", backend="\x1b[2J"))
+    shown = [call("checkpoint", "verify", "run"), call("checkpoint", "show", "run")]
+    assert [result.status for result in shown] == [0, 0]
+    edit_manifest(latest, lambda manifest: manifest["files"].update({"../\x1b[2J": {}}))
+    shown += [call("checkpoint", "verify", "run"), call("eval", "run")]
+    edit_manifest(latest, lambda manifest: manifest["files"].pop("../\x1b[2J"))
+    edit_config(latest, lambda cfg: cfg["env"].update(id="\x1b[2J\u202e-v0"))
+    shown += [call("eval", "run"), call("train", "--cfg", "job", "env.kwargs.text='\u202e'"), call("train", "seed=\x1b[2J\u202e")]
+    assert [result.status for result in shown[2:]] == [3, 3, 2, 0, 2], shown
+    assert_tame(*(result.text for result in shown))

@@ -20,7 +20,7 @@ from rltrain.confidential import conceal_tree
 from rltrain.errors import ConfigError, nearest
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
-from rltrain.screen import Screen, print_out, silence
+from rltrain.screen import Screen, print_out, printable, silence, table
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED, PROCESS_GENERATORS, seed64
 
 
@@ -114,7 +114,8 @@ def evaluate(arguments: Sequence[str]) -> int:
         name for name, agent in figures["agents"].items() if options.fail_under is not None and agent["mean"] < options.fail_under
     ]
     if low:
-        print(f"error: fail_under={options.fail_under:g}: the mean of {', '.join(low)} is below", file=sys.stderr)
+        below = printable(", ".join(low))
+        print(f"error: fail_under={options.fail_under:g}: the mean of {below} is below", file=sys.stderr)
     return 1 if low else 0
 
 
@@ -188,21 +189,20 @@ def _write(
         except BrokenPipeError:  # they stand in eval.json
             silence(sys.stdout)
         return
-    from rich.table import Table
-
     columns = figures["agents"] | {f"{name} at random": agent for name, agent in figures.get("random", {}).items()}
-    table = Table("", *columns)
+    lines = []
     for key, label in LABELS.items():
         if any(key in agent for agent in columns.values()):
             none = 0 if key == "cut_episodes" else None
-            table.add_row(label, *(_shown(agent.get(key, none)) for agent in columns.values()))
+            lines.append([label, *(_shown(agent.get(key, none)) for agent in columns.values())])
     for name in dict.fromkeys(name for agent in columns.values() for name in agent.get("members", {})):
         means = (agent.get("members", {}).get(name, {}).get("mean") for agent in columns.values())
-        table.add_row(f"mean of {name}", *(_shown(mean) for mean in means))
+        lines.append([f"mean of {name}", *map(_shown, means)])
     how = "deterministic" if about["deterministic"] else "stochastic"
     checkpoint = ", ".join(dict.fromkeys(map(str, paths.values())))
     print_out(
-        f"{checkpoint} on {config.env.cfg.id}, {config.env.cfg.num_envs} copies, seed {config.seed}, {how}", table,
+        f"{checkpoint} on {config.env.cfg.id}, {config.env.cfg.num_envs} copies, seed {config.seed}, {how}",
+        table(["", *columns], lines),
         f"saved in {directory}/eval.json",
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rltrain import assemble, checkpoints
 from rltrain import config as configuration
 from rltrain.errors import ConfigError, nearest
+from rltrain.screen import printable
 
 LISTS = {"trainers": "trainer", "backends": "backend", "agents": "agents", "envs": "env", "experiments": "experiment"}
 
@@ -19,7 +20,7 @@ def list_choices(arguments: Sequence[str]) -> int:
         raise ConfigError("list", " ".join(words), f"say what to list; {nearest(words[0] if words else '', LISTS)}")
     group = LISTS[words[0]]
     for name in configuration.options(group):
-        print(name)
+        print(printable(name))
     if group == "env":
         _list_ids()
     return 0
@@ -33,7 +34,7 @@ def _list_ids() -> None:
         return
     print("Gymnasium ids, as env=ID:")
     for name in sorted(registry):
-        print(f"  {name}")
+        print(printable(f"  {name}"))
 
 
 def checkpoint(arguments: Sequence[str]) -> int:
@@ -50,7 +51,7 @@ def checkpoint(arguments: Sequence[str]) -> int:
     manifest = checkpoints.verify(path) if arguments[0] == "verify" else checkpoints.read_manifest(path)
     if arguments[0] == "verify":
         size = sum(entry["size"] for entry in manifest["files"].values())
-        print(f"{path}: good, {len(manifest['files'])} files, {size:,} bytes, timestep {manifest.get('timestep')}")
+        print(printable(f"{path}: good, {len(manifest['files'])} files, {size:,} bytes, timestep {manifest.get('timestep')}"))
     else:
         print(json.dumps({"path": str(path), **manifest}, indent=1))
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from rltrain import checkpoints
 from rltrain.config import Config
-from rltrain.screen import print_out
+from rltrain.screen import print_out, table
 from rltrain.trainers.base import Trainer
 
 
@@ -49,21 +49,19 @@ def objective(trainer: Trainer, summary: dict[str, Any]) -> float | None:
 
 def print_summary(trainer: Trainer, summary: dict[str, Any], directory: Path) -> None:
     """Print the closing table."""
-    from rich.table import Table
-
     evaluated = ("best", "at timestep") if trainer.best else ()
-    table = Table("agent", "env steps", "episodes", "return (last 100)", "length", *evaluated)
+    rows = []
     for name, agent in summary["agents"].items():
         mean, length = agent["episode_return_mean"], agent["episode_length_mean"]
         cells = ["-" if mean is None else f"{mean:.1f}", "-" if length is None else f"{length:.1f}"]
         if trainer.best:
             cells += [f"{agent['best']['score']:.1f}", f"{agent['best']['timestep']:,}"]
-        table.add_row(name, f"{agent['env_steps']:,}", f"{agent['episodes']:,}", *cells)
+        rows.append([name, f"{agent['env_steps']:,}", f"{agent['episodes']:,}", *cells])
     lines = [
         f"{summary['exit_reason']} after {summary['training_seconds']:.1f} s, {summary['env_steps_per_second']:,.0f} env steps/s"
     ]
     lines += [f"saved in {directory}", f"  rltrain eval {directory}", f"  tensorboard --logdir {directory}"]
-    print_out(table, *lines)
+    print_out(table(["agent", "env steps", "episodes", "return (last 100)", "length", *evaluated], rows), *lines)
 
 
 def print_plan(trainer: Trainer, config: Config) -> None:

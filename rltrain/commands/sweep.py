@@ -11,10 +11,11 @@ from rltrain import assemble, modules
 from rltrain import config as configuration
 from rltrain.commands.plans import load_plugins, plan_auto, plugins_override
 from rltrain.commands.train import execute
-from rltrain.confidential import conceal, is_held
+from rltrain.confidential import conceal
 from rltrain.errors import ConfigError, RltrainError
 from rltrain.processes import start_as_usual, without_current_directory
 from rltrain.runs import EXIT_STATUS, check_writable
+from rltrain.screen import printable
 from rltrain.signals import exits_as_errors
 
 SWEEP_DIR = "hydra.sweep.dir"
@@ -80,8 +81,9 @@ def job(cfg: Any) -> float | None:
         if error.exit_status == 1:
             _hide(error)
             raise  # with its traceback
-        print(f"job {hydra.job.num}: error: {error}", file=sys.stderr, flush=True)  # now, not after the last job
-        raise JobFailed(conceal(f"job {hydra.job.num}: error: {error}")) from None
+        text = printable(conceal(f"job {hydra.job.num}: error: {error}"))
+        print(text, file=sys.stderr, flush=True)  # now, not after the last job
+        raise JobFailed(text) from None
     except Exception as error:
         _hide(error)
         raise
@@ -93,10 +95,11 @@ def job(cfg: Any) -> float | None:
 
 
 def _hide(error: Exception) -> None:
-    """Raise an exception that holds confidential text as another one, which doesn't: launchers keep and show what they get."""
+    """Raise an exception that isn't to be shown as it is as another one, which is: launchers keep and show what they get."""
     trace = "".join(traceback.format_exception(error))
-    if is_held(trace):
-        raise JobFailed(conceal(trace).rstrip()) from None
+    shown = printable(conceal(trace))
+    if shown != trace:
+        raise JobFailed(shown.rstrip()) from None
 
 
 def _launch(overrides: Sequence[str]) -> int:

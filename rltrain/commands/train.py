@@ -21,6 +21,7 @@ from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, Sto
 from rltrain.generators import Watch
 from rltrain.memories.replay.mapping import find_room
 from rltrain.runs import EXIT_STATUS, Run, holds_run, link_latest, locked, make_run_directory
+from rltrain.screen import printable
 from rltrain.seeding import PROCESS_GENERATORS, seed64
 from rltrain.signals import comes_from_signal, exits_as_errors
 from rltrain.trainers.base import Trainer
@@ -44,7 +45,7 @@ def show_config(overrides: Sequence[str], *, resolved: bool) -> None:
     cfg = plan.cfg
     if resolved:
         cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    print(configuration.to_yaml(cfg, mask=True), end="")
+    print(printable(configuration.to_yaml(cfg, mask=True)), end="")
 
 
 def execute(plan: Plan) -> tuple[int, float | None]:
@@ -114,7 +115,8 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
                 reason = f"stopped by {run.stop_signal.name}"
             if failure is not None:
                 with suppress(OSError):
-                    (directory / ERROR_LOG).write_text(conceal("".join(traceback.format_exception(failure))), encoding="utf-8")
+                    trace = printable(conceal("".join(traceback.format_exception(failure))))
+                    (directory / ERROR_LOG).write_text(trace, encoding="utf-8")
             with nullcontext() if failure is None and reason != "interrupted" else suppress(Exception):
                 summary = summarize(trainer, reason, run.manifest["versions"], started)
                 run.write_summary(summary)

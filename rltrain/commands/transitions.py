@@ -11,6 +11,7 @@ from rltrain.commands.plans import load_plugins, read_config
 from rltrain.commands.train import read_parts
 from rltrain.errors import CheckpointError, ConfigError, nearest
 from rltrain.runs import Run
+from rltrain.screen import printable
 from rltrain.trainers import keeping
 
 SUFFIXES = (".npz", ".parquet")
@@ -50,7 +51,7 @@ def export(arguments: Sequence[str]) -> int:
             raise checkpoints.storage_error(f"FILE={file}", error) from None
     finally:
         trainer.close()
-    print(f"{file}: {memory.count:,} transitions of {name}, {file.stat().st_size:,} bytes")
+    print(printable(f"{file}: {memory.count:,} transitions of {name}, {file.stat().st_size:,} bytes"))
     return 0
 
 
