@@ -13,8 +13,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,11 +23,19 @@ import numpy as np
 
 from rltrain.checks import option
 from rltrain.errors import CheckpointError, NonFiniteError, StorageError
+from rltrain.files import Hashing, MissingFile, looking, read_small, reading
 from rltrain.tracking import replace_text
+from rltrain.trees import decode, encode, pack, tree_sha256, unpack, without_repeats
+
+__all__ = [
+    "FORMAT", "MANIFEST", "MANIFEST_HASH", "CheckpointStore", "CheckpointsConfig", "decode", "encode", "read_file",
+    "read_manifest", "read_part", "replace_text", "storage_error", "tree_sha256", "verify", "write",
+]  # fmt: skip
 
 FORMAT = 1
 MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"
 MAX_MANIFEST_BYTES = 64 * 2**20
+MAX_POINTER_BYTES = 4096
 
 
 @dataclass
@@ -39,72 +47,6 @@ class CheckpointsConfig:
         False, "checkpoints hold the replay memories of off-policy agents too; without, a resume fills them anew and isn't exact"
     )
     keep: int = option(3, "newest checkpoints that are kept, besides `best`", low=1, high=1_000_000)
-
-
-# -- trees of arrays and plain data --------------------------------------------------------------------------------------
-
-
-def encode(tree: Any, arrays: dict[str, np.ndarray], path: str = "") -> Any:
-    """Return `tree` as JSON data; its arrays are put into `arrays` by path. Exact: tuples, scalars' dtypes, int keys.
-
-    Raises TypeError for what is neither an array of numbers nor plain data.
-    """
-    if tree is None or type(tree) in (bool, int, float, str):
-        return tree
-    if isinstance(tree, np.ndarray | np.generic):
-        if tree.dtype.kind not in "biuf":
-            raise TypeError(f"{path}: an array of {tree.dtype} can't be kept")
-        while path in arrays:  # {"a/b": x, "a": {"b": y}}
-            path += "'"
-        arrays[path] = np.array(tree, order="C")
-        return {"$array": path} if isinstance(tree, np.ndarray) else {"$scalar": path}
-    if isinstance(tree, Mapping):
-        if all(isinstance(key, str) and not key.startswith("$") for key in tree):
-            return {key: encode(value, arrays, f"{path}/{key}" if path else key) for key, value in tree.items()}
-        return {"$items": [[_encode_key(k, path), encode(v, arrays, f"{path}/{i}")] for i, (k, v) in enumerate(tree.items())]}
-    if isinstance(tree, list | tuple):
-        items = [encode(value, arrays, f"{path}/{i}") for i, value in enumerate(tree)]
-        return items if isinstance(tree, list) else {"$tuple": items}
-    raise TypeError(f"{path}: {type(tree).__name__} is neither an array nor plain data")
-
-
-def _encode_key(key: Any, path: str) -> Any:
-    arrays: dict[str, np.ndarray] = {}
-    plain = encode(key, arrays, path)
-    if arrays:
-        raise TypeError(f"{path}: a key is {type(key).__name__}; keys are plain data")
-    return plain
-
-
-def decode(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """Return what `encode` was given."""
-    if isinstance(tree, list):
-        return [decode(item, arrays) for item in tree]
-    if not isinstance(tree, dict):
-        return tree
-    if len(tree) == 1:
-        (tag, value), *_ = tree.items()
-        if tag == "$array":
-            return arrays[value]
-        if tag == "$scalar":
-            return arrays[value][()]
-        if tag == "$tuple":
-            return tuple(decode(item, arrays) for item in value)
-        if tag == "$items":
-            return {decode(key, arrays): decode(item, arrays) for key, item in value}
-    return {key: decode(value, arrays) for key, value in tree.items()}
-
-
-def tree_sha256(tree: Any) -> str:
-    """Return the hash of all arrays in a tree: sorted names with dtype, shape and bytes."""
-    arrays: dict[str, np.ndarray] = {}
-    encode(tree, arrays)
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 # -- one checkpoint ------------------------------------------------------------------------------------------------------
@@ -124,7 +66,7 @@ def write(directory: Path, parts: Mapping[str, Any], manifest: Mapping[str, Any]
     try:
         temporary.mkdir(parents=True)
         listed = {}
-        for name, data in {**{f"{name}.safetensors": _pack(tree) for name, tree in parts.items()}, **files}.items():
+        for name, data in {**{f"{name}.safetensors": pack(tree) for name, tree in parts.items()}, **files}.items():
             path = temporary / name
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_bytes(path, data)
@@ -154,93 +96,121 @@ def _put_in_place(temporary: Path, directory: Path) -> None:
 def read_manifest(directory: Path) -> dict[str, Any]:
     """Return the manifest after checking its own hash and form.
 
-    Raises CheckpointError saying what is wrong.
+    Raises CheckpointError saying what is wrong, StorageError where it can't be read.
     """
-    if not directory.is_dir():
-        raise CheckpointError(f"{directory}: no checkpoint there")
+    with looking(directory):
+        if not directory.is_dir():
+            raise MissingFile(f"{directory}: no checkpoint there")
     path = directory / MANIFEST
-    if not path.is_file():
-        raise CheckpointError(f"{directory}: {MANIFEST} is missing; this is not a checkpoint of rltrain, or half of one")
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise CheckpointError(f"{path}: too large to be a manifest")
-    text = path.read_bytes()
     try:
-        expected = (directory / MANIFEST_HASH).read_bytes()
-    except OSError:
-        raise CheckpointError(f"{directory}: {MANIFEST_HASH} is missing") from None
+        text = read_small(path, MAX_MANIFEST_BYTES, "a manifest")
+    except MissingFile:
+        why = f"{MANIFEST} is missing; this is not a checkpoint of rltrain, or half of one"
+        raise MissingFile(f"{directory}: {why}") from None
+    try:
+        expected = read_small(directory / MANIFEST_HASH, 128, "a hash")
+    except MissingFile:
+        raise MissingFile(f"{directory}: {MANIFEST_HASH} is missing") from None
     if not re.fullmatch(rb"[0-9a-f]{64}", expected) or hashlib.sha256(text).hexdigest().encode() != expected:
         raise CheckpointError(f"{path}: does not match {MANIFEST_HASH}; the checkpoint is corrupt")
     try:
-        manifest = json.loads(text)
-        files, version = manifest["files"], int(manifest["format"])
+        manifest = json.loads(text, object_pairs_hook=without_repeats)
+        files, version = manifest["files"], manifest["format"]
         well_formed = isinstance(files, dict) and isinstance(manifest.get("agents", {}), dict)
     except (ValueError, KeyError, TypeError, RecursionError):
         well_formed = False
     if not well_formed:
         raise CheckpointError(f"{path}: not a manifest of rltrain")
+    if type(version) is not int or version < 1:
+        raise CheckpointError(
+            f"{path}: not a manifest of rltrain: format {json.dumps(version)[:40]} is none; formats are 1 to {FORMAT}"
+        )
     if version > FORMAT:
         raise CheckpointError(f"{path}: format {version} was written by a newer rltrain; this one reads up to {FORMAT}; upgrade")
     for name, entry in files.items():
         if not _stays_inside(name):
             raise CheckpointError(f"{path}: lists {name!r}, which leaves the checkpoint's directory")
-        if not isinstance(entry, dict) or not isinstance(entry.get("size"), int) or not isinstance(entry.get("sha256"), str):
+        if not isinstance(entry, dict) or type(entry.get("size")) is not int or not isinstance(entry.get("sha256"), str):
             raise CheckpointError(f"{path}: the entry of {name!r} has no size and sha256")
     return manifest
 
 
-def verify(directory: Path) -> dict[str, Any]:
+def verify(directory: Path, *, besides: Container[str] = ()) -> dict[str, Any]:
     """Check every file of a checkpoint against its manifest; return the manifest.
 
-    Raises CheckpointError naming the first file that is missing, changed or not listed.
+    Those in `besides` are left to whoever reads them, which checks them too: a large one is read once.
+    Raises CheckpointError naming the first file that is missing, changed or not listed, StorageError where one can't be read.
     """
     manifest = read_manifest(directory)
     for name in manifest["files"]:
-        read_file(directory, name, manifest)
-    allowed = {MANIFEST, MANIFEST_HASH, *manifest["files"]}
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory).as_posix()
-        if path.is_symlink() or (not path.is_dir() and name not in allowed):
-            raise CheckpointError(f"{path}: not listed in {MANIFEST}")
+        if name not in besides:
+            with _checking(directory, name, manifest) as (source, _):
+                source.skip_rest()
+    _check_all_listed(directory, manifest)
     return manifest
 
 
-def read_file(directory: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
-    """Return a listed file's bytes; its size is checked before anything is read, its hash before anything is used."""
+def _check_all_listed(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise CheckpointError at the first thing that the manifest doesn't list, however many there are."""
+    allowed = {MANIFEST, MANIFEST_HASH, *manifest["files"]}
+    folders = {parent.as_posix() for name in manifest["files"] for parent in PurePosixPath(name).parents}
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        with looking(directory), os.scandir(directory / prefix) as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False) and name in folders:
+                    waiting.append(f"{name}/")
+                elif entry.is_symlink() or name not in allowed:
+                    raise CheckpointError(f"{directory / name}: not listed in {MANIFEST}")
+
+
+@contextmanager
+def _checking(directory: Path, name: str, manifest: Mapping[str, Any]) -> Iterator[tuple[Hashing, int]]:
+    """Open a listed file of the right size to be read once, to its end; afterwards its hash must be the manifest's."""
     entry = manifest["files"].get(name)
     if entry is None:
         raise CheckpointError(f"{directory}: holds no {name}; it holds {', '.join(manifest['files'])}")
     path = directory / name
-    if path.is_symlink() or not path.is_file():
-        raise CheckpointError(f"{path}: missing")
-    if path.stat().st_size != entry["size"]:
-        raise CheckpointError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry['size']}; truncated or changed")
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise CheckpointError(f"{path}: its sha256 is not the manifest's; the file is corrupt")
-    return data
+    with reading(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != entry["size"]:
+            raise CheckpointError(f"{path}: {size} bytes, the manifest says {entry['size']}; truncated or changed")
+        source = Hashing(file)
+        try:
+            yield source, size
+        except EOFError:
+            raise CheckpointError(f"{path}: was cut while it was read") from None
+        if source.hexdigest() != entry["sha256"]:
+            raise CheckpointError(f"{path}: its sha256 is not the manifest's; the file is corrupt")
+
+
+def read_file(directory: Path, name: str, manifest: Mapping[str, Any], *, limit: int | None = None) -> bytes:
+    """Return a listed file's bytes; its size is checked before anything is read, its hash before anything is used."""
+    with _checking(directory, name, manifest) as (source, size):
+        if limit is not None and size > limit:
+            raise CheckpointError(f"{directory / name}: {size:,} bytes: too large; it has at most {limit:,}")
+        data = bytearray(size)
+        source.fill(data)
+    return bytes(data)
 
 
 def read_part(directory: Path, name: str, manifest: Mapping[str, Any]) -> Any:
-    """Return the tree of part `name`."""
-    from safetensors.numpy import load
-
-    data = read_file(directory, f"{name}.safetensors", manifest)
-    try:
-        length = int.from_bytes(data[:8], "little")
-        tree = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["tree"])
-        return decode(tree, load(data))
-    except Exception as error:  # whatever a foreign file makes the parsers raise
-        raise CheckpointError(
-            f"{directory / name}.safetensors: not a part of a checkpoint ({type(error).__name__}: {error})"
-        ) from None
-
-
-def _pack(tree: Any) -> bytes:
-    from safetensors.numpy import save
-
-    arrays: dict[str, np.ndarray] = {}
-    plain = encode(tree, arrays)
-    return save(arrays, metadata={"tree": json.dumps(plain)})
+    """Return the tree of part `name`, read once: hashed as it comes, used only if the hash is right."""
+    file = f"{name}.safetensors"
+    tree, wrong = None, None
+    with _checking(directory, file, manifest) as (source, size):
+        try:
+            tree = unpack(source, size)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # whatever a foreign file makes the parsers raise
+            wrong = f"not a part of a checkpoint ({type(error).__name__}: {error})"
+            source.skip_rest()
+    if wrong is not None:
+        raise CheckpointError(f"{directory / file}: {wrong}")
+    return tree
 
 
 def _check_finite(path: str, tree: Any) -> None:
@@ -271,6 +241,9 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+_NAME = re.compile(r"[0-9]{1,100}")
+
+
 # -- the checkpoints of a run --------------------------------------------------------------------------------------------
 
 
@@ -295,23 +268,25 @@ class CheckpointStore:
 
     def pointer(self, name: str) -> Path | None:
         """Return where `latest`, `best` or `best-<agent>` points, or None if it does not exist."""
+        path = self.directory / name
         try:
-            target = (self.directory / name).read_text(encoding="utf-8", errors="replace").strip()
-        except OSError:
+            target = read_small(path, MAX_POINTER_BYTES, "the name of a checkpoint").decode("utf-8", "replace").strip()
+        except MissingFile:
             return None
-        if not target.isdigit():
-            raise CheckpointError(f"{self.directory / name}: holds {target[:40]!r}, not the name of a checkpoint")
+        if not _NAME.fullmatch(target):
+            raise CheckpointError(f"{path}: holds {target[:40]!r}, not the name of a checkpoint")
         return self.directory / target
 
     def bests(self) -> list[str]:
         """Return the names of the pointers to single agents' best checkpoints."""
-        return sorted(path.name for path in self.directory.glob("best-*") if path.is_file())
+        return sorted(path.name for path in self.directory.glob("best-*") if not path.is_dir())
 
     def all(self) -> list[Path]:
         """Return the checkpoints there are, the newest first; temporaries are not among them."""
-        if not self.directory.is_dir():
-            return []
-        found = [path for path in self.directory.iterdir() if path.name.isdigit() and path.is_dir()]
+        with looking(self.directory):
+            if not self.directory.is_dir():
+                return []
+            found = [path for path in self.directory.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
         return sorted(found, key=lambda path: int(path.name), reverse=True)
 
     def newest_good(self) -> tuple[Path | None, list[str]]:

@@ -20,6 +20,7 @@ from rltrain.checks import option
 from rltrain.confidential import conceal, conceal_tree, is_held
 from rltrain.errors import ConfigError, StorageError
 from rltrain.evaluation import EvaluationConfig
+from rltrain.files import open_regular, open_to_append
 from rltrain.screen import EvaluationProgress, Screen, printable
 from rltrain.signals import EXIT_STATUS as EXIT_STATUS
 from rltrain.tracking import MetricsWriter, TrackingConfig, replace_text
@@ -74,7 +75,7 @@ class Run:
         """Start writing `train.log`; safe to call twice."""
         if self.directory is not None and self._log is None:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._log = open(self.directory / "train.log", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+            self._log = open_to_append(self.directory / "train.log")
 
     def say(self, line: str) -> None:
         """Tell the screen and `train.log`."""
@@ -253,7 +254,13 @@ def follow_links(path: Path) -> Path:
 
 def check_free(directory: Path) -> None:
     """Raise StorageError naming the pid and host that hold a run's directory, if one does."""
-    with suppress(FileNotFoundError, PermissionError), open(directory / LOCK, encoding="utf-8") as file:
+    try:
+        descriptor = open_regular(directory / LOCK)
+    except (FileNotFoundError, PermissionError):
+        return
+    except OSError as error:
+        raise storage_error(f"run.dir={directory}: {LOCK}", error) from None
+    with open(descriptor, encoding="utf-8", errors="replace") as file:
         _lock(file, directory, fcntl.LOCK_SH)
 
 
@@ -264,9 +271,9 @@ def locked(directory: Path) -> Iterator[None]:
     Raises StorageError naming the pid and host that hold it.
     """
     try:
-        file = open(directory / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
+        file = open(open_regular(directory / LOCK, os.O_RDWR | os.O_CREAT), "r+", encoding="utf-8", errors="replace")  # noqa: SIM115
     except OSError as error:
-        raise storage_error(f"run.dir={directory}", error) from None
+        raise storage_error(f"run.dir={directory}: {LOCK}", error) from None
     try:
         _lock(file, directory, fcntl.LOCK_EX)
     except StorageError:
@@ -293,7 +300,7 @@ def _lock(file: IO[str], directory: Path, kind: int) -> None:
             raise storage_error(f"run.dir={directory}", error) from None
         time.sleep(0.05)  # the holder may be about to write who it is
         file.seek(0)
-        holder = file.read().strip() or "another process"
+        holder = file.read(200).strip() or "another process"
         raise StorageError(f"run.dir={directory}: in use by {holder}; wait for it or name another directory") from None
 
 

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from rltrain.checks import option
+from rltrain.files import open_regular, open_to_append
 from rltrain.structures import ended
 
 WINDOW = 100
+MAX_ROW_BYTES = 2**20
 
 
 @dataclass
@@ -211,7 +213,7 @@ class MetricsWriter:
         path = directory / "metrics.jsonl"
         if resumed_at is not None and path.exists():
             _cut(path, resumed_at[0])
-        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self._file = open_to_append(path)
         self._events: dict[str, Any] = {}
         if tensorboard:
             for agent in agents:
@@ -235,14 +237,22 @@ class MetricsWriter:
 
 def _cut(path: Path, timestep: int) -> None:
     """Keep the rows up to `timestep`; a half-written last line goes too."""
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["timestep"] <= timestep:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
-    replace_text(path, "".join(line + "\n" for line in kept))
+    with open(open_regular(path), "rb") as file:
+        replace_text(
+            path,
+            (
+                line.decode().rstrip("\n") + "\n"
+                for line in iter(lambda: file.readline(MAX_ROW_BYTES), b"")
+                if _is_kept(line, timestep)
+            ),
+        )
+
+
+def _is_kept(line: bytes, timestep: int) -> bool:
+    try:
+        return json.loads(line)["timestep"] <= timestep
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _event_writer(directory: Path, purge_step: int | None) -> Any:
@@ -264,12 +274,13 @@ def _event(step: int, metrics: dict[str, float]) -> Any:
     return Event(wall_time=time.time(), step=step, summary=Summary(value=values))
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old text or the new one, never half of it."""
+def replace_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write a file, at once or piece by piece, so that a reader sees the old text or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        temporary.unlink(missing_ok=True)  # whatever stands there is not this process's
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

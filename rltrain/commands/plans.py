@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rltrain import assemble, checkpoints
+from rltrain import assemble, checkpoints, files
 from rltrain import config as configuration
 from rltrain.config import Config
 from rltrain.errors import CheckpointError, ConfigError
@@ -167,11 +167,9 @@ def plan_auto(cfg: Any) -> Plan:
 
 
 def _saved_config(run: Path) -> Any:
-    try:
-        text = (run / "config.yaml").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{run / 'config.yaml'}: can't be read ({error})") from None
-    cfg = configuration.from_yaml(text, str(run / "config.yaml"), resolvers=("oc.env",))
+    path = run / "config.yaml"
+    text = files.read_small(path, configuration.MAX_SAVED_BYTES, "a configuration").decode("utf-8", "replace")
+    cfg = configuration.from_yaml(text, str(path), resolvers=("oc.env",))
     configuration.load_plugins(configuration.plugins_of(cfg))
     return cfg
 
@@ -183,7 +181,8 @@ def read_config(path: Path, manifest: dict[str, Any]) -> Any:
     """
     if "config.yaml" not in manifest["files"]:
         raise CheckpointError(f"{path}: holds no config.yaml; name a checkpoint that a run wrote")
-    text = checkpoints.read_file(path, "config.yaml", manifest).decode("utf-8", "replace")
+    data = checkpoints.read_file(path, "config.yaml", manifest, limit=configuration.MAX_SAVED_BYTES)
+    text = data.decode("utf-8", "replace")
     cfg = configuration.from_yaml(text, f"{path}/config.yaml")
     configuration.load_plugins(configuration.plugins_of(cfg))
     try:

@@ -205,8 +205,8 @@ def _announce(plan: Plan, trainer: Trainer, directory: Path) -> None:
 
 def read_parts(path: Path, agents: Sequence[Agent]) -> dict[str, Any]:
     """Return the parts that a resume needs; CheckpointError names those that are missing."""
-    manifest = checkpoints.verify(path)
     names = ["trainer", *(f"agents/{agent.name}/{part}" for agent in agents for part in ("policy", "training"))]
+    manifest = checkpoints.verify(path, besides={f"{name}.safetensors" for name in names})
     missing = [name for name in names if f"{name}.safetensors" not in manifest["files"]]
     if missing:
         raise CheckpointError(

@@ -1,10 +1,10 @@
 """Configurations that were saved: data, of which nothing is executed."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from rltrain.config.compose import compose, is_known_key, is_open, translate, translating_errors, unknown_key
+from rltrain.config.plain import check_references, load_plain
 from rltrain.config.resolvers import watch
 from rltrain.config.schema import GROUPS
 from rltrain.errors import CheckpointError, ConfigError, masked
@@ -23,41 +23,18 @@ def from_yaml(text: str, where: str, *, resolvers: Sequence[str] = ()) -> Any:
 
     Raises CheckpointError for a resolver call other than `resolvers`, or for what isn't a configuration.
     """
-    import yaml
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    try:
-        plain = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise CheckpointError(f"{where}: not YAML ({str(error).splitlines()[0]})") from None
+    plain = load_plain(text, where)
     if not isinstance(plain, dict):
         raise CheckpointError(f"{where}: not a configuration of rltrain")
-    for name in _resolver_calls(plain):
-        if name not in resolvers:
-            raise CheckpointError(f"{where}: calls the resolver {name!r}; a saved configuration may only refer to its own keys")
+    check_references(plain, where, resolvers=resolvers)
     watch()
-    return OmegaConf.create(plain)
-
-
-def _resolver_calls(node: Any) -> list[str]:
-    """Return the names of the resolvers that a tree calls; one that is itself put together by `${...}` is named as it stands."""
-    if isinstance(node, dict):
-        return [name for pair in node.items() for item in pair for name in _resolver_calls(item)]
-    if isinstance(node, list):
-        return [name for item in node for name in _resolver_calls(item)]
-    if not isinstance(node, str):
-        return []
-    names = []
-    for start in re.finditer(r"\$\{", node):
-        depth = 0
-        for at in range(start.end(), len(node)):
-            depth += {"{": 1, "}": -1}.get(node[at], 0)
-            if depth < 0:
-                break
-            if node[at] == ":" and depth == 0:
-                names.append(node[start.end() : at].strip())
-                break
-    return names
+    try:
+        return OmegaConf.create(plain)
+    except (OmegaConfBaseException, ValueError, RecursionError) as error:  # a date, bytes, a reference that can't be read
+        raise CheckpointError(f"{where}: not a configuration of rltrain ({str(error).splitlines()[0]})") from None
 
 
 def first_difference(a: Any, b: Any, key: str) -> tuple[str, Any, Any] | None:
