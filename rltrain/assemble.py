@@ -142,8 +142,15 @@ def find_checkpoint(path: str, *, agent: str | None = None, key: str = "checkpoi
     """Return the directory of a checkpoint named as PATH, RUN, RUN/best, RUN/latest or latest.
 
     Where each agent has a best of its own, RUN/best is that of `agent`, without one the newest of them.
-    Raises ConfigError if nothing of that name is there.
+    Raises ConfigError if nothing of that name is there, StorageError if it can't be looked for.
     """
+    from rltrain.files import looking
+
+    with looking(path):
+        return _find_checkpoint(path, agent, key)
+
+
+def _find_checkpoint(path: str, agent: str | None, key: str) -> Path:
     from rltrain.checkpoints import MANIFEST, CheckpointStore
     from rltrain.runs import holds_run
 

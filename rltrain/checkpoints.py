@@ -35,7 +35,7 @@ __all__ = [
 FORMAT = 1
 MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"
 MAX_MANIFEST_BYTES = 64 * 2**20
-MAX_POINTER_BYTES = 4096
+MAX_POINTER_BYTES, MAX_CONFIG_BYTES = 4096, 2**20
 
 
 @dataclass
@@ -196,6 +196,12 @@ def read_file(directory: Path, name: str, manifest: Mapping[str, Any], *, limit:
     return bytes(data)
 
 
+def read_config(directory: Path, manifest: Mapping[str, Any]) -> bytes | None:
+    """Return the text of the configuration that a checkpoint was written with, or None if it has none."""
+    has_one = "config.yaml" in manifest["files"]
+    return read_file(directory, "config.yaml", manifest, limit=MAX_CONFIG_BYTES) if has_one else None
+
+
 def read_part(directory: Path, name: str, manifest: Mapping[str, Any]) -> Any:
     """Return the tree of part `name`, read once: hashed as it comes, used only if the hash is right."""
     file = f"{name}.safetensors"
@@ -306,13 +312,19 @@ class CheckpointStore:
 
     def prune(self) -> None:
         """Remove all but the newest `keep`, `latest` and every `best`."""
-        kept = {path.name for path in self.all()[: self.keep]}
-        for name in ("latest", "best", *self.bests()):
-            with suppress(CheckpointError):  # a pointer that holds rubbish keeps nothing
-                kept |= {path.name for path in (self.pointer(name),) if path}
+        try:
+            kept = {path.name for path in self.all()[: self.keep]}
+            for name in ("latest", "best", *self.bests()):
+                with suppress(CheckpointError):  # a pointer that holds rubbish keeps nothing
+                    kept |= {path.name for path in (self.pointer(name),) if path}
+        except StorageError:  # what can't be read may keep any of them
+            return
         for path in self.all():
             if path.name not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+                gone = path.with_name(f".gone-{path.name}-{os.getpid()}")
+                with suppress(OSError):
+                    os.rename(path, gone)  # at once: whoever is killed half-way through removing it leaves no half of one
+                    _remove(gone)
 
     def clear_temporaries(self) -> None:
         """Remove what a killed process left half-written; what it had moved aside goes back where nothing good took its place."""
@@ -322,12 +334,20 @@ class CheckpointStore:
                 shutil.rmtree(place, ignore_errors=True)
                 os.rename(path, place)
             else:
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
 
 
 def _temporaries(directory: Path) -> Iterator[Path]:
     if directory.is_dir():
-        yield from (path for path in directory.iterdir() if path.name.startswith((".tmp-", ".old-")) and path.is_dir())
+        yield from (path for path in directory.iterdir() if path.name.startswith((".tmp-", ".old-", ".gone-")) and path.is_dir())
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; of one that lies elsewhere, the link."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _moved_from(path: Path) -> str:

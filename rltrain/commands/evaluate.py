@@ -14,7 +14,8 @@ from rltrain import assemble, checkpoints, generators
 from rltrain import config as configuration
 from rltrain.agents.random import RandomAgent
 from rltrain.checks import build, option
-from rltrain.commands.plans import add_plugins, load_plugins, read_config, take
+from rltrain.commands.plans import add_plugins, load_config, load_plugins, take
+from rltrain.commands.reading import Held, hold_each, hold_found
 from rltrain.commands.train import load_policies
 from rltrain.confidential import conceal_tree
 from rltrain.errors import ConfigError, nearest
@@ -58,9 +59,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     """Evaluate, and return the exit status: 1 if a mean is below `fail_under`."""
     options, overrides = _read(arguments)
     overrides, plugins = load_plugins(overrides)
-    path = assemble.find_checkpoint(options.checkpoint)
-    manifest = checkpoints.verify(path)
-    cfg = read_config(path, manifest)
+    first = hold_found(options.checkpoint)
+    cfg = load_config(first.path, first.config)
     add_plugins(cfg, plugins)
     for override in overrides:
         key, _, value = override.partition("=")
@@ -77,6 +77,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     cfg = configuration.apply_overrides(cfg, overrides, allowed_groups=("backend", "env"))
     cfg.run.dir, cfg.agents_scope.sizes = None, None
     config = configuration.check(cfg, training=False)
+    held = hold_each(options.checkpoint, list(config.agents), first)
     if options.seed is not None:
         config.seed = options.seed
     if options.render:
@@ -90,8 +91,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         trainer = assemble.make_trainer(config, training=False, run=run, **render)
         trainer.generators.owned = True
         try:
-            paths = {agent.name: assemble.find_checkpoint(options.checkpoint, agent=agent.name) for agent in trainer.agents}
-            load_policies(trainer.agents, paths)
+            load_policies(trainer.agents, held)
             check_writable(wanted or RESULTS)
             trainer.evaluation_env = trainer.env
             with trainer.run.signals():
@@ -109,7 +109,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     if at_random:
         figures["random"] = {name: summarize(result) for name, result in at_random.items()}
     directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root=RESULTS)
-    _write(figures, results, config, options, paths, manifest, directory, env_info)
+    _write(figures, results, config, options, held, first, directory, env_info)
     low = [
         name for name, agent in figures["agents"].items() if options.fail_under is not None and agent["mean"] < options.fail_under
     ]
@@ -164,10 +164,11 @@ def _check_outside_runs(directory: Path) -> None:
 
 
 def _write(
-    figures: dict[str, Any], results: dict[str, Any], config: Any, options: EvalOptions, paths: dict[str, Path],
-    manifest: dict[str, Any], directory: Path, env_info: dict[str, Any],
+    figures: dict[str, Any], results: dict[str, Any], config: Any, options: EvalOptions, held: dict[str, Held],
+    first: Held, directory: Path, env_info: dict[str, Any],
 ) -> None:  # fmt: skip
-    steps = {name: {key: checkpoints.read_manifest(path).get(key) for key in STEPS} for name, path in paths.items()}
+    paths = {name: one.path for name, one in held.items()}
+    steps = {name: {key: one.manifest.get(key) for key in STEPS} for name, one in held.items()}
     one = len(set(paths.values())) == 1
     about = {
         "checkpoint": str(next(iter(paths.values()))) if one else {name: str(path) for name, path in paths.items()},
@@ -175,7 +176,7 @@ def _write(
         "seed": config.seed, "episodes": options.episodes, "copies": config.env.cfg.num_envs,
         "max_episode_steps": config.evaluation.max_episode_steps,
         "deterministic": not config.trainer.cfg.stochastic_evaluation,
-        "environment": {"id": config.env.cfg.id, **env_info}, "trained_with": manifest.get("versions"),
+        "environment": {"id": config.env.cfg.id, **env_info}, "trained_with": first.manifest.get("versions"),
     }  # fmt: skip
     try:
         checkpoints.replace_text(

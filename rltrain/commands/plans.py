@@ -10,6 +10,7 @@ from rltrain import assemble, checkpoints, files
 from rltrain import config as configuration
 from rltrain.config import Config
 from rltrain.errors import CheckpointError, ConfigError
+from rltrain.files import looking
 from rltrain.runs import check_free, follow_links, holds_run
 from rltrain.seeding import draw_seed
 
@@ -34,11 +35,13 @@ def make_plan(overrides: Sequence[str]) -> Plan:
         for key in ("init_from", "run.dir"):
             if special.get(key) is not None:
                 raise ConfigError(key, special[key], "resume is given too; a resumed run has its own weights and directory")
-        return _plan_resume(str(resume), overrides, plugins)
+        with looking(resume):
+            return _plan_resume(str(resume), overrides, plugins)
     cfg = configuration.compose([*overrides, *plugins_override(plugins)])
     cfg.run.dir = directory or cfg.run.dir
     cfg.init_from = init_from or cfg.init_from
-    plan = plan_auto(cfg) if resume == "auto" else finish_plan(cfg)
+    with looking(cfg.run.dir or ""):
+        plan = plan_auto(cfg) if resume == "auto" else finish_plan(cfg)
     if plan.config.init_from:
         assemble.find_checkpoint(plan.config.init_from, key="init_from")
     return plan
@@ -168,22 +171,20 @@ def plan_auto(cfg: Any) -> Plan:
 
 def _saved_config(run: Path) -> Any:
     path = run / "config.yaml"
-    text = files.read_small(path, configuration.MAX_SAVED_BYTES, "a configuration").decode("utf-8", "replace")
+    text = files.read_small(path, checkpoints.MAX_CONFIG_BYTES, "a configuration").decode("utf-8", "replace")
     cfg = configuration.from_yaml(text, str(path), resolvers=("oc.env",))
     configuration.load_plugins(configuration.plugins_of(cfg))
     return cfg
 
 
-def read_config(path: Path, manifest: dict[str, Any]) -> Any:
-    """Return the configuration that a checkpoint was written with, its plugins loaded.
+def load_config(path: Path, data: bytes | None) -> Any:
+    """Return the configuration that the checkpoint at `path` was written with, its plugins loaded; `data` is its text.
 
     Raises CheckpointError if there is none, or one that isn't valid.
     """
-    if "config.yaml" not in manifest["files"]:
+    if data is None:
         raise CheckpointError(f"{path}: holds no config.yaml; name a checkpoint that a run wrote")
-    data = checkpoints.read_file(path, "config.yaml", manifest, limit=configuration.MAX_SAVED_BYTES)
-    text = data.decode("utf-8", "replace")
-    cfg = configuration.from_yaml(text, f"{path}/config.yaml")
+    cfg = configuration.from_yaml(data.decode("utf-8", "replace"), f"{path}/config.yaml")
     configuration.load_plugins(configuration.plugins_of(cfg))
     try:
         configuration.check(cfg)

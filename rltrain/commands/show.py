@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rltrain import assemble, checkpoints
 from rltrain import config as configuration
+from rltrain.commands.reading import beside_training
 from rltrain.errors import ConfigError, nearest
 from rltrain.screen import printable
 
@@ -47,8 +48,9 @@ def checkpoint(arguments: Sequence[str]) -> int:
         raise ConfigError(
             "checkpoint", " ".join(arguments), "write `rltrain checkpoint verify PATH`, `show PATH` or `export PATH FILE`"
         )
-    path = assemble.find_checkpoint(arguments[1].removeprefix("checkpoint="))
-    manifest = checkpoints.verify(path) if arguments[0] == "verify" else checkpoints.read_manifest(path)
+    look = checkpoints.verify if arguments[0] == "verify" else checkpoints.read_manifest
+    name = arguments[1].removeprefix("checkpoint=")
+    path, manifest = beside_training(lambda: assemble.find_checkpoint(name), lambda path: (path, look(path)))
     if arguments[0] == "verify":
         size = sum(entry["size"] for entry in manifest["files"].values())
         print(printable(f"{path}: good, {len(manifest['files'])} files, {size:,} bytes, timestep {manifest.get('timestep')}"))

@@ -6,7 +6,6 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rltrain import __version__, assemble, checkpoints, generators
 from rltrain import config as configuration
 from rltrain.agents.base import Agent
 from rltrain.commands.plans import Plan, make_plan
+from rltrain.commands.reading import Held, hold_each, hold_found
 from rltrain.commands.summary import objective, print_plan, print_summary, summarize
 from rltrain.confidential import conceal
 from rltrain.config import Config
@@ -66,8 +66,8 @@ def _execute_seeded(plan: Plan, watch: Watch) -> tuple[int, float | None]:
             print_plan(trainer, config)
             return 0, None
         if config.init_from and plan.checkpoint is None:
-            find = partial(assemble.find_checkpoint, config.init_from, key="init_from")
-            load_policies(trainer.agents, {agent.name: find(agent=agent.name) for agent in trainer.agents})
+            names = [agent.name for agent in trainer.agents]
+            load_policies(trainer.agents, hold_each(config.init_from, names, hold_found(config.init_from, key="init_from")))
         parts = read_parts(plan.checkpoint, trainer.agents) if plan.checkpoint else None
         assert config.seed is not None
         directory = plan.directory or make_run_directory(config.run.dir, config.env.cfg.id, list(config.agents), config.seed)
@@ -216,19 +216,18 @@ def read_parts(path: Path, agents: Sequence[Agent]) -> dict[str, Any]:
     return {name: checkpoints.read_part(path, name, manifest) for name in names}
 
 
-def load_policies(agents: Sequence[Agent], paths: Mapping[str, Path]) -> None:
-    """Load the weights of every agent from the checkpoint under its name; nothing else.
+def load_policies(agents: Sequence[Agent], held: Mapping[str, Held]) -> None:
+    """Load the weights of every agent from what is held of a checkpoint under its name; nothing else.
 
     Raises CheckpointError if a checkpoint is of other agents or other networks.
     """
-    manifests = {path: checkpoints.verify(path) for path in set(paths.values())}
     for agent in agents:
-        path = paths[agent.name]
-        manifest = manifests[path]
-        _check_agents(path, manifest, [agent])
-        policy = checkpoints.read_part(path, f"agents/{agent.name}/policy", manifest)
+        path = held[agent.name].path
+        _check_agents(path, held[agent.name].manifest, [agent])
+        if agent.name not in held[agent.name].policies:
+            raise CheckpointError(f"{path}: holds no policy of agent {agent.name!r}")
         try:
-            agent.restore({"policy": policy})
+            agent.restore({"policy": held[agent.name].policies[agent.name]})
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{path}: agents.{agent.name}: written by another architecture: {error}") from None
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from rltrain import assemble, checkpoints
 from rltrain import config as configuration
 from rltrain.agents.base import Agent
-from rltrain.commands.plans import load_plugins, read_config
+from rltrain.commands.plans import load_config, load_plugins
+from rltrain.commands.reading import beside_training
 from rltrain.commands.train import read_parts
 from rltrain.errors import CheckpointError, ConfigError, nearest
 from rltrain.runs import Run
@@ -30,10 +31,14 @@ def export(arguments: Sequence[str]) -> int:
         )
     file = Path(os.path.expanduser(words[1]))
     _check_file(file)
-    path = assemble.find_checkpoint(words[0].removeprefix("checkpoint="))
+    checkpoint = words[0].removeprefix("checkpoint=")
+    return beside_training(lambda: assemble.find_checkpoint(checkpoint), lambda path: _export(path, names, file))
+
+
+def _export(path: Path, names: Sequence[str], file: Path) -> int:
     manifest = checkpoints.verify(path)
     name = _find_agent(names, list(manifest.get("agents", {})))
-    config = configuration.check(read_config(path, manifest), training=False)
+    config = configuration.check(load_config(path, checkpoints.read_config(path, manifest)), training=False)
     trainer = assemble.make_trainer(config, training=False, run=Run())
     try:
         agent = next(agent for agent in trainer.agents if agent.name == name)

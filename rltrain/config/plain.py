@@ -6,7 +6,6 @@ from typing import Any
 
 from rltrain.errors import CheckpointError
 
-MAX_SAVED_BYTES = 2**20
 MAX_VALUES, MAX_DEPTH = 30_000, 64
 MAX_REFERENCES, MAX_NESTED = 1000, 8  # the latter where one is put together by others
 MAX_NUMBER = 1000  # characters of a value without quotes that YAML may take for a number
