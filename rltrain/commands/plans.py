@@ -8,8 +8,9 @@ from typing import Any
 
 from rltrain import assemble, checkpoints, files
 from rltrain import config as configuration
+from rltrain.commands import history
 from rltrain.config import Config
-from rltrain.errors import CheckpointError, ConfigError
+from rltrain.errors import CheckpointError, ConfigError, shown
 from rltrain.files import looking
 from rltrain.runs import check_free, follow_links, holds_run
 from rltrain.seeding import draw_seed
@@ -24,6 +25,13 @@ class Plan:
     directory: Path | None = None  # an existing run to go on with
     checkpoint: Path | None = None  # where to go on from; None: from the start
     skipped: tuple[str, ...] = ()  # newer checkpoints that don't verify
+    before: history.Settings | None = None  # of the run's last start
+    command: str = ""  # that was typed
+
+    def __post_init__(self) -> None:
+        """Find out what was changed since the run's last start."""
+        now = history.read_settings(self.config, self.cfg)
+        self.changes = {} if self.before is None else history.compare(self.before, now)
 
 
 def make_plan(overrides: Sequence[str]) -> Plan:
@@ -93,6 +101,7 @@ def _plan_resume(resume: str, overrides: Sequence[str], plugins: Sequence[str]) 
     check_free(run)
     cfg = _saved_config(run)
     before = configuration.check(cfg)
+    settings = history.read_settings(before, cfg)
     add_plugins(cfg, plugins)
     if before.seed is None:
         raise ConfigError("seed", None, f"{run}/config.yaml has none, so the run can't be gone on with")
@@ -107,14 +116,14 @@ def _plan_resume(resume: str, overrides: Sequence[str], plugins: Sequence[str]) 
         if target is None:
             why = missing[0] if missing else "the run has no checkpoint yet"
             raise CheckpointError(f"resume={resume}: {why}; start it anew in another directory")
-        return Plan(cfg, config, run, target, (*missing, *skipped))
+        return Plan(cfg, config, run, target, (*missing, *skipped), settings)
     try:
         checkpoints.verify(target)
     except CheckpointError as error:
         _newest_good(store)
         remedy = f"the command that started it, with run.dir={run} resume=auto, goes on from the newest one that verifies"
         raise CheckpointError(f"{error}; {remedy}") from None
-    return Plan(cfg, config, run, target)
+    return Plan(cfg, config, run, target, before=settings)
 
 
 def _newest_good(store: checkpoints.CheckpointStore) -> tuple[Path | None, list[str]]:
@@ -152,11 +161,15 @@ def plan_auto(cfg: Any) -> Plan:
     saved = _saved_config(run)
     if cfg.seed is None:
         cfg.seed = saved.seed
-    for key in ("seed", "env", "agents", "agents_scope"):
-        changed = configuration.first_difference(cfg[key], saved.get(key), key)
-        if changed is not None:
-            name, wanted, there = changed
-            raise ConfigError(name, wanted, f"{run}/config.yaml has {there}; repeat the run's own, or name another run.dir")
+    config = configuration.check(cfg)
+    try:
+        before = history.read_settings(configuration.check(saved), saved)
+    except ConfigError as error:
+        raise CheckpointError(f"{run}/config.yaml: {error}") from None
+    for key, change in history.compare(before, history.read_settings(config, cfg)).items():
+        if key.partition(".")[0] in ("seed", "env", "agents", "agents_scope"):
+            there = f"{run}/config.yaml has {shown(change['old'])}; repeat the run's own, or name another run.dir"
+            raise ConfigError(key, change["new"], there)
     if list(cfg.agents) != list(saved.agents):  # the same ones, so that each would go on with another's copies
         wanted, there = (", ".join(map(str, agents)) for agents in (cfg.agents, saved.agents))
         raise ConfigError("agents", wanted, f"{run}/config.yaml has {there}; their order is that of scopes: repeat the run's own")
@@ -166,7 +179,7 @@ def plan_auto(cfg: Any) -> Plan:
     if lost is not None:
         remedy = "nothing was changed: put it back, or start anew in another directory"
         raise CheckpointError(f"{lost}: it is the latest checkpoint, and isn't there, nor is another; {remedy}")
-    return Plan(cfg, configuration.check(cfg), run, target, tuple(skipped))
+    return Plan(cfg, config, run, target, tuple(skipped), before)
 
 
 def _saved_config(run: Path) -> Any:

@@ -9,6 +9,7 @@ from hydra.errors import CompactHydraException
 
 from rltrain import assemble, modules
 from rltrain import config as configuration
+from rltrain.commands import history
 from rltrain.commands.plans import load_plugins, plan_auto, plugins_override
 from rltrain.commands.train import execute
 from rltrain.confidential import conceal
@@ -76,7 +77,10 @@ def job(cfg: Any) -> float | None:
     configuration.load_plugins(list(cfg.plugins or []))
     try:
         with exits_as_errors():
-            status, objective = execute(plan_auto(cfg))  # a cluster requeues a job into the directory it had
+            plan = plan_auto(cfg)  # a cluster requeues a job into the directory it had
+            typed = [*hydra.overrides.task, f"run.dir={cfg.run.dir}", "resume=auto"]  # what does the same as this job
+            plan.command = history.command_line(["train", *typed])
+            status, objective = execute(plan)
     except RltrainError as error:
         if error.exit_status == 1:
             _hide(error)

@@ -12,6 +12,7 @@ from typing import Any
 from rltrain import __version__, assemble, checkpoints, generators
 from rltrain import config as configuration
 from rltrain.agents.base import Agent
+from rltrain.commands import history
 from rltrain.commands.plans import Plan, make_plan
 from rltrain.commands.reading import Held, hold_each, hold_found
 from rltrain.commands.summary import objective, print_plan, print_summary, summarize
@@ -33,6 +34,7 @@ ERROR_LOG = "error.log"
 def train(overrides: Sequence[str]) -> int:
     """Train, and return the exit status."""
     plan = make_plan(overrides)
+    plan.command = history.command_line(["train", *overrides])
     status, _ = execute(plan)
     return status
 
@@ -119,6 +121,7 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
                     (directory / ERROR_LOG).write_text(trace, encoding="utf-8")
             with nullcontext() if failure is None and reason != "interrupted" else suppress(Exception):
                 summary = summarize(trainer, reason, run.manifest["versions"], started)
+                summary["history"] = history.read_starts(directory)
                 run.write_summary(summary)
         print_summary(trainer, summary, directory)
     if run.stop_signal is not None:
@@ -148,6 +151,10 @@ def _open_run(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, An
                 trainer._saved_at = trainer.timestep
         elif plan.directory is not None:
             trainer._resumed = True  # what a run that left no checkpoint wrote is cut off
+        history.write_start(
+            directory, text, timestep=trainer.timestep, checkpoint=plan.checkpoint, command=plan.command, versions=versions,
+            changes=plan.changes,
+        )  # fmt: skip
         for name in ("summary.json", ERROR_LOG):
             (directory / name).unlink(missing_ok=True)
         checkpoints.replace_text(directory / "config.yaml", text)
@@ -198,6 +205,9 @@ def _announce(plan: Plan, trainer: Trainer, directory: Path) -> None:
         lines.append(f"going on from {plan.checkpoint}")
     elif plan.directory is not None:
         lines.append("the run has no checkpoint yet: starting from the beginning")
+    if plan.changes:
+        verb = "resumed" if plan.checkpoint is not None else "started anew"
+        lines.append(f"{verb} at {trainer.timestep:,}: {history.describe(plan.changes)}")
     trainer.run.open_log()
     for line in lines:
         say(line)

@@ -37,14 +37,6 @@ def from_yaml(text: str, where: str, *, resolvers: Sequence[str] = ()) -> Any:
         raise CheckpointError(f"{where}: not a configuration of rltrain ({str(error).splitlines()[0]})") from None
 
 
-def first_difference(a: Any, b: Any, key: str) -> tuple[str, Any, Any] | None:
-    """Return (key, value in `a`, value in `b`) of the first setting in which two parts of a configuration differ."""
-    if not (hasattr(a, "keys") and hasattr(b, "keys")):
-        return None if a == b else (key, a, b)
-    found = (first_difference(a.get(name), b.get(name), f"{key}.{name}") for name in [*a.keys(), *b.keys()])
-    return next((difference for difference in found if difference is not None), None)
-
-
 def plugins_of(cfg: Any) -> Any:
     """Return a saved configuration's `plugins` as plain data."""
     from omegaconf import OmegaConf
