@@ -60,7 +60,7 @@ def write(directory: Path, parts: Mapping[str, Any], manifest: Mapping[str, Any]
     """
     for name, tree in parts.items():
         if name.endswith("policy"):
-            _check_finite(name, tree)
+            check_finite(name, tree)
     temporary = directory.with_name(f".tmp-{directory.name}-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -219,10 +219,11 @@ def read_part(directory: Path, name: str, manifest: Mapping[str, Any]) -> Any:
     return tree
 
 
-def _check_finite(path: str, tree: Any) -> None:
+def check_finite(path: str, tree: Any) -> None:
+    """Raise NonFiniteError naming the first number of a tree that is NaN or infinite."""
     if isinstance(tree, Mapping | list | tuple):
         for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
-            _check_finite(f"{path}/{key}", value)
+            check_finite(f"{path}/{key}", value)
     elif isinstance(tree, np.ndarray | np.floating | float) and not np.all(np.isfinite(tree)):
         raise NonFiniteError(f"{path}: not finite; the checkpoint is not written, the last good one stays")
 

@@ -159,7 +159,16 @@ class Agent:
         else:
             self.actor = actor
             self._outputs = {key: self.backend.to_numpy(value) for key, value in outputs.items()}
-        return map_arrays(self.backend.to_numpy, actions)
+        actions = map_arrays(self.backend.to_numpy, actions)
+        if evaluation:
+            self._check_actions(actions)
+        return actions
+
+    def _check_actions(self, actions: Arrays) -> None:
+        """Raise NonFiniteError for actions that no simulator can make sense of; in training the update finds the cause."""
+        for array in actions.values() if isinstance(actions, dict) else (actions,):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise NonFiniteError(f"agents.{self.name}: its policy gives actions that are not finite")
 
     def read_outputs(self) -> dict[str, Array]:
         """Return what the algorithm acted by last, which it records."""

@@ -1,6 +1,7 @@
 """`rltrain eval`: play a checkpoint's policies on episodes that count, and say how they did."""
 
 import json
+import math
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from rltrain.commands.plans import add_plugins, load_config, load_plugins, take
 from rltrain.commands.reading import Held, hold_each, hold_found
 from rltrain.commands.train import load_policies
 from rltrain.confidential import conceal_tree
-from rltrain.errors import ConfigError, nearest
+from rltrain.errors import ConfigError, NonFiniteError, nearest
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
 from rltrain.screen import Screen, print_out, printable, silence, table
@@ -105,18 +106,30 @@ def evaluate(arguments: Sequence[str]) -> int:
         finally:
             run.close()
             trainer.close()
+    _check_returns(results)
     figures = {"agents": {name: summarize(result) for name, result in results.items()}}
     if at_random:
         figures["random"] = {name: summarize(result) for name, result in at_random.items()}
     directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root=RESULTS)
     _write(figures, results, config, options, held, first, directory, env_info)
     low = [
-        name for name, agent in figures["agents"].items() if options.fail_under is not None and agent["mean"] < options.fail_under
+        name
+        for name, agent in figures["agents"].items()
+        if options.fail_under is not None and not agent["mean"] >= options.fail_under
     ]
     if low:
         below = printable(", ".join(low))
         print(f"error: fail_under={options.fail_under:g}: the mean of {below} is below", file=sys.stderr)
     return 1 if low else 0
+
+
+def _check_returns(results: dict[str, dict[str, Any]]) -> None:
+    """Raise NonFiniteError for returns of which no figure can be made; nothing was written."""
+    for name, result in results.items():
+        wrong = [value for value in result["returns"] if not math.isfinite(value)]
+        if wrong:
+            count = f"{len(wrong)} of {len(result['returns'])} episodes have a return that is not finite"
+            raise NonFiniteError(f"agents.{name}: {count} ({wrong[0]}), so there are no figures; look at the rewards")
 
 
 def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:

@@ -18,7 +18,7 @@ from rltrain.commands.reading import Held, hold_each, hold_found
 from rltrain.commands.summary import objective, print_plan, print_summary, summarize
 from rltrain.confidential import conceal
 from rltrain.config import Config
-from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, StorageError
+from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, NonFiniteError, StorageError
 from rltrain.generators import Watch
 from rltrain.memories.replay.mapping import find_room
 from rltrain.runs import EXIT_STATUS, Run, holds_run, link_latest, locked, make_run_directory
@@ -223,7 +223,19 @@ def read_parts(path: Path, agents: Sequence[Agent]) -> dict[str, Any]:
             f"{path}: can't be resumed, it lacks {', '.join(missing)}; it has agents {', '.join(manifest.get('agents', {}))}"
         )
     _check_agents(path, manifest, agents)
-    return {name: checkpoints.read_part(path, name, manifest) for name in names}
+    parts = {name: checkpoints.read_part(path, name, manifest) for name in names}
+    for agent in agents:
+        _check_finite(path, agent.name, parts[f"agents/{agent.name}/policy"])
+    return parts
+
+
+def _check_finite(path: Path, agent: str, policy: Any) -> None:
+    """Raise CheckpointError if a policy holds NaN or infinity: right hashes don't say that it is one to act by."""
+    try:
+        checkpoints.check_finite(f"agents/{agent}/policy", policy)
+    except NonFiniteError as error:
+        name = str(error).split(": ")[0]
+        raise CheckpointError(f"{path}: {name} holds numbers that are not finite: agents.{agent} can't act by them") from None
 
 
 def load_policies(agents: Sequence[Agent], held: Mapping[str, Held]) -> None:
@@ -236,8 +248,10 @@ def load_policies(agents: Sequence[Agent], held: Mapping[str, Held]) -> None:
         _check_agents(path, held[agent.name].manifest, [agent])
         if agent.name not in held[agent.name].policies:
             raise CheckpointError(f"{path}: holds no policy of agent {agent.name!r}")
+        policy = held[agent.name].policies[agent.name]
+        _check_finite(path, agent.name, policy)
         try:
-            agent.restore({"policy": held[agent.name].policies[agent.name]})
+            agent.restore({"policy": policy})
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{path}: agents.{agent.name}: written by another architecture: {error}") from None
 

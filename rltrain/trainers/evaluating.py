@@ -147,8 +147,9 @@ def evaluate_for_best(trainer: "Trainer") -> list[str] | None:
 
 
 def note_best(best: dict[str, Best], results: dict[str, dict[str, Any]], timestep: int) -> list[str]:
-    """Put the agents that were never better into `best`; return their names."""
+    """Put the agents that were never better into `best`; return their names. What isn't finite is never better."""
     scores = {name: float(np.mean(result["returns"])) for name, result in results.items()}
-    improved = [name for name, score in scores.items() if name not in best or score > best[name].score]
+    finite = {name: score for name, score in scores.items() if np.isfinite(score)}
+    improved = [name for name, score in finite.items() if name not in best or not score <= best[name].score]
     best |= {name: Best(scores[name], timestep) for name in improved}
     return improved
