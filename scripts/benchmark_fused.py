@@ -1,14 +1,16 @@
-"""Measure the fused loop, environment and training in one XLA program, beside rejax: tasks J1a, J1b and J2.
+"""Measure the fused loop, environment and training in one XLA program, beside rejax: tasks J1a, J1b, J2 and widths.
 
 The work, the same for everyone: PPO on gymnax's CartPole-v1, 4 copies x 128 timesteps per rollout (J1a) or 512 x 32
 (J1b), 4 epochs x 4 minibatches, separate 64x64 tanh networks, learning rate 2.5e-4 (constant), gamma 0.99, lambda 0.95,
 ratio clip 0.2, entropy 0.01, value loss 0.5, gradient norm 0.5, float32, CPU, XLA on one thread. J2 is the same on Brax's
-halfcheetah (backend spring), 128 x 16, networks 256x256: nearly all its time is the simulator's.
+halfcheetah (backend spring), 128 x 16, networks 256x256: nearly all its time is the simulator's. `widths` stands for W8, W16,
+... W4096, CartPole with 8 to 4096 copies x 32: rollouts up to 131,072 rows.
 
     python scripts/benchmark_fused.py                                     # J1a and J1b
     python scripts/benchmark_fused.py --tasks J2 --contenders rltrain,environment --env-steps 262144
     python scripts/benchmark_fused.py --tasks J1b --repeats 5 --json j1b.json
     python scripts/benchmark_fused.py --contenders rltrain,rltrain-files,rejax
+    python scripts/benchmark_fused.py --tasks widths --contenders rltrain --env-steps 524288
 
 The contenders; N is the task's number of copies:
 
@@ -23,10 +25,10 @@ The contenders; N is the task's number of copies:
 Every run has a process of its own, and compiles everything anew. The order rotates from repeat to repeat, because the load of a
 machine drifts: only the ratios within one repeat mean something.
 
-Two figures per run. Env steps per second of all copies together, after the first 65,536 env steps (one chunk of
-rltrain's loop, whose time is when the host has seen it). Compile seconds: from the start of the construction, libraries
-imported, to the end of these 65,536 env steps, less what as many take afterwards; so programs that draw the first
-parameters or reset the copies count too.
+Two figures per run. Env steps per second of all copies together, after the first 65,536 env steps or the first rollout, if
+that is longer (one chunk of rltrain's loop, whose time is when the host has seen it); of rltrain also per second of CPU time,
+which the load of a machine changes less. Compile seconds: from the start of the construction, libraries imported, to the end of
+these env steps, less what as many take afterwards; so programs that draw the first parameters or reset the copies count too.
 """
 
 import argparse
@@ -52,7 +54,7 @@ from benchmarking import (
     versions,
     write_json,
 )
-from peers.fused import CHUNK, EPOCHS, MINIBATCHES, SHAPES, Shape, figures, time_parts
+from peers.fused import CHUNK, EPOCHS, MINIBATCHES, SHAPES, WIDTHS, Shape, figures, time_parts
 
 PACKAGES = (("-e", f"{ROOT}[jax,gymnax,brax]", "rejax"),)  # gymnax wants an older Gymnasium than rltrain's other extras
 CONTENDERS = ("rltrain", "rltrain-files", "rltrain-doubled", "rltrain-shared", "rltrain-parallel", "environment", "rejax")
@@ -107,7 +109,7 @@ def environment(shape: Shape, env_steps: int, seed: int) -> Result:
 
         return run
 
-    return time_parts(env_steps, prepare)
+    return time_parts(env_steps, prepare, shape.first)
 
 
 def rltrain(
@@ -124,12 +126,12 @@ def rltrain(
     from rltrain.runs import Run
     from rltrain.trainers import ParallelTrainer, SequentialTrainer, fused
 
-    seen: list[tuple[float, int]] = []
+    seen: list[tuple[float, float, int]] = []
 
     class TimedLoop(fused.FusedLoop):
         def _tell(self, *args: Any) -> None:
             super()._tell(*args)
-            seen.append((time.perf_counter(), self.trainer.timestep * shape.num_envs))
+            seen.append((time.perf_counter(), time.process_time(), self.trainer.timestep * shape.num_envs))
 
     fused.FusedLoop = TimedLoop
     assert fused.CHUNK_ENV_STEPS == CHUNK
@@ -150,11 +152,13 @@ def rltrain(
     run = {"run": Run(directory=files)} if files else {}
     trainer = (ParallelTrainer if parallel else SequentialTrainer)(env=env, agents=made, cfg=settings, **run)
     trainer.train()
-    (compiled, first), (end, last) = seen[0], seen[-1]
-    if first != CHUNK or last != env_steps:
-        raise RuntimeError(f"the first chunk ended at {first} env steps, the last at {last}; {CHUNK} and {env_steps} expected")
+    (compiled, cpu_before, first), (end, cpu_after, last) = seen[0], seen[-1]
+    if first != shape.first or last != env_steps:
+        raise RuntimeError(f"the first chunk ended at {first} env steps, the last at {last}; {shape.first}, {env_steps} expected")
     returns = [agent.statistics.summary()["episode_return_mean"] for agent in made]
-    return figures(start, compiled, end, env_steps - CHUNK) | {"mean_return": sum(returns) / len(returns)}
+    per_cpu_second = (last - first) / (cpu_after - cpu_before)
+    more = {"env_steps_per_cpu_second": per_cpu_second, "mean_return": sum(returns) / len(returns)}
+    return figures(start, compiled, end, env_steps, shape.first) | more
 
 
 def work(contender: str, task: str, env_steps: int, seed: int) -> Result:
@@ -220,18 +224,21 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Tasks J1a, J1b (PPO, gymnax CartPole), J2 (Brax): rltrain and rejax.")
     add_arguments(parser, CONTENDERS)
     parser.add_argument("--tasks", default="J1a,J1b", help="default: %(default)s")
-    parser.add_argument("--env-steps", type=int, default=2_000_000, help=f"per run, rounded up to whole chunks of {CHUNK}")
+    parser.add_argument(
+        "--env-steps", type=int, default=2_000_000, help=f"per run, rounded up to whole chunks of {CHUNK} or more"
+    )
     parser.add_argument(
         "--python", type=Path, help="its interpreter: has rltrain[jax,gymnax,brax] and rejax; default: .venv-fused"
     )
     arguments = parser.parse_args()
     check_arguments(parser, arguments, CONTENDERS, python="python")
-    arguments.tasks = arguments.tasks.split(",")
+    arguments.tasks = arguments.tasks.replace("widths", ",".join(WIDTHS)).split(",")
     if unknown := set(arguments.tasks) - set(SHAPES):
         parser.error(f"--tasks={','.join(unknown)}: unknown; choose from {','.join(SHAPES)}")
-    arguments.env_steps = -(-arguments.env_steps // CHUNK) * CHUNK
-    if arguments.env_steps <= CHUNK:
-        parser.error(f"--env-steps={arguments.env_steps}: give more than the first {CHUNK}, which compile")
+    first = max(SHAPES[task].first for task in arguments.tasks)
+    arguments.env_steps = -(-arguments.env_steps // first) * first
+    if arguments.env_steps <= first:
+        parser.error(f"--env-steps={arguments.env_steps}: give more than the first {first}, which compile")
     return arguments
 
 
@@ -244,7 +251,7 @@ def main() -> None:
         return
 
     python = arguments.python or make_environment(ROOT / ".venv-fused", PACKAGES)
-    print(f"{arguments.env_steps} env steps per run, of which the first {CHUNK} compile and are not in the rate")
+    print(f"{arguments.env_steps} env steps per run, of which the first chunk compiles and is not in the rate")
     runs, ratios = [], {}
     for task in arguments.tasks:
         for repeat, contender in alternate(arguments.contenders, arguments.repeats):

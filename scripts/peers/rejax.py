@@ -54,4 +54,4 @@ def run(shape: Shape, env_steps: int, seed: int) -> Result:
 
         return run
 
-    return time_parts(env_steps, prepare)
+    return time_parts(env_steps, prepare, shape.first)
