@@ -60,11 +60,16 @@ class _Gymnax:
 
     def reset(self, key: Array) -> tuple[Any, Arrays]:
         observation, state = self.env.reset_env(key, self.params)
-        return state, observation
+        return state, self._typed(observation)
 
     def step(self, key: Array, state: Any, action: Array) -> tuple[Any, Arrays, Array, Array, Array]:
         observation, state, reward, terminated, _ = self.env.step_env(key, state, action, self.params)
-        return state, observation, reward, terminated, self.env.is_truncated(state, self.params)
+        return state, self._typed(observation), reward, terminated, self.env.is_truncated(state, self.params)
+
+    def _typed(self, observation: Arrays) -> Arrays:
+        """Return an observation in its space's dtype: Catch-bsuite says whole numbers and gives floats."""
+        space = self.observation_space
+        return observation.astype(jax.dtypes.canonicalize_dtype(space.dtype)) if space.shape is not None else observation
 
 
 def _space(space: Any) -> Any:

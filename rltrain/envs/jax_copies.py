@@ -1,6 +1,6 @@
 """Many copies of a functional environment as arrays and pure functions over them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain import spaces
-from rltrain.envs.functional import Functional
-from rltrain.errors import ConfigError, EnvironmentFailure
-from rltrain.signals import exits_as_errors
+from rltrain.envs.jax_checks import CheckedEnv
+from rltrain.errors import ConfigError
 from rltrain.structures import Array, Arrays, Step, ended
 
 
@@ -31,8 +30,8 @@ class PureCopies:
 
     members: tuple[str, ...] = ()
 
-    def __init__(self, env: Functional) -> None:
-        self.env, self.where = env, type(env).__name__
+    def __init__(self, checked: CheckedEnv) -> None:
+        env, self.env = checked.env, checked
         self.state_space = getattr(env, "state_space", None)
         self.choices: Any = self._find_choices(env.action_space) if hasattr(env, "action_masks") else None
         if self.state_space is not None and not hasattr(env, "states"):
@@ -44,13 +43,13 @@ class PureCopies:
 
     def init(self, keys: Array) -> Copies:
         """Begin an episode in every copy; `keys` (N,) are their random streams."""
-        state, observations = jax.vmap(self._own("reset"))(self._draw(keys, jnp.int32(0), 1))
+        state, observations = jax.vmap(self.env.reset)(self._draw(keys, jnp.int32(0), 1))
         return Copies(_typed(state), self._cast(observations), keys, jnp.int32(0), jnp.zeros(len(keys), bool))
 
     def step(self, copies: Copies, actions: Array) -> tuple[Copies, Step]:
         """Step all copies; their `observations` are the true successors until `reset_done`."""
         keys = self._draw(copies.keys, copies.count, 0)
-        state, observations, *rest = jax.vmap(self._own("step"))(keys, copies.env, actions)
+        state, observations, *rest = jax.vmap(self.env.step)(keys, copies.env, actions)
         rewards, terminated, truncated = (
             spaces.map_arrays(lambda array: array.astype(dtype), arrays)  # noqa: B023
             for arrays, dtype in zip(rest, (jnp.float32, bool, bool), strict=True)
@@ -65,21 +64,17 @@ class PureCopies:
         """Return the privileged states (N, *S) that go with `observations`, or None: there are none."""
         if self.state_space is None:
             return None
-        return jax.vmap(self._own("states"))(copies.env).astype(jax.dtypes.canonicalize_dtype(self.state_space.dtype))
+        return jax.vmap(self.env.states)(copies.env).astype(jax.dtypes.canonicalize_dtype(self.state_space.dtype))
 
     def action_masks(self, copies: Copies) -> Arrays:
         """Return which choices are allowed next, (N, M) bool with those of all parts side by side, or None: all are."""
         if self.choices is None:
             return None
-        return spaces.map_arrays(lambda mask: mask.astype(bool), jax.vmap(self._own("action_masks"))(copies.env))
+        return spaces.map_arrays(lambda mask: mask.astype(bool), jax.vmap(self.env.action_masks)(copies.env))
 
     def is_playable(self, masks: Arrays) -> Array:
         """Tell which copies (N,) have a choice left in every part of an action."""
         return has_choices(masks, self.choices)
-
-    def mask_sizes(self) -> Any:
-        """Return how many choices a mask is of."""
-        return sum(self.choices or ())
 
     def info(self) -> dict[str, Any]:
         """Say what was chosen where the config left a choice."""
@@ -92,7 +87,7 @@ class PureCopies:
         """Begin the next episode where one just ended; nothing is computed if none did."""
 
         def reset() -> tuple[Any, Arrays]:
-            fresh, observations = jax.vmap(self._own("reset"))(self._draw(copies.keys, copies.count, 1))
+            fresh, observations = jax.vmap(self.env.reset)(self._draw(copies.keys, copies.count, 1))
             fresh = (_typed(fresh), self._cast(observations))
             return jax.tree.map(lambda new, old: choose(copies.done, new, old), fresh, (copies.env, copies.observations))
 
@@ -107,21 +102,12 @@ class PureCopies:
         """Return all copies of parts that were cut apart and have made the same number of steps."""
         return jax.tree.map(lambda *arrays: jnp.concatenate(arrays) if arrays[0].ndim else arrays[0], *parts)
 
-    def _own(self, method: str) -> Callable[..., Any]:
-        """Return a method of the environment; sys.exit() in it, while it is traced, is an error like any other."""
-
-        def call(*args: Any) -> Any:
-            with exits_as_errors(f"{self.where}: {method}, while it was compiled for all copies", EnvironmentFailure):
-                return getattr(self.env, method)(*args)
-
-        return call
-
     def _draw(self, keys: Array, count: Array, purpose: int) -> Array:
         return jax.vmap(lambda key: jax.random.fold_in(key, 2 * count + purpose))(keys)
 
     def _cast(self, observations: Arrays) -> Arrays:
-        leaves = spaces.leaves(self.env.observation_space)
-        arrays = spaces.flatten(self.env.observation_space, observations)
+        leaves = spaces.leaves(self.env.env.observation_space)
+        arrays = spaces.flatten(self.env.env.observation_space, observations)
         dtypes = {path: jax.dtypes.canonicalize_dtype(leaf.dtype) for path, leaf in leaves.items()}
         if not isinstance(arrays, dict):
             return arrays.astype(dtypes[""])

@@ -12,11 +12,12 @@ from rltrain.checks import build
 from rltrain.envs.base import EnvWrapper
 from rltrain.envs.finite import FiniteWatch
 from rltrain.envs.functional import Functional, FunctionalConfig
+from rltrain.envs.jax_checks import CheckedEnv
 from rltrain.envs.jax_copies import Copies, PureCopies, is_key
 from rltrain.envs.jax_teams import PureTeams
-from rltrain.errors import ConfigError, EnvironmentFailure
+from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
-from rltrain.signals import exits_as_errors
+from rltrain.signals import comes_from_signal
 from rltrain.structures import Array, Arrays, Step
 
 
@@ -42,13 +43,12 @@ class FunctionalEnv(EnvWrapper):
         if render_mode is not None:
             raise ConfigError("env.id", self.cfg.id, "can't be rendered; leave trainer.headless and render out")
         self.num_envs, self.name = self.cfg.num_envs, self.cfg.id
-        with exits_as_errors(f"env.id={self.name}: make", EnvironmentFailure):
-            env = make(self.cfg) if make else self.make(self.cfg)
+        env = self._make(make or self.make)
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self.seeds = None if seed is None else environment_seeds(seed, role, self.num_envs, first_copy)
-        named = hasattr(env, "members")
-        self.pure = PureTeams(env, getattr(self.cfg, "state", "auto")) if named else PureCopies(env)
-        self.pure.where = f"env.id={self.name}"
+        named, checked = hasattr(env, "members"), CheckedEnv(env, self.name)
+        self.pure = PureTeams(checked, getattr(self.cfg, "state", "auto")) if named else PureCopies(checked)
+        checked.trace()
         self.members, self.num_agents = self.pure.members, max(1, len(self.pure.members))
         self.state_space = self.pure.state_space
         self.copies: Copies | None = None
@@ -57,6 +57,17 @@ class FunctionalEnv(EnvWrapper):
         self._init, self._step = jax.jit(self.pure.init), jax.jit(self.pure.step)
         self._reset_done = jax.jit(self.pure.reset_done)
         self._states, self._masks = jax.jit(self.pure.states), jax.jit(self._find_masks)
+
+    def _make(self, make: Callable[[Any], Functional]) -> Functional:
+        try:
+            return make(self.cfg)
+        except (RltrainError, ModuleNotFoundError):
+            raise
+        except BaseException as error:  # whatever the environment's own code raises
+            if comes_from_signal(error):
+                raise
+            reason = (said(error).splitlines() or [""])[0]
+            raise EnvironmentFailure(f"env.id={self.name}: make: {reason}") from error
 
     def make(self, cfg: FunctionalConfig) -> Functional:
         """Return the environment of `cfg.id`."""
@@ -70,7 +81,6 @@ class FunctionalEnv(EnvWrapper):
             seeds = seed if seed is not None else self.seeds if self.seeds is not None else range(self.num_envs)
             keys = np.array([(0, int(s)) for s in seeds], np.uint32)
             self.copies = self._init(jax.random.wrap_key_data(jnp.asarray(keys), impl="threefry2x32"))
-        self._check_shapes()
         return self.copies.observations
 
     def step(self, actions: Arrays) -> Step:
@@ -118,21 +128,6 @@ class FunctionalEnv(EnvWrapper):
         own = ("step", "reset_done", "state", "action_masks")
         return any(getattr(type(self), name) is not getattr(FunctionalEnv, name) for name in own)
 
-    def _check_shapes(self) -> None:
-        """Raise EnvironmentFailure unless observations, states and masks of all copies are as the spaces say."""
-        assert self.copies is not None
-        shapes = _compare(self.copies.observations, self.observation_space, "observations")
-        if self.state_space is not None:
-            shapes |= _compare(jax.eval_shape(self.pure.states, self.copies), self.state_space, "states")
-        if self.pure.choices is not None:
-            masks = spaces.named(jax.eval_shape(self.pure.action_masks, self.copies), "action_masks")
-            sizes = spaces.named(self.pure.mask_sizes(), "action_masks")
-            shapes |= {name: (mask.shape, (sizes[name],)) for name, mask in masks.items()}
-        for name, (got, shape) in shapes.items():
-            if got != (self.num_envs, *shape):
-                expected = f"{(self.num_envs, *shape)}"
-                raise EnvironmentFailure(f"env.id={self.name}: reset: expected {name} {expected}, got {got}")
-
     def snapshot(self) -> dict[str, Any] | None:
         """Return the exact state of all copies."""
         assert self.copies is not None
@@ -152,9 +147,3 @@ class FunctionalEnv(EnvWrapper):
     def info(self) -> dict[str, Any]:
         """Say which versions are at work, and what the critic of a team reads."""
         return {**self.pure.info(), "versions": {"jax": jax.__version__}}
-
-
-def _compare(arrays: Arrays, space: Any, name: str) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Return the shape of each array (N, ...) and the one that its space says, by full name."""
-    wanted = {f"{name}/{path}".rstrip("/"): leaf.shape for path, leaf in spaces.leaves(space).items()}
-    return {key: (array.shape, wanted[key]) for key, array in spaces.named(arrays, name).items()}

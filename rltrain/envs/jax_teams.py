@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from rltrain import spaces
+from rltrain.envs.jax_checks import CheckedEnv
 from rltrain.envs.jax_copies import Copies, PureCopies, choose, has_choices
-from rltrain.errors import ConfigError, EnvironmentFailure
+from rltrain.errors import ConfigError
 from rltrain.structures import Array, Arrays, Step
 
 
@@ -19,8 +20,9 @@ class PureTeams(PureCopies):
     flagged.
     """
 
-    def __init__(self, env: Any, state: str = "auto") -> None:
-        super().__init__(env)
+    def __init__(self, checked: CheckedEnv, state: str = "auto") -> None:
+        super().__init__(checked)
+        env: Any = checked.env
         self.members = tuple(env.members)
         self.come_late = hasattr(env, "present")
         self.leave = self.come_late or bool(getattr(env, "members_leave", True))
@@ -42,8 +44,6 @@ class PureTeams(PureCopies):
     def step(self, copies: Copies, actions: dict[str, Array]) -> tuple[Copies, Step]:
         """Step all copies; their `observations` are the true successors until `reset_done`."""
         after, step = super().step(copies, actions)
-        for what in ("rewards", "terminated", "truncated"):
-            self._check_members(f"step: {what}", getattr(step, what))
         there = copies.there
         if there is None:
             return after, step
@@ -83,10 +83,6 @@ class PureTeams(PureCopies):
         """Tell which copies (N,) leave every member a choice in every part of an action."""
         return jnp.stack([has_choices(mask, self.choices[name]) for name, mask in masks.items()]).all(axis=0)
 
-    def mask_sizes(self) -> Any:
-        """Return how many choices each member's mask is of."""
-        return {name: sum(choices) for name, choices in self.choices.items()}
-
     def reset_done(self, copies: Copies) -> Copies:
         """Begin the next episode where one just ended; nothing is computed if none did."""
         after = super().reset_done(copies)
@@ -105,22 +101,8 @@ class PureTeams(PureCopies):
 
     def _present(self, copies: Copies) -> dict[str, Array]:
         """Return whom the environment has there (N,) bool, by member."""
-        found = jax.vmap(self._own("present"))(copies.env)
-        self._check_members("present", found)
+        found = jax.vmap(self.env.present)(copies.env)
         return {name: found[name].astype(bool) for name in self.members}
-
-    def _cast(self, observations: Arrays) -> Arrays:
-        self._check_members("observations", observations)
-        return super()._cast(observations)
-
-    def _check_members(self, what: str, found: dict[str, Any]) -> None:
-        missing = [name for name in self.members if name not in found]
-        if missing:
-            name = type(self.env).__name__
-            raise EnvironmentFailure(
-                f"{name}: {what}: nothing of {', '.join(missing)}; a functional environment gives every member's in every step, "
-                "and says by present(state) who is there"
-            )
 
     def info(self) -> dict[str, Any]:
         """Say what the critic's state is."""

@@ -54,7 +54,7 @@ class Looks(NamedTuple):
     rewards: Arrays  # (K, L, N)
     done: Array  # (K, L, N) bool: a copy's episode ended
     valid: Arrays  # (K, L, N) bool, or None: every row happened
-    finite: Array  # (K, L) bool: rewards, observations and states
+    bad: Array  # (K, L, N) of rewards, observations and states the number, from 1, of the first that isn't finite; 0: all are
     playable: Array  # (K, L, N) bool: an action was allowed
     updates: tuple[Any, ...]  # per agent (metrics, which there are, due, finite), each (K,)
 
@@ -129,18 +129,20 @@ class FusedLoop:
     def _check(self, looks: Looks, k: int) -> None:
         """Raise what the stepped loop would have raised in iteration `k`."""
         trainer = self.trainer
-        stuck, finite = ~looks.playable[k], looks.finite[k] | (trainer.env.cfg.on_nonfinite != "error")  # type: ignore[attr-defined]
-        wrong = stuck.any(axis=1) | ~finite
+        stuck, bad = ~looks.playable[k], looks.bad[k]
+        if trainer.env.cfg.on_nonfinite != "error":  # type: ignore[attr-defined]
+            bad = np.zeros_like(bad)
+        wrong = (stuck | (bad > 0)).any(axis=1)
         if not wrong.any():
             return
         t = int(np.argmax(wrong))
         where = f"env.id={trainer.env.name}: timestep {trainer.timestep + t}"
         if stuck[t].any():
             raise EnvironmentFailure(f"{where}: copy {np.argmax(stuck[t])}: action_masks allows no action")
-        rewards = {name: rows[k, t] for name, rows in named(looks.rewards, "rewards").items()}
-        bad = [(int(np.argmin(np.isfinite(rows))), name) for name, rows in rewards.items() if not np.isfinite(rows).all()]
-        what = f"copy {bad[0][0]}: {bad[0][1]}={rewards[bad[0][1]][bad[0][0]]}" if bad else "an observation"
-        raise NonFiniteError(f"{where}: {what} is not finite; the last checkpoint is where to go on from")
+        copy = int(np.argmax(bad[t] > 0))
+        name = self.programs[0].watched[bad[t, copy] - 1]
+        value = f"={rewards[k, t, copy]}" if (rewards := named(looks.rewards, "rewards").get(name)) is not None else ""
+        raise NonFiniteError(f"{where}: copy {copy}: {name}{value} is not finite; the last checkpoint is where to go on from")
 
     def _take(self) -> list[Carry]:
         """Return everything that the stepped loop holds as what the programs carry."""
@@ -178,6 +180,7 @@ class Program:
         self.env, self.pures, self.length, self.most, self.group = env, pures, length, most, group
         first = scopes[0].start
         self.scopes = [slice(scope.start - first, scope.stop - first) for scope in scopes]
+        self.watched: list[str] = []  # what must be finite, by full name; known once it is traced
         self.run = jax.jit(self._chunk, donate_argnums=0)
 
     def with_memories(self, carry: Carry) -> tuple[AgentCarry, ...]:
@@ -208,13 +211,13 @@ class Program:
         """Make `length` timesteps, then let each agent learn that is due."""
         noise = self._draw(carry, carry.timestep + jnp.arange(self.length))
         turn = functools.partial(self._turn, horizon)
-        carry, (rewards, done, valid, finite, playable) = jax.lax.scan(turn, carry, noise)
+        carry, (rewards, done, valid, bad, playable) = jax.lax.scan(turn, carry, noise)
         agents, updates = [], []
         for pure, agent in zip(self.pures, carry.agents, strict=True):
             after, update = self._update(pure, agent, Progress(carry.timestep - 1, horizon))
             agents.append(after)
             updates.append(update)
-        return carry._replace(agents=tuple(agents)), Looks(rewards, done, valid, finite, playable, tuple(updates))
+        return carry._replace(agents=tuple(agents)), Looks(rewards, done, valid, bad, playable, tuple(updates))
 
     def _turn(self, horizon: Array, carry: Carry, noise: tuple[Array, ...]) -> tuple[Carry, tuple[Array, ...]]:
         """Make one timestep: act, step, record, reset."""
@@ -246,12 +249,21 @@ class Program:
             _row(_cut(observations, scope), _cut(states, scope), _cut(step._replace(infos={}), scope), outputs)
             for (_, _, outputs), scope in zip(acted, self.scopes, strict=True)
         )
-        seen = (step.rewards, step.next_observations, step.next_states)
-        numbers = [leaf for leaf in jax.tree.leaves(seen) if leaf.dtype.kind == "f"]
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in numbers]).all()
         playable = jnp.ones_like(env.done) if masks is None else self.env.is_playable(masks)
-        looks = step.rewards, env.done, step.valid, finite, playable
+        looks = step.rewards, env.done, step.valid, self._find_bad(step), playable
         return env, tuple(carried for carried, _, _ in acted), rows, looks
+
+    def _find_bad(self, step: Step) -> Array:
+        """Return for every copy (N,) the number, from 1, of the first of `watched` that isn't finite there; 0: all are."""
+        seen = named(step.rewards, "rewards") | named(step.next_observations, "observations")
+        seen |= {} if step.next_states is None else named(step.next_states, "states")
+        numbers = {name: rows for name, rows in seen.items() if rows.dtype.kind == "f"}
+        self.watched = list(numbers)
+        bad = jnp.uint8(0)
+        for number, rows in reversed(list(enumerate(numbers.values(), 1))):
+            finite = jnp.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+            bad = jnp.where(finite, bad, jnp.uint8(min(number, 255)))
+        return bad
 
     def _draw(self, carry: Carry, timesteps: Array) -> tuple[Array, ...]:
         """Return the random numbers that acting takes in these timesteps, per agent (T, ...)."""
@@ -299,9 +311,8 @@ def _side_by_side(parts: list[Looks]) -> Looks:
     """Return the looks of several programs as those of one."""
     if len(parts) == 1:
         return parts[0]
-    rewards, done, valid, playable = (
+    rewards, done, valid, bad, playable = (
         jax.tree.map(lambda *rows: np.concatenate(rows, axis=-1), *(getattr(part, name) for part in parts))
-        for name in ("rewards", "done", "valid", "playable")
+        for name in ("rewards", "done", "valid", "bad", "playable")
     )
-    finite = np.logical_and.reduce([part.finite for part in parts])
-    return Looks(rewards, done, valid, finite, playable, tuple(update for part in parts for update in part.updates))
+    return Looks(rewards, done, valid, bad, playable, tuple(update for part in parts for update in part.updates))

@@ -1,6 +1,7 @@
 """Functional environments stepped from the host: privileged states and action masks, and what is wrong with an environment."""
 
 import copy
+import traceback
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ from gymnasium import spaces
 
 pytest.importorskip("jax")
 
-from functional_envs import Fenced, Walk, make_trainer
+from functional_envs import Fenced, Nested, Walk, make_trainer
 
 from rltrain.agents.a2c.jax import A2C
 from rltrain.agents.ppo.jax import PPO
@@ -136,30 +137,12 @@ class Pushed(Walk):
         return jnp.ones(2, bool)
 
 
-class Wide(Fenced):
-    def states(self, state):
-        return jnp.zeros(4)
-
-
-class Narrow(Fenced):
-    def action_masks(self, state):
-        return jnp.ones(4, bool)
-
-
-class Short(Walk):
-    def _observe(self, state):
-        return super()._observe(state)[:1]
-
-
 @pytest.mark.parametrize(
     ("env", "error", "message"),
     [
         (Named, ConfigError, r"env.state_space=.*states must be one array, not a Dict or Tuple"),
         (Stateless, ConfigError, r"env.state_space=.*no states\(state\)"),
         (lambda: Pushed(continuous=True), ConfigError, r"env.action_space=.*only Discrete and MultiDiscrete actions can be"),
-        (Wide, EnvironmentFailure, r"reset: expected states \(5, 3\), got \(5, 4\)"),
-        (Narrow, EnvironmentFailure, r"reset: expected action_masks \(5, 5\), got \(5, 4\)"),
-        (Short, EnvironmentFailure, r"reset: expected observations \(5, 2\), got \(5, 1\)"),
     ],
 )
 def test_what_does_not_fit_is_said(env, error, message):
@@ -179,6 +162,61 @@ def test_an_environment_that_quits_while_it_is_traced(method, error, fused):
         raise error
 
     setattr(Quits, method, leave)
-    trainer = make_trainer([(A2C, 2, {})], Quits(), timesteps=20, fused=fused)
-    with pytest.raises(EnvironmentFailure, match=f"env.id=walk: {method}, while it was compiled.*: {error.__name__}"):
-        trainer.train()
+    with pytest.raises(EnvironmentFailure, match=f"env.id=walk: {method}: {error.__name__}"):
+        make_trainer([(A2C, 2, {})], Quits(), timesteps=20, fused=fused)
+
+
+def raising(*arguments):
+    raise ValueError("boom")
+
+
+def a_walk(base=Walk, step=None, **methods):
+    """Return a walk with other methods; `step` changes what a step gives: state, observation, reward, terminated, truncated."""
+    if step is not None:
+        methods["step"] = lambda self, key, state, action: step(*base.step(self, key, state, action))
+    return type("Faulty", (base,), methods)()
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"reset": raising}, "reset: ValueError: boom"),
+        ({"step": lambda *parts: raising()}, "step: ValueError: boom"),
+        ({"base": Fenced, "action_masks": raising}, "action_masks: ValueError: boom"),
+        ({"step": lambda s, o, r, *flags: (s, o, 1 if r > 0 else 0, *flags)}, "step: TracerBool.*no Python if, .* use jnp.where"),
+        ({"step": lambda s, o, r, *flags: (s, o, np.sin(r), *flags)}, "step: TracerArrayConversionError: .* use jnp.where"),
+        ({"step": lambda *parts: parts[:4]}, "step: expected 5 values .state, observation, reward, .*, got 4 values in a tuple"),
+        ({"reset": lambda self, key: jnp.zeros(2)}, "reset: expected 2 values .state, observation.*, got float32 .2,"),
+        ({"_observe": lambda self, s: s[0][None]}, "reset: expected observation of shape .2,., a number, got float32 .1,"),
+        ({"_observe": lambda self, s: [s[0], s[0]]}, "reset: expected observation of .*, got 2 values in a list"),
+        ({"step": lambda s, o, *more: (s, o[None], *more)}, "step: expected observation of .*, got float32 .1, 2"),
+        ({"base": Nested, "_observe": lambda self, s: {"at": s[0]}}, "reset: expected an observation of Dict.* without 'side'"),
+        (
+            {"base": Nested, "_observe": lambda self, s: {"at": jnp.zeros(2), "side": s[0]}},
+            "reset: expected observation/side of .* whole number, got float32",
+        ),
+        ({"step": lambda s, o, r, *flags: (s, o, r[None], *flags)}, "step: expected reward of .*, a number, got float32 .1,"),
+        ({"step": lambda s, o, r, *flags: (s, o, None, *flags)}, "step: expected reward of .*, a number, got nothing"),
+        ({"step": lambda s, o, r, t, u: (s, o, r, t * 0.5, u)}, "step: expected terminated of .*, a bool, got float32"),
+        ({"step": lambda s, o, r, t, u: (s, o, r, t, u[None])}, "step: expected truncated of .*, a bool, got bool .1,"),
+        ({"step": lambda s, *more: ([*s], *more)}, "step: expected a state of the structure that it was given, .*, got "),
+        ({"step": lambda s, *more: ((s[0], s[1] * 1.0), *more)}, "step: expected state.1. .*, int32 .*, got float32"),
+        ({"base": Fenced, "states": lambda self, s: jnp.zeros(4)}, "states: expected a state of shape .3,.*, got float32 .4,"),
+        ({"base": Fenced, "action_masks": lambda self, s: s[1] < np.arange(4)}, "action_masks: expected a mask .*got bool .4,"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_before_anything_is_computed(env, message):
+    with pytest.raises(EnvironmentFailure, match=rf"^env.id=.*: {message}") as caught:
+        make(a_walk(**env))
+    assert len(str(caught.value).splitlines()) == 1
+    if caught.value.__cause__ is not None:  # what the environment raised, without JAX's frames
+        frames = traceback.extract_tb(caught.value.__cause__.__traceback__)
+        assert {frame.filename for frame in frames} == {__file__}
+
+
+def test_what_can_be_read_is_no_fault():
+    plain = a_walk(step=lambda s, o, r, t, u: (s, o.astype(jnp.int32), 1, False, u.astype(jnp.int32)))
+    env = make(plain)
+    env.reset()
+    step = env.step(np.zeros(5, int))
+    assert step.rewards.dtype == np.float32 and step.truncated.dtype == bool and step.next_observations.dtype == np.float32

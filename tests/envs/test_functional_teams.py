@@ -166,16 +166,22 @@ def test_dicts_without_a_member_say_what_to_do():
             return found
 
     with pytest.raises(
-        EnvironmentFailure, match=r"Silent: observations: nothing of late; .* says by present\(state\) who is there"
+        EnvironmentFailure, match=r"reset: observations: nothing of late; .* says by present\(state\) who is there"
     ):
-        make(Silent()).reset()
+        make(Silent())
 
     class Unpaid(Shift):
         def step(self, key, state, actions):
             after, observations, rewards, *flags = super().step(key, state, actions)
             return after, observations, {"steady": rewards["steady"]}, *flags
 
-    env = make(Unpaid())
-    env.reset()
-    with pytest.raises(EnvironmentFailure, match="Unpaid: step: rewards: nothing of early, late"):
-        env.step({name: np.zeros(2, int) for name in Shift.members})
+    with pytest.raises(EnvironmentFailure, match="step: rewards: nothing of early, late"):
+        make(Unpaid())
+
+    class Summed(Shift):
+        def step(self, key, state, actions):
+            after, observations, rewards, *flags = super().step(key, state, actions)
+            return after, observations, sum(rewards.values()), *flags
+
+    with pytest.raises(EnvironmentFailure, match=r"step: rewards: expected a dict by member, got float32 \(\)"):
+        make(Summed())

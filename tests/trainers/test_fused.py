@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import signal
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 jax = pytest.importorskip("jax")
 
+import jax.numpy as jnp
 from functional_envs import Fenced, Nested, Walk, make_trainer, numbers
 
 from rltrain.agents.a2c.jax import A2C
@@ -138,6 +140,20 @@ def test_evaluations_wait_for_whole_iterations():
 def test_numbers_that_are_not_finite_end_it():
     with pytest.raises(NonFiniteError, match=r"walk: timestep 4: copy 0: rewards=nan is not finite"):
         make_trainer(ONE, Walk(breaks_at=5), timesteps=64).train()
+
+
+def test_an_observation_that_is_not_finite_names_copy_part_and_timestep():
+    class Torn(Nested):
+        def _observe(self, state):
+            found = super()._observe(state)
+            return {**found, "at": jnp.where(state[0] > 1, jnp.nan, found["at"])}
+
+    def copies_and_steps(fused):
+        with pytest.raises(NonFiniteError, match=r"observations/at(=.*)? is not finite") as caught:
+            make_trainer(ONE, Torn(), timesteps=256, fused=fused).train()
+        return re.search(r"copy (\d+)", str(caught.value))[1], re.search(r"(?:step|timestep) (\d+)", str(caught.value))[1]
+
+    assert copies_and_steps("true") == copies_and_steps("false")
 
 
 def test_what_cannot_be_fused_says_why():
