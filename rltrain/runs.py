@@ -21,6 +21,7 @@ from rltrain.confidential import conceal, conceal_tree, is_held
 from rltrain.errors import ConfigError, StorageError
 from rltrain.evaluation import EvaluationConfig
 from rltrain.files import open_regular, open_to_append
+from rltrain.hangs import write_stacks_to
 from rltrain.screen import EvaluationProgress, Screen, printable
 from rltrain.signals import EXIT_STATUS as EXIT_STATUS
 from rltrain.tracking import MetricsWriter, TrackingConfig, replace_text
@@ -65,6 +66,7 @@ class Run:
             return
         try:
             self.open_log()
+            write_stacks_to(self.directory / "error.log")
             self._metrics = MetricsWriter(
                 self.directory, self.agents, tensorboard=self.tracking.tensorboard, resumed_at=resumed_at
             )

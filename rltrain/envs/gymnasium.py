@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -39,10 +40,13 @@ from rltrain.envs.gymnasium_infos import Infos
 from rltrain.envs.own_process import GENERATORS
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
+from rltrain.hangs import LONGEST, Limit
 from rltrain.processes import BY_IMPORT, ONE_SENTENCE, known_start_method, refuse_while_importing
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
 from rltrain.signals import comes_from_signal
 from rltrain.structures import Arrays, Step
+
+ASYNC_TIMEOUT = 300.0  # seconds
 
 
 @dataclass
@@ -56,7 +60,10 @@ class GymnasiumConfig:
         choices=["auto", "sync", "async", "native"],
     )  # fmt: skip
     kwargs: dict[str, Any] = option({}, "handed to gymnasium.make as they are")
-    timeout: float = option(300.0, "seconds that one async step or reset may take", above=0)
+    timeout: float | None = option(
+        None, "seconds that one make, reset, step or close of all copies may take; null: 300 for async copies, no limit for "
+        "those in this process", low=0.1, high=LONGEST,
+    )  # fmt: skip
     on_nonfinite: str = option(
         "error", "what to do about NaN or infinity in an observation or reward",
         choices=["error", "reset", "ignore"],
@@ -96,20 +103,23 @@ class GymnasiumEnv(EnvWrapper):
         self._closed = False
         self._broken = False  # a copy failed: its process may be dead or busy for ever
         self._venv: Any = None
+        in_process = self.vectorization != "async" and self.cfg.timeout is not None
+        self._time = Limit(self.cfg.timeout, "env.timeout") if in_process else nullcontext()  # type: ignore[arg-type]
         self._stacks: str | None = None  # where the processes of async copies write their stacks when they hang
         if make is None:
             find_spec(self.cfg.id)
         try:
-            self._set_up(make, render_mode)
+            with self._time:
+                self._venv = self._make(make, render_mode)
+            self._set_up()
         except BaseException as error:
             try:
                 self._fail("make", error)
             finally:
                 self.close()
 
-    def _set_up(self, make: Callable[[], Any] | None, render_mode: str | None) -> None:
-        """Make the copies and find out what they are like."""
-        self._venv = self._make(make, render_mode)
+    def _set_up(self) -> None:
+        """Find out what the copies are like."""
         self.observation_space = self._venv.single_observation_space
         self.action_space = self._venv.single_action_space
         self._leaves = spaces.leaves(self.observation_space)
@@ -232,9 +242,10 @@ class GymnasiumEnv(EnvWrapper):
             if self.vectorization == "async" and broken:
                 end_processes(self._venv)
                 return
-            if self.vectorization == "sync":
-                self._close_copies()
-            self._venv.close()
+            with self._time:
+                if self.vectorization == "sync":
+                    self._close_copies()
+                self._venv.close()
             if self.vectorization == "async" and not self._venv.error_queue.empty():
                 raise self._venv.error_queue.get()[2]
         except BaseException as error:
@@ -360,7 +371,12 @@ class GymnasiumEnv(EnvWrapper):
         modes = [render_mode if i == 0 or not window else None for i in range(self.num_envs)]
         spec = self._registration() if self.vectorization == "async" else None
         makes = [make or functools.partial(make_by_id, self.cfg.id, self.cfg.kwargs, mode, spec) for mode in modes]
-        copies = [functools.partial(make_copy, make, i) for i, make in enumerate(makes)]
+        first, limit = int(self._arguments["first_copy"]), self._time
+        labels = [
+            f"env.id={self.cfg.id}: copy {first + i}: {{}}: {limit.text}" if isinstance(limit, Limit) else ""
+            for i in range(self.num_envs)
+        ]
+        copies = [functools.partial(make_copy, make, i, labels[i]) for i, make in enumerate(makes)]
         if self.vectorization == "async":
             refuse_while_importing()
             self._check_portable(copies[0])
@@ -430,9 +446,10 @@ class GymnasiumEnv(EnvWrapper):
         """Call the vector environment; a failure names copy, id, phase and step."""
         try:
             if self.vectorization != "async":
-                return getattr(self._venv, method)(*args, **kwargs)
+                with self._time:
+                    return getattr(self._venv, method)(*args, **kwargs)
             getattr(self._venv, f"{method}_async")(*args, **kwargs)
-            return getattr(self._venv, f"{method}_wait")(self.cfg.timeout)
+            return getattr(self._venv, f"{method}_wait")(self.cfg.timeout or ASYNC_TIMEOUT)
         except BaseException as error:
             self._fail(phase or method, error)
 
@@ -454,7 +471,8 @@ class GymnasiumEnv(EnvWrapper):
         if isinstance(error, multiprocessing.TimeoutError):
             silent = [first + i for i, pipe in enumerate(self._venv.parent_pipes) if pipe is not None and not pipe.poll()]
             text = (
-                f"{where}: copy {', '.join(map(str, silent))}: {phase} {when}: no answer in {self.cfg.timeout:g} s (env.timeout)"
+                f"{where}: copy {', '.join(map(str, silent))}: {phase} {when}: no answer in "
+                f"{self.cfg.timeout or ASYNC_TIMEOUT:g} s (env.timeout)"
             )
             return EnvironmentFailure(text + dump_stacks(self._venv, [i - first for i in silent], self._stacks))
         processes = [process for process in getattr(self._venv, "processes", []) if process.pid is not None]

@@ -17,6 +17,7 @@ from rltrain.confidential import learn
 from rltrain.envs.own_process import in_own_process, seed_process
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, RltrainError, nearest, portable, said
+from rltrain.hangs import name_in_dumps
 from rltrain.processes import leave_signals_to_parent, start_as_usual, watch_parent
 from rltrain.signals import comes_from_signal
 
@@ -111,8 +112,11 @@ def make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None, spe
         raise
 
 
-def make_copy(make: Callable[[], Any], index: int) -> Any:
-    """Make copy `index`, in whichever process; its errors carry its number."""
+def make_copy(make: Callable[[], Any], index: int, label: str = "") -> Any:
+    """Make copy `index`, in whichever process; its errors carry its number.
+
+    With a label, a dump of stacks shows it, the phase put in for {}.
+    """
     import gymnasium
 
     class Copy(gymnasium.Wrapper):
@@ -188,8 +192,14 @@ def make_copy(make: Callable[[], Any], index: int) -> Any:
             with self.told("restore"):
                 put_snapshot(self.env, snapshots[index])
 
+    def made() -> Any:
+        return make()
+
+    if label:
+        for function, phase in ((made, "make"), (Copy.reset, "reset"), (Copy.step, "step"), (Copy.close, "close")):
+            name_in_dumps(function, label.format(phase))
     try:
-        return Copy(make())
+        return Copy(made())
     except BaseException as error:
         raise as_copy_error(index, "make", error) from None
 

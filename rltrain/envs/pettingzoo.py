@@ -7,6 +7,7 @@ copy ends when no member is left; then every member's row is flagged, so that al
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from rltrain.envs.gymnasium_copies import CopyError
 from rltrain.envs.pettingzoo_copies import Copy, as_parallel, cast, make_by_id
 from rltrain.envs.pettingzoo_masks import Masks
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
+from rltrain.hangs import LONGEST, Limit
 from rltrain.seeding import TRAINING_ENVIRONMENTS, draw_seed, environment_seeds
 from rltrain.signals import comes_from_signal
 from rltrain.structures import Arrays, Step, ended
@@ -41,6 +43,9 @@ class PettingZooConfig:
     state: str = option(
         "auto", "the global state for a centralised critic: the environment's own state(), or all observations joined; auto: its "
         "own where it has one; none: nothing is spent on it", choices=["auto", "own", "joined", "none"], fixed=True,
+    )  # fmt: skip
+    timeout: float | None = option(
+        None, "seconds that one make, reset, step or close of all copies may take; null: no limit", low=0.1, high=LONGEST
     )  # fmt: skip
     on_nonfinite: str = option(
         "error", "what to do about NaN or infinity in an observation or reward",
@@ -75,7 +80,11 @@ class PettingZooEnv(EnvWrapper):
         self._timestep = 0
         self._closed = False
         self._copies: list[Copy] = []
+        self._time = nullcontext() if self.cfg.timeout is None else Limit(self.cfg.timeout, "env.timeout")
         try:
+            with self._time:
+                for index in range(self.num_envs):
+                    self._copies.append(self._run(self._make_copy, index))
             self._set_up()
         except BaseException as error:
             self.close()
@@ -84,9 +93,7 @@ class PettingZooEnv(EnvWrapper):
             raise EnvironmentFailure(f"{self._where}: make: {said(error)}") from error
 
     def _set_up(self) -> None:
-        """Make the copies and find out what they are like."""
-        for index in range(self.num_envs):
-            self._copies.append(self._run(self._make_copy, index))
+        """Find out what the copies are like."""
         env = self._copies[0].env
         names = list(getattr(env, "possible_agents", ()))
         if not names or any(not isinstance(name, str) or "/" in name for name in names):
@@ -112,10 +119,12 @@ class PettingZooEnv(EnvWrapper):
 
     def _make_copy(self, index: int) -> Copy:
         make, mode = self._arguments["make"], self._arguments["render_mode"]
+        number = self._arguments["first_copy"] + index
+        label = f"{self._where}: copy {number}: {{}}: {self._time.text}" if isinstance(self._time, Limit) else ""
         if make is not None:
-            return Copy(lambda: as_parallel(make(), self.cfg.id), index)
+            return Copy(lambda: as_parallel(make(), self.cfg.id), index, label)
         mode = mode if index == 0 or mode != "human" else None  # there is one window: copy 0's
-        return Copy(functools.partial(make_by_id, self.cfg.id, self.cfg.kwargs, mode), index)
+        return Copy(functools.partial(make_by_id, self.cfg.id, self.cfg.kwargs, mode), index, label)
 
     # -- the interface ---------------------------------------------------------------------------------------------------
 
@@ -128,9 +137,10 @@ class PettingZooEnv(EnvWrapper):
         self._begun = True
         self._timestep = 0
         self._observations = self._zeros()
-        for copy in self._copies:
-            start = (copy.seed, copy.episode + 1) if seed is None else (int(seed[copy.index]), 0)
-            self._begin(copy, *start)
+        with self._time:
+            for copy in self._copies:
+                start = (copy.seed, copy.episode + 1) if seed is None else (int(seed[copy.index]), 0)
+                self._begin(copy, *start)
         self._masks.is_settled = True
         self._done[:] = False
         self._states = self._read_states(range(self.num_envs))
@@ -147,10 +157,11 @@ class PettingZooEnv(EnvWrapper):
         self._there = {name: np.zeros(self.num_envs, bool) for name in self.members}
         infos: list[dict[str, Any]] = []
         self._masks.forget(np.ones(self.num_envs, bool))
-        for copy in self._copies:
+        each = [{name: rows[name][i] for name in self.members if there[name][i]} for i in range(self.num_envs)]
+        with self._time:
+            answers = [self._run(copy.step, given) for copy, given in zip(self._copies, each, strict=True)]
+        for copy, given, (observations, gains, ends, cuts, info) in zip(self._copies, each, answers, strict=True):
             i = copy.index
-            given = {name: rows[name][i] for name in self.members if there[name][i]}
-            observations, gains, ends, cuts, info = self._run(copy.step, given)
             for name in given:
                 rewards[name][i] = gains.get(name, 0.0)
                 terminated[name][i], truncated[name][i] = ends.get(name, True), cuts.get(name, False)
@@ -176,8 +187,9 @@ class PettingZooEnv(EnvWrapper):
             self._observations = spaces.map_arrays(np.copy, self._observations)
             self._there = {name: rows.copy() for name, rows in self._there.items()}
             over = np.flatnonzero(self._done)
-            for i in over:
-                self._begin(self._copies[i], self._copies[i].seed, self._copies[i].episode + 1)
+            with self._time:
+                for i in over:
+                    self._begin(self._copies[i], self._copies[i].seed, self._copies[i].episode + 1)
             if self._has_state:
                 self._states = np.copy(self._states)
             self._states = self._read_states(over)
@@ -209,11 +221,12 @@ class PettingZooEnv(EnvWrapper):
             return
         self._closed = True
         errors = []
-        for copy in self._copies:
-            try:
-                copy.close()
-            except CopyError as error:
-                errors.append(error)
+        with self._time:
+            for copy in self._copies:
+                try:
+                    copy.close()
+                except CopyError as error:
+                    errors.append(error)
         if errors and not any(copy.failed for copy in self._copies if copy.index != errors[0].copy):
             raise self._failure(errors[0]) from errors[0]
 

@@ -5,6 +5,7 @@ import pkgutil
 import re
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from rltrain import modules
 from rltrain.envs.gymnasium_copies import CopyError, as_copy_error, why_not_in
 from rltrain.errors import ConfigError, nearest, said
+from rltrain.hangs import caller
 from rltrain.seeding import EPISODES, seed32
 from rltrain.signals import comes_from_signal
 
@@ -129,8 +131,11 @@ class Copy:
     that are no plain data.
     """
 
-    def __init__(self, make: Callable[[], Any], index: int) -> None:
+    def __init__(self, make: Callable[[], Any], index: int, label: str = "") -> None:
+        """With a label, a dump of stacks shows it, the phase put in for {}."""
         self.index = index  # among the copies of this wrapper
+        self.label = label
+        self._calls: dict[str, Callable[..., Any]] = {}  # by phase
         self.env = self._try("make", make)
         self.seed = self.episode = 0
         self.played: list[dict[str, Any]] = []  # the actions of the running episode
@@ -183,6 +188,10 @@ class Copy:
             self._try("close", self.env.close)
 
     def _try(self, phase: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.label:
+            if phase not in self._calls:
+                self._calls[phase] = caller(self.label.format(phase))
+            function = partial(self._calls[phase], function)
         try:
             return function(*args, **kwargs)
         except BaseException as error:

@@ -35,7 +35,7 @@ class ParallelConfig(TrainerConfig):
         choices=["auto", "partitioned", "shared"],
     )  # fmt: skip
     max_drift: int = option(512, "timesteps that one worker may be ahead of the slowest, when partitioned", low=1)
-    worker_timeout: float = option(300.0, "seconds that a worker may go without a sign of life", above=0)
+    worker_timeout: float = option(300.0, "seconds that a worker may go without a sign of life", low=1, high=604_800)
 
 
 @dataclass

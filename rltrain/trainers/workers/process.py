@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from rltrain.confidential import learn
 from rltrain.errors import RltrainError, portable
+from rltrain.hangs import write_stacks_to
 from rltrain.processes import end_with_parent, leave_signals_to_parent, start_as_usual, watch_parent
 from rltrain.trainers.workers.channel import Channel
 from rltrain.trainers.workers.shared import Pulse, Stacks
@@ -75,6 +76,7 @@ def run(index: int, end: socket.socket, pulse: Pulse, stacks: Stacks, parent: in
     end_with_parent(parent)
     watch_parent()  # also where the kernel doesn't see to it
     faulthandler.enable(stacks.file)
+    write_stacks_to(stacks.file)
     with suppress(AttributeError):
         faulthandler.register(signal.SIGUSR2, stacks.file)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # each worker's JAX would take most of a GPU for itself
