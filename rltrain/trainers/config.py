@@ -34,7 +34,10 @@ class ParallelConfig(TrainerConfig):
         "auto", "partitioned: each worker steps a slice of the environment; shared: the parent steps all of it; auto: as can be",
         choices=["auto", "partitioned", "shared"],
     )  # fmt: skip
-    max_drift: int = option(512, "timesteps that one worker may be ahead of the slowest, when partitioned", low=1)
+    max_drift: int = option(
+        512, "timesteps that one worker may be ahead of the slowest, when partitioned; kill -9 loses up to as many more",
+        low=1,
+    )  # fmt: skip
     worker_timeout: float = option(300.0, "seconds that a worker may go without a sign of life", low=1, high=604_800)
 
 
