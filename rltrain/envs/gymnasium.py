@@ -22,6 +22,7 @@ import numpy as np
 from rltrain import spaces
 from rltrain.checks import build, option
 from rltrain.confidential import known
+from rltrain.envs.answers import why_not_batch
 from rltrain.envs.base import EnvWrapper
 from rltrain.envs.finite import FiniteWatch
 from rltrain.envs.gymnasium_copies import (
@@ -29,7 +30,6 @@ from rltrain.envs.gymnasium_copies import (
     dump_stacks,
     end_processes,
     find_spec,
-    kind,
     make_by_id,
     make_copy,
     make_sync,
@@ -153,7 +153,7 @@ class GymnasiumEnv(EnvWrapper):
         observations, infos = self._call("reset", seed=seeds)
         self._observations = self._arrange(observations)
         self._infos.begin(infos)
-        self._check_first(self._observations)
+        self._watch.check_reset(self._observations, self._infos.states, self._timestep)
         return self._observations
 
     def step(self, actions: np.ndarray) -> Step:
@@ -371,12 +371,12 @@ class GymnasiumEnv(EnvWrapper):
         modes = [render_mode if i == 0 or not window else None for i in range(self.num_envs)]
         spec = self._registration() if self.vectorization == "async" else None
         makes = [make or functools.partial(make_by_id, self.cfg.id, self.cfg.kwargs, mode, spec) for mode in modes]
-        first, limit = int(self._arguments["first_copy"]), self._time
+        first, limit, checks = int(self._arguments["first_copy"]), self._time, self.vectorization == "async"
         labels = [
             f"env.id={self.cfg.id}: copy {first + i}: {{}}: {limit.text}" if isinstance(limit, Limit) else ""
             for i in range(self.num_envs)
         ]
-        copies = [functools.partial(make_copy, make, i, labels[i]) for i, make in enumerate(makes)]
+        copies = [functools.partial(make_copy, make, i, labels[i], checks) for i, make in enumerate(makes)]
         if self.vectorization == "async":
             refuse_while_importing()
             self._check_portable(copies[0])
@@ -447,7 +447,12 @@ class GymnasiumEnv(EnvWrapper):
         try:
             if self.vectorization != "async":
                 with self._time:
-                    return getattr(self._venv, method)(*args, **kwargs)
+                    answer = getattr(self._venv, method)(*args, **kwargs)
+                native = self.vectorization == "native" and method != "render"
+                wrong = native and why_not_batch(self._venv.observation_space, self.num_envs, method, answer)
+                if wrong:
+                    raise EnvironmentFailure(f"env.id={self.cfg.id}: {method} at step {self._timestep}: {wrong}")
+                return answer
             getattr(self._venv, f"{method}_async")(*args, **kwargs)
             return getattr(self._venv, f"{method}_wait")(self.cfg.timeout or ASYNC_TIMEOUT)
         except BaseException as error:
@@ -485,17 +490,6 @@ class GymnasiumEnv(EnvWrapper):
             if dead:
                 return EnvironmentFailure(f"{where}: copy {', '.join(dead)}: {phase} {when}: its process ended")
         return EnvironmentFailure(f"{where}: {phase} {when}: {said(error)}")
-
-    def _check_first(self, observations: Arrays) -> None:
-        for path, space in self._leaves.items():
-            array = observations if path == "" else observations[path]
-            expected = (self.num_envs, *(space.shape or ()))
-            if not isinstance(array, np.ndarray) or array.shape != expected or array.dtype != space.dtype:
-                at = f" {path!r}" if path else ""
-                raise EnvironmentFailure(
-                    f"env.id={self.cfg.id}: reset: expected observations{at} {space.dtype} {expected}, got {kind(array)}"
-                )
-        self._watch.check_reset(observations, self._infos.states, self._timestep)
 
 
 def make_slice(kind: type[GymnasiumEnv], spec: Any, cfg: dict[str, Any], arguments: dict[str, Any]) -> GymnasiumEnv:

@@ -14,6 +14,7 @@ import numpy as np
 
 from rltrain import modules
 from rltrain.confidential import learn
+from rltrain.envs.answers import FLAGS, NUMBERS, SUCCESS, fitting, why_not_reset, why_not_step
 from rltrain.envs.own_process import in_own_process, seed_process
 from rltrain.envs.snapshots import put_snapshot, take_snapshot
 from rltrain.errors import ConfigError, RltrainError, nearest, portable, said
@@ -112,8 +113,8 @@ def make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None, spe
         raise
 
 
-def make_copy(make: Callable[[], Any], index: int, label: str = "") -> Any:
-    """Make copy `index`, in whichever process; its errors carry its number.
+def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool = True) -> Any:
+    """Make copy `index`, in whichever process; its errors carry its number. Unless it `checks` its steps, who steps it does.
 
     With a label, a dump of stacks shows it, the phase put in for {}.
     """
@@ -122,7 +123,7 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "") -> Any:
     class Copy(gymnasium.Wrapper):
         """One copy: tells which copy failed, and takes and puts snapshots in the copy's own process."""
 
-        checked = failed = False
+        failed = False
 
         @contextmanager
         def told(self, phase: str) -> Iterator[None]:
@@ -135,19 +136,23 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "") -> Any:
         def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
             with self.told("reset"):
                 answer = self.env.reset(seed=seed, options=options)
-            if not self.checked:
-                wrong = why_not_in(self.env.observation_space, answer[0])
-                if wrong:
-                    raise CopyError((index, "reset", wrong, ""))
-                self.checked = True
+            self.check("reset", why_not_reset(space, answer))
             return answer
 
         def step(self, action: Any) -> Any:
             try:  # quicker than with `told`
-                return self.env.step(action)
+                answer = self.env.step(action)
             except BaseException as error:
                 self.failed = True
                 raise as_copy_error(index, "step", error) from None
+            if checks:
+                self.check("step", why_not_step(space, answer))
+            return answer
+
+        def check(self, phase: str, wrong: str) -> None:
+            if wrong:
+                self.failed = True
+                raise CopyError((index, phase, wrong, ""))
 
         def render(self) -> Any:
             with self.told("render"):
@@ -199,7 +204,9 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "") -> Any:
         for function, phase in ((made, "make"), (Copy.reset, "reset"), (Copy.step, "step"), (Copy.close, "close")):
             name_in_dumps(function, label.format(phase))
     try:
-        return Copy(made())
+        copy = Copy(made())
+        space = copy.observation_space
+        return copy
     except BaseException as error:
         raise as_copy_error(index, "make", error) from None
 
@@ -216,27 +223,43 @@ def make_sync(makes: Sequence[Callable[[], Any]]) -> Any:
         def __init__(self) -> None:
             super().__init__(makes, copy=False, autoreset_mode=AutoresetMode.DISABLED)
             space = self.single_observation_space
-            self._form = (space.shape, space.dtype) if isinstance(space, gymnasium.spaces.Box) else None
+            self._form = (space.shape, space.dtype) if isinstance(space, gymnasium.spaces.Box) else (None, None)
+            self._fits = fitting(space)
 
         def step(self, actions: Any) -> Any:
             observations: list[Any] = self._env_obs
             rewards, terminated, truncated = self._rewards, self._terminations, self._truncations
             infos: dict[str, Any] = {}
+            joined: Any = self._observations  # whoever keeps them copies them, as after a reset
+            (shape, dtype), fits, array = self._form, self._fits, np.ndarray
             each = actions if isinstance(actions, np.ndarray) else iterate(self.action_space, actions)
             for i, (env, action) in enumerate(zip(self.envs, each, strict=True)):
-                observations[i], rewards[i], terminated[i], truncated[i], info = env.step(action)
-                if info:
-                    infos = self._add_info(infos, info, i)
-            joined: Any = self._observations  # whoever keeps them copies them, as after a reset
-            if self._form is None:
+                answer = env.step(action)
+                try:
+                    observation, reward, ended, cut, info = answer
+                    if type(reward) not in NUMBERS or type(ended) not in FLAGS or type(cut) not in FLAGS:
+                        self._check(i, answer)
+                    if type(observation) is array and observation.shape == shape and observation.dtype is dtype:
+                        joined[i] = observation
+                    elif shape is not None or not fits(observation):
+                        self._check(i, answer)
+                        if shape is not None:
+                            joined[i] = observation
+                    observations[i], rewards[i], terminated[i], truncated[i] = observation, reward, ended, cut
+                    if type(info) is not dict or SUCCESS in info:
+                        self._check(i, answer)
+                    if info:
+                        infos = self._add_info(infos, info, i)
+                except (TypeError, ValueError, OverflowError) as error:
+                    self._check(i, answer)
+                    raise CopyError((i, "step", said(error), "")) from error
+            if shape is None:
                 self._observations = joined = concatenate(self.single_observation_space, observations, joined)
-                return joined, rewards, terminated.copy(), truncated.copy(), infos
-            for i, observation in enumerate(observations):
-                if type(observation) is not np.ndarray or (observation.shape, observation.dtype) != self._form:
-                    np.stack(observations, out=joined)  # which casts it, or says what is wrong with it
-                    break
-                joined[i] = observation
             return joined, rewards, terminated.copy(), truncated.copy(), infos
+
+        def _check(self, i: int, answer: Any) -> None:
+            copy: Any = self.envs[i]
+            copy.check("step", why_not_step(self.single_observation_space, answer))
 
     return Copies()
 
@@ -249,33 +272,6 @@ def as_copy_error(index: int, phase: str, error: BaseException) -> BaseException
     if isinstance(error, RltrainError | CopyError) or comes_from_signal(error):
         return error
     return CopyError((index, phase, said(error), traceback.format_exc()))
-
-
-def why_not_in(space: Any, observation: Any, path: str = "") -> str:
-    """Say what is wrong with an observation, or nothing: the vector environments cast and broadcast without a word."""
-    import gymnasium
-
-    at = f" {path!r}" if path else ""
-    if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
-        form: Any = dict if isinstance(space, gymnasium.spaces.Dict) else tuple
-        keys: list[Any] = list(space.spaces) if form is dict else list(range(len(space.spaces)))
-        if not isinstance(observation, dict if form is dict else tuple | list):
-            return f"expected observations{at} in a {form.__name__}, got {kind(observation)}"
-        given = list(observation) if form is dict else list(range(len(observation)))
-        if set(given) != set(keys):
-            return f"expected observations{at} in a {form.__name__} with {keys}, got one with {given}"
-        parts = (why_not_in(space[key], observation[key], f"{path}/{key}" if path else str(key)) for key in keys)
-        return next(filter(None, parts), "")
-    if space.shape is None or space.dtype is None or space.shape == ():  # Discrete, or of a kind unknown here
-        return "" if space.contains(observation) else f"expected observations{at} in {space}, got {observation!r}"
-    if isinstance(observation, np.ndarray) and (observation.shape, observation.dtype) == (space.shape, space.dtype):
-        return ""
-    return f"expected observations{at} {space.dtype} {space.shape}, got {kind(observation)}"
-
-
-def kind(observation: Any) -> str:
-    """Say what an observation is: dtype and shape, or type."""
-    return f"{observation.dtype} {observation.shape}" if isinstance(observation, np.ndarray) else type(observation).__name__
 
 
 def work(

@@ -342,13 +342,7 @@ class PettingZooEnv(EnvWrapper):
 
     def _put(self, i: int, observations: dict[str, Any], infos: dict[str, Any]) -> None:
         """Put what one copy gave into its rows."""
-        try:
-            self._write(self._observations, i, observations)
-        except (KeyError, ValueError, TypeError) as error:
-            shapes = {name: getattr(observation, "shape", type(observation)) for name, observation in observations.items()}
-            raise self._failure(
-                CopyError((i, "step", f"observations of shapes {shapes} don't fit the observation spaces: {error}", ""))
-            ) from error
+        self._write(self._observations, i, observations)
         self._masks.take(i, observations, infos)
 
     def _write(self, rows: ByMember, i: int, observations: dict[str, Any]) -> None:
@@ -375,7 +369,7 @@ class PettingZooEnv(EnvWrapper):
         if self._states is not None:
             states[:] = self._states
         for i in copies:
-            states[i] = self._run(self._copies[i].state)
+            states[i] = self._run(self._copies[i].state, self.state_space)
         return states
 
     def _gather(self, infos: list[dict[str, Any]]) -> dict[str, Any]:

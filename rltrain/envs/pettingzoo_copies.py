@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from rltrain import modules
-from rltrain.envs.gymnasium_copies import CopyError, as_copy_error, why_not_in
+from rltrain.envs.answers import fitting, kind, why_not_in, why_not_outcome
+from rltrain.envs.gymnasium_copies import CopyError, as_copy_error
 from rltrain.errors import ConfigError, nearest, said
 from rltrain.hangs import caller
 from rltrain.seeding import EPISODES, seed32
@@ -139,30 +140,27 @@ class Copy:
         self.env = self._try("make", make)
         self.seed = self.episode = 0
         self.played: list[dict[str, Any]] = []  # the actions of the running episode
-        self.checked = self.failed = False
+        self.failed = False
+        self._forms: dict[str, tuple[Callable[[Any], bool], Any]] = {}  # by agent
 
     def begin(self, seed: int, episode: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start an episode: the first one of a seed from the seed itself, later ones from seeds derived from it."""
         self.seed, self.episode, self.played = seed, episode, []
         answer = self._try("reset", self.env.reset, seed=seed32(seed, EPISODES, episode) if episode else seed)
-        if not isinstance(answer, tuple) or len(answer) != 2:
-            raise CopyError((self.index, "reset", "expected (observations, infos), two dicts by agent", ""))
-        if not self.checked:
-            for agent, observation in answer[0].items():
-                wrong = why_not_in(self.env.observation_space(agent), observation)
-                if wrong:
-                    raise CopyError((self.index, "reset", f"{agent}: {wrong}", ""))
-            self.checked = True
-        return answer
+        return self._check("reset", ("observations", "infos"), answer)
 
     def step(self, actions: dict[str, Any]) -> Any:
         """Step; `actions` of the agents that are there."""
         self.played.append(actions)
-        return self._try("step", self.env.step, actions)
+        answer = self._try("step", self.env.step, actions)
+        return self._check("step", ("observations", "rewards", "terminated", "truncated", "infos"), answer)
 
-    def state(self) -> np.ndarray:
-        """Return the environment's own global state."""
-        return np.asarray(self._try("state", self.env.state))
+    def state(self, space: Any) -> np.ndarray:
+        """Return the environment's own global state, of that space."""
+        state = np.asarray(self._try("state", self.env.state))
+        if (state.shape, state.dtype) != (space.shape, space.dtype):
+            self._refuse("state", f"expected {space.dtype} {space.shape}, got {kind(state)}")
+        return state
 
     def own_state_space(self) -> Any:
         """Return the space of the environment's own `state()`, or None if it has none; resets the environment."""
@@ -186,6 +184,41 @@ class Copy:
         """Close it; an error in close never hides the first."""
         with suppress(CopyError) if self.failed else nullcontext():
             self._try("close", self.env.close)
+
+    def _check(self, phase: str, names: tuple[str, ...], answer: Any) -> Any:
+        """Return the answer; raises CopyError unless it is dicts by agent of what each agent's spaces say."""
+        if (
+            not isinstance(answer, tuple | list)
+            or len(answer) != len(names)
+            or not all(isinstance(part, dict) for part in answer)
+        ):
+            given = ", ".join(map(kind, answer)) if isinstance(answer, tuple | list) else kind(answer)
+            self._refuse(phase, f"expected ({', '.join(names)}), dicts by agent, got ({given})")
+        for agent, observation in answer[0].items():
+            fits, space = self._form(phase, agent)
+            wrong = "" if fits(observation) else why_not_in(space, observation)
+            if wrong:
+                self._refuse(phase, f"{agent}: {wrong}")
+        if phase == "step":
+            rewards, terminated, truncated = answer[1:4]
+            for agent in rewards.keys() | terminated.keys() | truncated.keys():
+                wrong = why_not_outcome(rewards.get(agent, 0.0), terminated.get(agent, True), truncated.get(agent, False))
+                if wrong:
+                    self._refuse(phase, f"{agent}: {wrong}")
+        return answer
+
+    def _form(self, phase: str, agent: str) -> tuple[Callable[[Any], bool], Any]:
+        """Return a quick check of an agent's observations, and their space."""
+        if agent not in self._forms:
+            if agent not in self.env.possible_agents:
+                self._refuse(phase, f"observations of {agent!r}, whom possible_agents does not name")
+            space = self._try(phase, self.env.observation_space, agent)
+            self._forms[agent] = fitting(space), space
+        return self._forms[agent]
+
+    def _refuse(self, phase: str, wrong: str) -> NoReturn:
+        self.failed = True
+        raise CopyError((self.index, phase, wrong, ""))
 
     def _try(self, phase: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.label:

@@ -2,10 +2,12 @@
 
 import warnings
 
+import gymnasium
 import numpy as np
 import pytest
 
 from rltrain import spaces
+from rltrain.envs.answers import why_not_batch
 from rltrain.envs.finite import bad_rows, first_bad, is_finite
 from rltrain.envs.gymnasium import GymnasiumEnv
 from rltrain.errors import EnvironmentFailure, NonFiniteError
@@ -187,19 +189,22 @@ def test_a_wrong_leaf_is_named_at_the_first_reset(make, what, says, vectorizatio
         begin(env)
 
 
-def test_what_a_vector_environment_makes_of_the_leaves_is_checked_too(make):
+def test_what_a_vector_environment_makes_of_the_leaves_is_checked_too():
     """As of a native one, which has no single copies to ask."""
-    env = make(2)
-    observations = begin(env)
-    for leaf, says in (
-        (np.zeros((2, 2)), r"float64 \(2, 2\)"),
-        (np.zeros((2, 1), np.float32), r"float32 \(2, 1\)"),
-        ([0], "list"),
+    space = gymnasium.spaces.Dict({"goal": gymnasium.spaces.Dict({"x": gymnasium.spaces.Box(0, 1, (2, 2), np.float32)})})
+    for leaf, says in ((np.zeros((2, 2)), "float64 (2, 2)"), (np.zeros((2, 1), np.float32), "float32 (2, 1)"), ([0], "list")):
+        expected = f"expected observations 'goal/x' float32 (2, 2), got {says}"
+        assert why_not_batch(space, 2, "reset", ({"goal": {"x": leaf}}, {})) == expected
+    assert why_not_batch(space, 2, "reset", ({"goal": {"x": np.zeros((2, 2), np.float32)}}, {})) == ""
+    none = np.zeros(2, bool)
+    good = {"goal": {"x": np.zeros((2, 2), np.float32)}}
+    for answer, says in (
+        ((good, np.zeros((2, 1)), none, none, {}), "expected rewards as numbers (2,), got float64 (2, 1)"),
+        ((good, np.zeros(2), np.zeros(2), none, {}), "expected terminated as booleans (2,), got float64 (2,)"),
+        ((good, np.zeros(2), none, none, None), "expected infos in a dict, got None"),
+        ((good, np.zeros(2), none, {}), "expected (observations, rewards, terminated, truncated, infos), got 4 items"),
     ):
-        with pytest.raises(
-            EnvironmentFailure, match=rf"^{WHERE}reset: expected observations 'goal/x' float32 \(2, 2\), got {says}"
-        ):
-            env._check_first({**observations, "goal/x": leaf})
+        assert why_not_batch(space, 2, "step", answer) == says
 
 
 # -- sync, async, snapshots -----------------------------------------------------------------------------------------------
