@@ -1,5 +1,7 @@
 """Generalised advantages: gamma = lambda = 1/2, so the trace shrinks by 1/4 a step."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -12,11 +14,17 @@ REWARDS, VALUES, NEXT_VALUES = [1, 2, 3, 4], [2, 4, 6, 8], [4, 6, 8, 10]
 
 
 def advantages(rewards=REWARDS, values=VALUES, next_values=NEXT_VALUES, terminated=(), truncated=()) -> list[float]:
-    """Return the advantages of one copy; `terminated` and `truncated` are the rows where they are true."""
+    """Return the advantages of one copy, alike in both; `terminated` and `truncated` are the rows where they are true."""
     columns = [torch.tensor(column, dtype=torch.float64)[:, None] for column in (rewards, values, next_values)]
     rows = torch.arange(len(rewards))[:, None]
     flags = [torch.isin(rows, torch.tensor(where, dtype=torch.long)) for where in (terminated, truncated)]
-    return generalized_advantages(*columns, *flags, 0.5, 0.5)[:, 0].tolist()
+    found = generalized_advantages(*columns, *flags, 0.5, 0.5)[:, 0].tolist()
+    if find_spec("jax"):
+        from rltrain.ops.returns import jax as twin
+
+        arrays = [column.float().numpy() for column in columns] + [flag.numpy() for flag in flags]
+        assert twin.generalized_advantages(*arrays, 0.5, 0.5)[:, 0].tolist() == found
+    return found
 
 
 def test_without_an_end_the_last_row_bootstraps_from_its_successor():
