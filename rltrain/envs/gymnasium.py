@@ -38,7 +38,7 @@ from rltrain.envs.gymnasium_copies import (
 )
 from rltrain.envs.gymnasium_infos import Infos
 from rltrain.envs.own_process import GENERATORS
-from rltrain.envs.snapshots import put_snapshot, take_snapshot
+from rltrain.envs.snapshots import put_snapshot, remember, take_snapshot
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
 from rltrain.hangs import LONGEST, Limit
 from rltrain.processes import BY_IMPORT, ONE_SENTENCE, known_start_method, refuse_while_importing
@@ -105,6 +105,7 @@ class GymnasiumEnv(EnvWrapper):
         self._venv: Any = None
         in_process = self.vectorization != "async" and self.cfg.timeout is not None
         self._time = Limit(self.cfg.timeout, "env.timeout") if in_process else nullcontext()  # type: ignore[arg-type]
+        self._made: dict[str, Any] = {}  # what a native vector environment is made of
         self._stacks: str | None = None  # where the processes of async copies write their stacks when they hang
         if make is None:
             find_spec(self.cfg.id)
@@ -269,7 +270,7 @@ class GymnasiumEnv(EnvWrapper):
     def snapshot(self) -> dict[str, Any] | None:
         """Return all copies as arrays and plain data, or None if one of them keeps something else."""
         if self.vectorization == "native":
-            copies = [take_snapshot(self._venv)]
+            copies = [take_snapshot(self._venv, self._made)]
         else:
             copies = list(self._call("call", "snapshot_copy", phase="snapshot"))
         if any(copy is None for copy in copies):
@@ -290,7 +291,7 @@ class GymnasiumEnv(EnvWrapper):
         copies = snapshot["copies"]
         if self.vectorization == "native":
             self._venv.reset(seed=0)
-            put_snapshot(self._venv, copies[0])
+            put_snapshot(self._venv, copies[0], self._made)
         else:
             self._call("reset")  # clears the flags that the vector environment keeps about ended episodes
             self._call("call", "restore_copy", copies, phase="restore")
@@ -407,7 +408,9 @@ class GymnasiumEnv(EnvWrapper):
         if find_spec(self.cfg.id).vector_entry_point is None:
             raise ConfigError("env.vectorization", "native", f"{self.cfg.id} has no vector entry point; use sync or async")
         kwargs = {**self.cfg.kwargs, **({"render_mode": render_mode} if render_mode else {})}
-        return gymnasium.make_vec(self.cfg.id, self.num_envs, vectorization_mode="vector_entry_point", **kwargs)
+        venv = gymnasium.make_vec(self.cfg.id, self.num_envs, vectorization_mode="vector_entry_point", **kwargs)
+        self._made = remember(venv)
+        return venv
 
     def _find_state_space(self) -> Any:
         if self.vectorization == "native":

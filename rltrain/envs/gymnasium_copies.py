@@ -16,7 +16,7 @@ from rltrain import modules
 from rltrain.confidential import learn
 from rltrain.envs.answers import FLAGS, NUMBERS, SUCCESS, fitting, why_not_reset, why_not_step
 from rltrain.envs.own_process import in_own_process, seed_process
-from rltrain.envs.snapshots import put_snapshot, take_snapshot
+from rltrain.envs.snapshots import put_snapshot, remember, take_snapshot
 from rltrain.errors import ConfigError, RltrainError, nearest, portable, said
 from rltrain.hangs import name_in_dumps
 from rltrain.processes import leave_signals_to_parent, start_as_usual, watch_parent
@@ -125,6 +125,10 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool
 
         failed = False
 
+        def __init__(self, env: Any) -> None:
+            super().__init__(env)
+            self.made = remember(env)
+
         @contextmanager
         def told(self, phase: str) -> Iterator[None]:
             try:
@@ -191,11 +195,11 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool
 
         def snapshot_copy(self) -> dict[str, Any] | None:
             with self.told("snapshot"):
-                return take_snapshot(self.env)
+                return take_snapshot(self.env, self.made)
 
         def restore_copy(self, snapshots: list[dict[str, Any]]) -> None:
             with self.told("restore"):
-                put_snapshot(self.env, snapshots[index])
+                put_snapshot(self.env, snapshots[index], self.made)
 
     def made() -> Any:
         return make()

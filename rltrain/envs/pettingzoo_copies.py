@@ -13,6 +13,7 @@ import numpy as np
 from rltrain import modules
 from rltrain.envs.answers import fitting, kind, why_not_in, why_not_outcome
 from rltrain.envs.gymnasium_copies import CopyError, as_copy_error
+from rltrain.envs.snapshots import remember
 from rltrain.errors import ConfigError, nearest, said
 from rltrain.hangs import caller
 from rltrain.seeding import EPISODES, seed32
@@ -138,6 +139,7 @@ class Copy:
         self.label = label
         self._calls: dict[str, Callable[..., Any]] = {}  # by phase
         self.env = self._try("make", make)
+        self.made = remember(self.env)
         self.seed = self.episode = 0
         self.played: list[dict[str, Any]] = []  # the actions of the running episode
         self.failed = False

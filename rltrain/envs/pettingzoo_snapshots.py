@@ -57,14 +57,14 @@ def replay(copy: Copy, episode: Episode, action_spaces: Mapping[str, Any]) -> di
 
 def attributes_of(copy: Copy) -> dict[str, Any] | None:
     """Return a copy's attributes, or None where one isn't plain data."""
-    return take_snapshot(copy.env)
+    return take_snapshot(copy.env, copy.made)
 
 
 def put_attributes(copy: Copy, episode: Episode, attributes: dict[str, Any]) -> None:
     """Put a copy's attributes back, in the middle of an episode that can't be played again."""
     copy.begin(episode.seed, episode.number)
     copy.played = [dict(zip(episode.played, rows, strict=True)) for rows in zip(*episode.played.values(), strict=True)]
-    put_snapshot(copy.env, attributes)
+    put_snapshot(copy.env, attributes, copy.made)
 
 
 def cut(snapshot: dict[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:

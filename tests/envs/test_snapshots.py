@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 
+from rltrain import checkpoints
 from rltrain.envs.gymnasium import GymnasiumEnv
 
 EXACT = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0"]
@@ -97,22 +98,62 @@ def test_an_environment_may_speak_for_itself():
     assert all(np.array_equal(a, b) for a, b in zip(answers, play(other, 10, seed=2), strict=True))
 
 
-def test_one_list_held_in_two_places_has_no_snapshot():
-    # restored, it would be two lists, and a change of one no longer a change of the other
-    env = GymnasiumEnv({"id": "sample_envs:Counting-v0", "num_envs": 1})
-    env.reset(seed=[3])
+def own(name: str, seed: int, **kwargs: object) -> GymnasiumEnv:
+    """Two copies of an environment in `state_envs`."""
+    env = GymnasiumEnv({"id": f"state_envs:State{name}-v0", "num_envs": 2, "kwargs": kwargs}, seed=seed)
+    env.reset()
+    return env
+
+
+@pytest.mark.parametrize(("name", "kwargs"), [
+    ("Many", {}),
+    *(("Wrapped", {"kind": kind}) for kind in ("statistics", "stack", "delay", "time", "actions")),
+])  # fmt: skip
+def test_values_of_every_kind_go_on_exactly(name, kwargs, tmp_path):
+    """Through a checkpoint's file, into copies that have already lived."""
+    env, other = own(name, 1, **kwargs), own(name, 99, **kwargs)
+    play(env, 25, seed=1)
+    play(other, 9, seed=3)
+    checkpoints.write(tmp_path / "1", {"env": env.snapshot()}, {"agents": {}}, {})
+    answers = play(env, 60, seed=2)
+    other.restore(checkpoints.read_part(tmp_path / "1", "env", checkpoints.verify(tmp_path / "1")))
+    for one, two in zip(answers, play(other, 60, seed=2), strict=True):
+        assert one.tobytes() == two.tobytes()
+
+
+@pytest.mark.parametrize(
+    "where", ["closure", "shared", "set", "iterator", "function", "object", "class", "bound", "view", "global"]
+)
+def test_state_that_a_snapshot_does_not_reach_has_none(where):
+    env = own("Hides", 1, where=where)
+    play(env, 3, seed=1)
+    assert env.snapshot() is None
+    plain = own("Hides", 1, where="nowhere")
+    play(plain, 3, seed=1)
+    assert plain.snapshot() is not None
+
+
+def test_a_model_changed_by_its_environment_has_no_snapshot(here):
+    pytest.importorskip("mujoco")
+    env = make("Hopper-v5", seed=1)
+    env.reset()
     assert env.snapshot() is not None
-    inner = env._venv.envs[0].unwrapped
-    inner.one = [1]
-    inner.other = inner.one
+    env._venv.envs[1].unwrapped.model.body_mass[1] *= 2
     assert env.snapshot() is None
 
 
-def test_two_views_of_one_array_have_no_snapshot():
-    env = GymnasiumEnv({"id": "sample_envs:Counting-v0", "num_envs": 1})
-    env.reset(seed=[3])
-    inner = env._venv.envs[0].unwrapped
-    inner.state = np.zeros(4)
-    assert env.snapshot() is not None
-    inner.velocity = inner.state[2:]
-    assert env.snapshot() is None
+def test_a_snapshot_as_it_was_written_before_is_still_read():
+    """One layer per number, its attributes as they are; generators by name and state."""
+    env = own("Walk", 1)
+    play(env, 3, seed=1)
+    layers, old = env._venv.envs, []
+    for layer in layers:
+        walk = layer.unwrapped
+        bits = walk.np_random.bit_generator
+        generator = {"__generator__": "PCG64", "state": bits.state}
+        old.append({"0": {}, "1": {"_np_random": generator, "position": walk.position.copy()}})
+    snapshot = env.snapshot() | {"copies": old}
+    answers = play(env, 20, seed=2)
+    other = own("Walk", 99)
+    other.restore(snapshot)
+    assert all(np.array_equal(a, b) for a, b in zip(answers, play(other, 20, seed=2), strict=True))
