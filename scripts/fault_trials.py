@@ -2,8 +2,8 @@
 
     python scripts/fault_trials.py --kinds signals,faults,values,flips --trials 100 --seed 0
 
-signals   a run is stopped by a random signal at a random moment: exit status, a checkpoint that verifies, a resume whose end equals
-          that of the run that was never stopped, bit for bit; a second INT or TERM quits at once and leaves what verifies
+signals   a run is stopped by a random signal at a random moment: exit status, a checkpoint that verifies, a resume whose end
+          equals that of the run that was never stopped, bit for bit; a second INT or TERM quits at once and leaves what verifies
 faults    an environment raises or answers wrongly at a random call: exit status 1, copy and phase named, error.log written,
           checkpoints that verify, nothing left running
 values    random bad overrides of random settings: exit status 2, a sentence of three lines at most with the key, nothing created
@@ -209,9 +209,8 @@ class Trials:
         wrong += unusable(run)
         if phase in ("reset", "step") and (run / "config.yaml").exists() and not (run / "error.log").exists():
             wrong.append("no error.log")
-        if phase == "step" and run.exists() and not wrong:
-            if self.run(run, *self.command(cell, run)) != 0:
-                wrong.append(f"going on without the fault failed; see {run}.txt")
+        if phase == "step" and run.exists() and not wrong and self.run(run, *self.command(cell, run)) != 0:
+            wrong.append(f"going on without the fault failed; see {run}.txt")
         self.note("faults", about, *wrong)
         if not wrong:
             clean(run)
