@@ -7,9 +7,10 @@ import pytest
 from command_line import assert_one_error, call
 from forgery import put_file
 
-from rltrain.checkpoints import CheckpointStore, _pack, read_part, verify
+from rltrain.checkpoints import CheckpointStore, read_part, verify
 from rltrain.trainers.bookkeeping import Best
 from rltrain.trainers.evaluating import note_best
+from rltrain.trees import pack
 
 
 def poison(tree, value):
@@ -28,7 +29,7 @@ def test_a_policy_that_is_not_finite_is_unusable_though_its_hashes_are_right(val
     path = CheckpointStore(here / "run/checkpoints").pointer("latest")
     policy = read_part(path, "agents/ppo/policy", verify(path))
     assert poison(policy, value)
-    put_file(path, "agents/ppo/policy.safetensors", _pack(policy))
+    put_file(path, "agents/ppo/policy.safetensors", pack(policy))
     verify(path)
     for command in (("eval", "run"), ("train", "resume=run", "trainer.timesteps=210")):
         assert_one_error(call(*command), 3, "holds numbers that are not finite: agents.ppo can't act by them")

@@ -166,6 +166,11 @@ def plan_auto(cfg: Any) -> Plan:
         before = history.read_settings(configuration.check(saved), saved)
     except ConfigError as error:
         raise CheckpointError(f"{run}/config.yaml: {error}") from None
+    for name in [name for name in cfg.agents if name in saved.agents]:
+        wanted, there = (agents[name].get("count", 1) for agents in (cfg.agents, saved.agents))
+        if wanted != there:
+            remedy = "repeat the run's own, or name another run.dir"
+            raise ConfigError(f"agents.{name}.count", wanted, f"{run}/config.yaml has {there}; {remedy}")
     for key, change in history.compare(before, history.read_settings(config, cfg)).items():
         if key.partition(".")[0] in ("seed", "env", "agents", "agents_scope"):
             there = f"{run}/config.yaml has {shown(change['old'])}; repeat the run's own, or name another run.dir"

@@ -16,6 +16,7 @@ from rltrain.agents.a2c.jax import A2C
 from rltrain.agents.ppo.jax import PPO
 from rltrain.envs.jax_functional import FunctionalEnv
 from rltrain.errors import ConfigError, EnvironmentFailure, NonFiniteError
+from rltrain.signals import interrupts_told_apart
 
 TWO = [(PPO, 3, {"rollout_length": 16, "epochs": 2, "minibatches": 3, "normalize_observations": True}), (A2C, 2, {})]
 
@@ -162,7 +163,8 @@ def test_an_environment_that_quits_while_it_is_traced(method, error, fused):
         raise error
 
     setattr(Quits, method, leave)
-    with pytest.raises(EnvironmentFailure, match=f"env.id=walk: {method}: {error.__name__}"):
+    quits = pytest.raises(EnvironmentFailure, match=f"env.id=walk: {method}: {error.__name__}")
+    with interrupts_told_apart(), quits:
         make_trainer([(A2C, 2, {})], Quits(), timesteps=20, fused=fused)
 
 

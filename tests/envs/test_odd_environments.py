@@ -2,8 +2,6 @@
 they come, one array used over and over.
 """
 
-import enum
-
 import gymnasium
 import numpy as np
 import pytest
@@ -32,34 +30,16 @@ class Plain(gymnasium.Env):
         return np.zeros(1, np.float32), 1.0, True, False, {"is_success": True} if self.episode % 2 == 0 else {}
 
 
-class Mode(enum.IntEnum):
-    FAST = 1
-
-
-class WithEnum(Plain):
-    def reset(self, *, seed=None, options=None):
-        self.mode = Mode.FAST
-        return super().reset(seed=seed)
-
-
 @pytest.fixture(autouse=True)
 def _registered():
     gymnasium.register("Plain-v0", Plain)
-    gymnasium.register("WithEnum-v0", WithEnum)
     yield
-    for name in ("Plain-v0", "WithEnum-v0"):
-        del gymnasium.registry[name]
+    del gymnasium.registry["Plain-v0"]
 
 
 def test_an_environment_that_takes_no_arguments():
     env = GymnasiumEnv({"id": "Plain-v0", "num_envs": 2})
     assert env.reset().shape == (2, 1)
-
-
-def test_an_attribute_that_is_not_plain_data_has_no_snapshot():
-    env = GymnasiumEnv({"id": "WithEnum-v0", "num_envs": 1})
-    env.reset()
-    assert env.snapshot() is None
 
 
 @pytest.mark.parametrize("copies", [1, 4])
