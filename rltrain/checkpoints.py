@@ -157,13 +157,16 @@ def _check_all_listed(directory: Path, manifest: Mapping[str, Any]) -> None:
     waiting = [""]
     while waiting:
         prefix = waiting.pop()
-        with looking(directory), os.scandir(directory / prefix) as entries:
-            for entry in entries:
-                name = prefix + entry.name
-                if entry.is_dir(follow_symlinks=False) and name in folders:
-                    waiting.append(f"{name}/")
-                elif entry.is_symlink() or name not in allowed:
-                    raise CheckpointError(f"{directory / name}: not listed in {MANIFEST}")
+        try:
+            with looking(directory), os.scandir(directory / prefix) as entries:
+                for entry in entries:
+                    name = prefix + entry.name
+                    if entry.is_dir(follow_symlinks=False) and name in folders:
+                        waiting.append(f"{name}/")
+                    elif entry.is_symlink() or name not in allowed:
+                        raise CheckpointError(f"{directory / name}: not listed in {MANIFEST}")
+        except FileNotFoundError:  # pruned meanwhile
+            raise MissingFile(f"{directory / prefix}: missing") from None
 
 
 @contextmanager
