@@ -3,14 +3,14 @@
 import json
 import os
 import shutil
-import subprocess
+import signal
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import RLTRAIN, SMALL, Result, assert_one_error, call, train
+from command_line import SMALL, Result, assert_one_error, call, train, wait_until
 
 from rltrain import checkpoints
 from rltrain.checkpoints import CheckpointStore, verify
@@ -185,25 +185,20 @@ def test_what_is_missing_for_good_is_said(run):
         reading.hold_found("run")
 
 
-def test_evaluations_beside_a_run_that_keeps_one(here):
+def test_evaluations_beside_a_run_that_keeps_one(here, zygote):
     """`latest` and `best` of a run that saves at every few steps: none of many readers finds half a checkpoint."""
     arguments = (*SMALL, "run.dir=run", "trainer.timesteps=100000000", "checkpoints.interval=5", "checkpoints.keep=1")
     more = ("evaluation.interval=50", "evaluation.episodes=1", "trainer.disable_progressbar=true")
-    writer = subprocess.Popen([*RLTRAIN, "train", *arguments, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not (here / "run/checkpoints/best").exists():
-            assert writer.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        seen = set()
-        for i in range(30):
-            held = reading.hold_found("run/best" if i % 3 == 0 else "run")
-            seen.add(held.manifest["timestep"])
-            assert held.policies["ppo"]
-        for command in (EVAL, ("eval", "run/best", "episodes=1"), VERIFY, SHOW):
-            result = call(*command)
-            assert result.status == 0, result.err
-    finally:
-        writer.terminate()
-        writer.wait()
-    assert len(seen) > 5
+    writer = zygote.start("train", *arguments, *more)
+    wait_until((here / "run/checkpoints/best").exists, 120)
+    seen, reads, deadline = set(), 0, time.monotonic() + 60
+    while reads < 30 or (len(seen) < 4 and time.monotonic() < deadline):
+        held = reading.hold_found("run/best" if reads % 3 == 0 else "run")
+        seen.add(held.manifest["timestep"])
+        assert held.policies["ppo"]
+        reads += 1
+    for command in (EVAL, ("eval", "run/best", "episodes=1"), VERIFY, SHOW):
+        result = call(*command)
+        assert result.status == 0, result.err
+    writer.send(signal.SIGTERM)
+    assert (writer.wait().status, len(seen) >= 4) == (143, True)
