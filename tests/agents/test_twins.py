@@ -126,6 +126,27 @@ def test_updates_agree_with_masks_and_states(monkeypatch):
     compare("ppo", spaces.MultiDiscrete([3, 2, 4]), cfg, monkeypatch, states=True, masks=True)
 
 
+IMAGE = spaces.Box(0, 255, (96, 96, 3), np.uint8)
+
+
+@pytest.mark.parametrize("algorithm", TWINS)
+@pytest.mark.parametrize(
+    ("space", "action_space", "state_space", "row"),
+    [
+        # rewards 4, terminated, truncated and valid 3, per number of an action 8
+        (IMAGE, CONTINUOUS, None, 96 * 96 * 3 + 2 * 8 + 7),
+        (spaces.Dict({"image": IMAGE, "speed": spaces.Box(-1, 1, (2,), np.float64), "gear": spaces.Discrete(5)}), DISCRETE, STATES,
+         96 * 96 * 3 + 2 * 8 + 8 + 8 + 7 + 5 * 4),
+    ],
+    ids=["uint8", "dict and states"],
+)  # fmt: skip
+def test_a_rollout_s_bytes_are_those_of_its_rows(algorithm, space, action_space, state_space, row):
+    for kind in TWINS[algorithm]:
+        cfg = {"rollout_length": LENGTH, "network": {"policy_sizes": [4], "value_sizes": [4]}}
+        agent = Agent(kind(space, action_space, num_envs=COPIES, cfg=cfg, state_space=state_space))
+        assert agent.algorithm.describe()["memory_bytes"] == row * LENGTH * COPIES
+
+
 @pytest.mark.parametrize("action_space", [DISCRETE, CONTINUOUS, spaces.MultiDiscrete([3, 2]), spaces.MultiBinary(4)], ids=str)
 @pytest.mark.parametrize("activation", ["tanh", "gelu"])
 def test_policies_convert_both_ways(action_space, activation):

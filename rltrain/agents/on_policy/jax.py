@@ -403,7 +403,8 @@ class OnPolicy(Made, ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return parameters, memory in bytes of a full rollout, gradient steps per update."""
-        row = 4 * (self.inputs.size + 3) + 8 * max(1, int(np.prod(self.head.action_shape))) + 3
+        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.head.action_shape))) + 7
+        row += 0 if self.critic_inputs is None else self.critic_inputs.row_bytes
         parameters = jax.eval_shape(lambda: self.init().parameters)
         return {
             "parameters": sum(int(np.prod(parameter.shape)) for parameter in parameters.values()),
