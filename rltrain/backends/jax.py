@@ -146,7 +146,7 @@ class Actor(NamedTuple):
 
     generator: np.random.Generator
     key: Array
-    carried: Array | None  # (N, ...) from timestep to timestep
+    carried: Any  # from timestep to timestep: None, or a tree of arrays (N, ...) of the form that `init_carried` returns
     trains: bool  # an evaluation's actor, if told to explore, does so as at the end of the run
 
 
@@ -224,7 +224,11 @@ class Stateful:
         import jax
 
         snapshot = {"generator": actor.generator.bit_generator.state, "key": np.array(jax.random.key_data(actor.key))}
-        return snapshot if actor.carried is None else {**snapshot, "noise": np.array(actor.carried)}
+        if actor.carried is None:
+            return snapshot
+        arrays = [np.array(array) for array in jax.tree.leaves(actor.carried)]
+        alone = jax.tree.structure(actor.carried) == jax.tree.structure(0)
+        return {**snapshot, "noise": arrays[0] if alone else arrays}
 
     def restore_actor(self, snapshot: dict[str, Any]) -> "Actor":
         """Return the actor that `snapshot` was taken of."""
@@ -232,7 +236,11 @@ class Stateful:
 
         generator = np.random.default_rng(0)
         generator.bit_generator.state = snapshot["generator"]
-        carried = None if snapshot.get("noise") is None else np.array(snapshot["noise"])
+        carried, kept = self.pure.init_carried(self.num_envs), snapshot.get("noise")
+        if carried is not None and kept is not None:
+            form = jax.tree.structure(carried)
+            arrays = [kept] if form == jax.tree.structure(0) else kept
+            carried = jax.tree.unflatten(form, [np.array(array) for array in arrays])
         return Actor(generator, jax.random.wrap_key_data(snapshot["key"], impl=RANDOM), carried, trains=True)
 
     def record(self, transition: Transition) -> None:
@@ -270,7 +278,7 @@ class Stateful:
         """What keeps a fused loop from having the algorithm; nothing if nothing does."""
         return self.memory.why_not_lent
 
-    def lend(self, actor: "Actor", observations: Arrays, states: Arrays) -> tuple[Any, Any, Array, Array | None]:
+    def lend(self, actor: "Actor", observations: Arrays, states: Arrays) -> tuple[Any, Any, Array, Any]:
         """Return (state, memory or None, key, what the actor carries) for a fused loop.
 
         `observations` and `states` are those to act on next: the last row's successors.
@@ -279,7 +287,7 @@ class Stateful:
             self.pure.cfg.check_copies(self.memory.num_envs, self.pure.key)
         return self.state, self.memory.lend(observations, states), actor.key, actor.carried
 
-    def take_back(self, actor: "Actor", state: Any, memory: Any, key: Array, carried: Array | None, timestep: int) -> "Actor":
+    def take_back(self, actor: "Actor", state: Any, memory: Any, key: Array, carried: Any, timestep: int) -> "Actor":
         """Go on from what a fused loop gives back at `timestep`; return the actor."""
         self._take_over(state)
         self.memory.take_back(memory, timestep)

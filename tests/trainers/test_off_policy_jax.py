@@ -1,7 +1,7 @@
 """Off-policy agents in JAX on environments of the host: resumed = uninterrupted, alone = beside others, parallel = sequential."""
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -141,6 +141,40 @@ def test_ornstein_uhlenbeck_noise_drifts_and_begins_anew_with_an_episode():
     assert added is drifted
     actor = algorithm.init_actor(2, 0)._replace(carried=drifted)
     np.testing.assert_array_equal(algorithm.reset_actor(actor, np.array([True, False])).carried, [[0.0], drifted[1]])
+
+
+class Pair(NamedTuple):
+    fast: Any
+    slow: Any
+
+
+@pytest.mark.parametrize("form", [lambda fast, slow: (fast, slow), Pair, lambda fast, slow: {"a": fast, "b": {"c": slow}}])
+def test_what_an_actor_carries_is_kept_whatever_its_form(form, tmp_path):
+    """Arrays of one shape and of several, of several dtypes: each as it was."""
+    fast, slow = np.array([[1.0], [2.0]], np.float32), np.array([[3], [4]], np.int32)
+    for second in (slow, np.array([5, 6], np.int8)):
+        carried = form(fast, second)
+        trainer = make("Pendulum-v1", ["ddpg"])
+        agent, other = trainer.agents[0], make("Pendulum-v1", ["ddpg"]).agents[0]
+        other.algorithm.pure.init_carried = lambda copies, carried=carried: jax.tree.map(np.zeros_like, carried)
+        agent.actor = agent.actor._replace(carried=jax.tree.map(jax.numpy.asarray, carried))
+        agent.save(tmp_path / "agent")
+        other.load(tmp_path / "agent")
+        assert jax.tree.structure(other.actor.carried) == jax.tree.structure(carried)
+        for kept, given in zip(jax.tree.leaves(other.actor.carried), jax.tree.leaves(carried), strict=True):
+            np.testing.assert_array_equal(kept, given)
+            assert kept.dtype == given.dtype
+
+
+def test_one_array_that_an_actor_carries_is_kept_as_ever():
+    """As itself; a pair of like shapes in an older checkpoint is one array, pair first."""
+    algorithm = make("Pendulum-v1", ["ddpg"]).agents[0].algorithm
+    actor = algorithm.init_actor(2, 0)
+    assert isinstance(algorithm.actor_snapshot(actor)["noise"], np.ndarray)
+    merged = {**algorithm.actor_snapshot(actor), "noise": np.array([[[1.0], [2.0]], [[3.0], [4.0]]])}
+    algorithm.pure.init_carried = lambda copies: (np.zeros((2, 1)), np.zeros((2, 1)))
+    fast, slow = algorithm.restore_actor(merged).carried
+    assert (fast.tolist(), slow.tolist()) == ([[1.0], [2.0]], [[3.0], [4.0]])
 
 
 # -- from the command line ---------------------------------------------------------------------------------------------
