@@ -227,8 +227,7 @@ class Stateful:
         if actor.carried is None:
             return snapshot
         arrays = [np.array(array) for array in jax.tree.leaves(actor.carried)]
-        alone = jax.tree.structure(actor.carried) == jax.tree.structure(0)
-        return {**snapshot, "noise": arrays[0] if alone else arrays}
+        return {**snapshot, "noise": arrays[0] if jax.tree_util.all_leaves([actor.carried]) else arrays}
 
     def restore_actor(self, snapshot: dict[str, Any]) -> "Actor":
         """Return the actor that `snapshot` was taken of."""
@@ -238,9 +237,8 @@ class Stateful:
         generator.bit_generator.state = snapshot["generator"]
         carried, kept = self.pure.init_carried(self.num_envs), snapshot.get("noise")
         if carried is not None and kept is not None:
-            form = jax.tree.structure(carried)
-            arrays = [kept] if form == jax.tree.structure(0) else kept
-            carried = jax.tree.unflatten(form, [np.array(array) for array in arrays])
+            arrays = [kept] if jax.tree_util.all_leaves([carried]) else kept
+            carried = jax.tree.unflatten(jax.tree.structure(carried), [np.array(array) for array in arrays])
         return Actor(generator, jax.random.wrap_key_data(snapshot["key"], impl=RANDOM), carried, trains=True)
 
     def record(self, transition: Transition) -> None:

@@ -127,6 +127,7 @@ def test_updates_agree_with_masks_and_states(monkeypatch):
 
 
 IMAGE = spaces.Box(0, 255, (96, 96, 3), np.uint8)
+CAR = spaces.Dict({"image": IMAGE, "speed": spaces.Box(-1, 1, (2,), np.float64), "gear": spaces.Discrete(5)})
 
 
 @pytest.mark.parametrize("algorithm", TWINS)
@@ -135,11 +136,10 @@ IMAGE = spaces.Box(0, 255, (96, 96, 3), np.uint8)
     [
         # rewards 4, terminated, truncated and valid 3, per number of an action 8
         (IMAGE, CONTINUOUS, None, 96 * 96 * 3 + 2 * 8 + 7),
-        (spaces.Dict({"image": IMAGE, "speed": spaces.Box(-1, 1, (2,), np.float64), "gear": spaces.Discrete(5)}), DISCRETE, STATES,
-         96 * 96 * 3 + 2 * 8 + 8 + 8 + 7 + 5 * 4),
+        (CAR, DISCRETE, STATES, 96 * 96 * 3 + 2 * 8 + 8 + 8 + 7 + 5 * 4),
     ],
     ids=["uint8", "dict and states"],
-)  # fmt: skip
+)
 def test_a_rollout_s_bytes_are_those_of_its_rows(algorithm, space, action_space, state_space, row):
     for kind in TWINS[algorithm]:
         cfg = {"rollout_length": LENGTH, "network": {"policy_sizes": [4], "value_sizes": [4]}}
