@@ -1,5 +1,6 @@
 """CartPole that fails when told to by an environment variable, so that a resumed run has the very same configuration."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -13,7 +14,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 class Armed(CartPoleEnv):
     """Obeys ARMED="phase:count:what ...": in call number `count` (from 1) of `phase`, `what`: raise, kill or hang.
 
-    Rewards are multiplied by `scale` from step `scale_from` on.
+    ARMED_IN=workers: only in processes that another one has started. Rewards are multiplied by `scale` from step `scale_from` on.
     """
 
     def __init__(self, scale: float = 1.0, scale_from: int = 0, **kwargs: Any) -> None:
@@ -38,6 +39,8 @@ class Armed(CartPoleEnv):
         super().close()
 
     def _obey(self, phase: str) -> None:
+        if os.environ.get("ARMED_IN") == "workers" and multiprocessing.parent_process() is None:
+            return
         self.calls[phase] += 1
         for order in os.environ.get("ARMED", "").split():
             where, count, what = order.split(":")

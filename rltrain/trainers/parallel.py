@@ -44,6 +44,7 @@ class ParallelTrainer(Trainer):
         self._compiled = 0.0  # seconds that workers in lock-step have spent on compiling
         self.clock.compiling = lambda: self.agents[0].backend.compile_seconds + self._compiled
         self._lost = False  # a worker ended and took its agent along
+        self._close_failure: RltrainError | None = None  # of a worker that was done
         self.placement = self._choose_placement()
 
     def _choose_placement(self) -> str:
@@ -126,6 +127,13 @@ class ParallelTrainer(Trainer):
                 raise
         self._take_over(parts)
         self.clock.compile_seconds += gathering.compile_seconds
+        self._close_failure = gathering.close_failure
+
+    def _end(self) -> None:
+        super()._end()
+        failure, self._close_failure = self._close_failure, None
+        if failure is not None:  # all agents were done, and by now they are saved
+            raise failure
 
     def _free_jobs(self) -> list[bytes]:
         """Return a pickled job per agent."""

@@ -209,6 +209,39 @@ def test_an_environment_that_fails_in_a_worker_names_agent_and_copy(zygote, tria
     trial.assert_clean(time.time())
 
 
+CLOSES = {
+    "raise": "env.id=armed_envs:Armed-v0: copy {copy}: close at step {step}: RuntimeError: armed in close",
+    "kill": "close, timestep {step}: its worker ended (killed by SIGKILL)",
+    "hang": "close, timestep {step}: its worker gave no sign of life for 2 s",
+}
+
+
+@pytest.mark.parametrize(("what", "stopped"), [
+    ("raise", False), pytest.param("kill", True, marks=pytest.mark.slow), pytest.param("hang", False, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_an_environment_that_only_fails_to_close_costs_no_checkpoint(what, stopped, zygote, trial):
+    """All agents go on to where they end and are saved there, finished or stopped by a signal; then the failure is told."""
+    environ = {"ARMED": f"close:1:{what}", "ARMED_IN": "workers", "TRIAL": trial.mark}
+    overrides = ["agents=[a:ppo,b:ppo]", "env=armed_envs:Armed-v0", "env.num_envs=2", "plugins=[]", "trainer.max_drift=2"]
+    if not stopped:
+        overrides += ["trainer.timesteps=60", "checkpoints.interval=0"]
+    if what == "hang":
+        overrides += ["trainer.worker_timeout=2"]
+    trial.process = zygote.start(*merged(RUN, (f"run.dir={trial.run}", *overrides)), **environ)
+    if stopped:
+        trial.wait_for_checkpoint()
+        trial.process.send(signal.SIGTERM)
+    result = trial.process.wait(60)
+    end = summary(trial.run)["timestep"]
+    assert result.status == 1 and (stopped or end == 60)
+    told = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    sentences = [f"error: agents.{agent}: {CLOSES[what].format(copy=copy, step=end)}" for copy, agent in enumerate("ab")]
+    assert len(told) == 1 and any(told[0].startswith(sentence) for sentence in sentences), result.err
+    trial.assert_clean(time.time())
+    latest = verify(trial.latest())
+    assert (latest["timestep"], latest["exact_resume"], latest["env_steps"]) == (end, True, 2 * end)
+
+
 TEAMS = (
     "agents=[a:ippo,b:mappo]", "plugins=[]", "env=pettingzoo", "env.id=mpe/simple_spread_v3", "env.kwargs.N=2",
 )  # fmt: skip

@@ -48,6 +48,7 @@ class Crew:
         self._silence = [0.0] * len(names)
         self._looked = time.monotonic()
         self._failed: RltrainError | None = None
+        self._done: set[int] = set()  # workers that have told all and only close what they have
 
     def __enter__(self) -> "Crew":
         """Return the crew."""
@@ -84,7 +85,8 @@ class Crew:
         """Return the messages that come within `seconds`, with the number of who sent them.
 
         Raises the failure of a worker that raised, ended or hangs; what had been sent until then is returned first, as a
-        checkpoint may be whole with it.
+        checkpoint may be whole with it. One that had sent "done" has nothing left to lose: its failure comes as its last
+        message, ("closed", error), and the others go on.
         """
         if self._failed:
             raise self._failed
@@ -96,25 +98,38 @@ class Crew:
             found = self._read(index)
             messages += found
             if not found and (self.channels[index].closed or descriptor == self._processes[index].sentinel):
-                self._failed = self._failed or self._death(index)
+                messages += [] if self._failed else self._note(index, self._death(index))
         if self._failed:
             for index in set(self._by_descriptor.values()):
                 messages += self._read(index)
             if not messages:
                 raise self._failed
         elif time.monotonic() - self._looked > LOOK:
-            self._check_silence()
+            messages += self._find_silent()
         return messages
 
     def _read(self, index: int) -> list[tuple[int, Any]]:
         """Return what a worker has sent; an error among it is kept."""
-        messages = []
+        messages: list[tuple[int, Any]] = []
         for message in self.channels[index].read_available():
-            if isinstance(message, tuple) and message[0] == "error":
-                self._failed = self._failed or self._failure(index, message[1])
-            else:
-                messages.append((index, message))
+            kind = message[0] if isinstance(message, tuple) else ""
+            if kind == "error":
+                messages += self._note(index, self._failure(index, message[1]))
+                continue
+            messages.append((index, message))
+            if kind == "done":
+                self._done.add(index)
+            elif kind == "closed":
+                self._dismiss(index)
         return messages
+
+    def _note(self, index: int, error: RltrainError) -> list[tuple[int, Any]]:
+        """Keep a worker's failure to be raised; that of one that was done is told as its last message instead."""
+        if index in self._done:
+            self._dismiss(index)
+            return [(index, ("closed", error))]
+        self._failed = self._failed or error
+        return []
 
     def send(self, index: int, message: Any) -> None:
         """Send a message to a worker that waits for one."""
@@ -138,7 +153,7 @@ class Crew:
         while missing:
             missing -= len(self.wait(tick))
 
-    def dismiss(self, index: int) -> None:
+    def _dismiss(self, index: int) -> None:
         """Take a worker's end as no fault from now on."""
         for descriptor, owner in list(self._by_descriptor.items()):
             if owner == index:
@@ -162,8 +177,9 @@ class Crew:
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
-    def _check_silence(self) -> None:
-        """Raise for a worker that gave no sign of life for too long, though it waits for nobody."""
+    def _find_silent(self) -> list[tuple[int, Any]]:
+        """Raise for a worker that gave no sign of life for too long, though it waits for nobody; tell of one that was done."""
+        messages: list[tuple[int, Any]] = []
         now = time.monotonic()
         look, self._looked = min(now - self._looked, LONGEST_LOOK), now
         for index in set(self._by_descriptor.values()):
@@ -172,7 +188,10 @@ class Crew:
             self._silence[index] = self._silence[index] + look if silent else 0.0
             self._beats[index] = beat
             if self._silence[index] > self._patience(index):
-                raise self._hang(index)
+                messages += self._note(index, self._hang(index))
+                if self._failed:
+                    raise self._failed
+        return messages
 
     def _patience(self, index: int) -> float:
         """Return how long a worker may be silent: importing and making things takes a busy machine its time."""

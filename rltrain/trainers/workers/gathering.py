@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rltrain.errors import RltrainError
 from rltrain.screen import EvaluationProgress
 from rltrain.spaces import map_arrays
 from rltrain.trainers import evaluating
@@ -36,19 +37,20 @@ class Gathering:
         self._progress: dict[int, EvaluationProgress] = {}  # of evaluations that take long
         self.last: Parts | None = None  # the last checkpoint's
         self.compile_seconds = 0.0
+        self.close_failure: RltrainError | None = None  # of the first worker that was done and then failed to close
 
     def follow(self) -> Parts:
         """Attend to the workers until all are done; return all parts of where they ended.
 
-        Raises the failure of a worker.
+        Raises the failure of a worker; one that failed only to close what it had is kept in `close_failure`.
         """
         workers = range(len(self.names))
         closed = 0
         while closed < len(workers):
             for index, (kind, *content) in self.crew.wait(TICK):
                 if kind == "closed":
-                    self.crew.dismiss(index)
                     closed += 1
+                    self.close_failure = self.close_failure or (content[0] if content else None)
                 else:
                     getattr(self, f"_take_{kind}")(index, *content)
             if self.run.screen is not None:
