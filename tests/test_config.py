@@ -316,6 +316,33 @@ def test_the_key_on_the_command_line_displaces_the_other(overrides, timesteps):
     assert config.timesteps(config.check(config.compose(overrides))) == timesteps
 
 
+COUNTED = "backend=jax counts up to"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["trainer.timesteps=3000000000"],
+            f"trainer.timesteps=3000000000: {COUNTED} 2,147,483,646 timesteps; give fewer, or use",
+        ),
+        (["trainer.timesteps=2147483647"], f"trainer.timesteps=2147483647: {COUNTED} 2,147,483,646 timesteps"),
+        (["total_env_steps=3e10"], f"total_env_steps=30000000000: {COUNTED} 2,147,483,646 timesteps, 17,179,869,168 steps of"),
+        (["schedule.horizon=3e9"], f"schedule.horizon=3000000000: {COUNTED} 2,147,483,646 timesteps"),
+        (["trainer=parallel", "agents=[ppo,a2c]", "trainer.timesteps=3e9"], f"trainer.timesteps=3000000000: {COUNTED}"),
+    ],
+)
+def test_more_timesteps_than_jax_counts_are_refused(overrides, sentence, here):
+    assert_one_error(call("train", "backend=jax", *overrides), 2, sentence)
+    assert not list(here.iterdir())
+
+
+def test_as_many_timesteps_as_can_be_counted_are_taken():
+    for overrides in (["backend=jax", "trainer.timesteps=2147483646"], ["backend=jax", "total_env_steps=17179869168"]):
+        assert config.timesteps(config.check(config.compose(overrides))) == 2**31 - 2
+    assert config.timesteps(config.check(config.compose(["trainer.timesteps=3e9"]))) == 3 * 10**9  # PyTorch's counts in Python
+
+
 def test_both_on_the_command_line_are_refused(here):
     result = call("train", "total_env_steps=10", "trainer.timesteps=20")
     assert_one_error(result, 2, "trainer.timesteps=20: total_env_steps=10 is given too; give one of them")

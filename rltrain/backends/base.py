@@ -7,7 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from rltrain.checks import option
+from rltrain.errors import ConfigError
 from rltrain.structures import Array
+
+MOST_TIMESTEPS = {"jax": 2**31 - 2}  # by backend: its programs count in int32; the last number is a loop's that begins anew
 
 
 @dataclass
@@ -34,6 +37,14 @@ def prepare(cfg: BackendConfig, *, devices: int = 1) -> None:
         flags.append(f"--xla_force_host_platform_device_count={devices}")
     if flags:
         os.environ["XLA_FLAGS"] = " ".join(flags)
+
+
+def check_countable(backend: str, key: str, value: int, *, copies: int = 1) -> None:
+    """Raise ConfigError if `value`, in timesteps or with `copies` in env steps of as many, is more than a backend can count."""
+    most = MOST_TIMESTEPS.get(backend)
+    if most is not None and -(-value // copies) > most:
+        limit = f"{most:,} timesteps" + (f", {most * copies:,} steps of {copies} copies" if copies > 1 else "")
+        raise ConfigError(key, value, f"backend={backend} counts up to {limit}; give fewer, or use another backend")
 
 
 def keep_numpy_to(threads: int) -> None:

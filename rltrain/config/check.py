@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rltrain.backends.base import check_countable
 from rltrain.checks import build, changed_fixed, option
 from rltrain.config.compose import translating_errors
 from rltrain.config.resolvers import watch
@@ -106,6 +107,11 @@ def _check_together(config: Config, training: bool) -> None:
         )
     if trainer.timesteps is None and config.total_env_steps is None:
         raise ConfigError("total_env_steps", None, "say how long to train: total_env_steps or trainer.timesteps")
+    if trainer.timesteps is not None:
+        check_countable(config.backend.name, "trainer.timesteps", trainer.timesteps)
+    else:
+        check_countable(config.backend.name, "total_env_steps", config.total_env_steps or 0, copies=copies)
+    check_countable(config.backend.name, "schedule.horizon", config.schedule.horizon or 0)
     callback = trainer.callback if isinstance(trainer, StepConfig) else None
     if callback and not any(f"{callback.partition(':')[0]}.".startswith(f"{package}.") for package in config.plugins):
         allowed = ", ".join(config.plugins) or "none are given"

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rltrain.agents.base import Agent
+from rltrain.backends.base import check_countable
 from rltrain.checks import build
 from rltrain.envs.base import EnvWrapper
 from rltrain.errors import ConfigError, RltrainError, RunError, said
@@ -60,6 +61,7 @@ class Trainer:
         self.stochastic_evaluation = self.cfg.stochastic_evaluation
         self.first_agent = 0  # the number of agents[0] among all of the run, which its evaluation's stream depends on
         self._setup_agents()
+        self._check_countable()
         share_memories(self.agents)
         if evaluation_env is not None and evaluation_env.num_envs != env.num_envs:
             raise ConfigError(
@@ -104,6 +106,7 @@ class Trainer:
         """
         if not self.timesteps:
             raise ConfigError("trainer.timesteps", None, "say how long to train, a whole number >= 1")
+        self._check_countable()
         if self.timestep >= self.timesteps and not self._pending:
             self._say_once(f"already at timestep {self.timestep:,} of {self.timesteps:,}: give more timesteps to train on")
         if self.env.members:
@@ -455,6 +458,12 @@ class Trainer:
             if agent.num_envs != size:
                 made_for = f"{agent.name} was made for {agent.num_envs} copies"
                 raise ConfigError("agents_scope", sizes, f"{made_for}; its scope has {size}")
+
+    def _check_countable(self) -> None:
+        """Raise ConfigError for more timesteps, or a longer horizon, than an agent's backend can count."""
+        for agent in self.agents:
+            check_countable(agent.backend.name, "trainer.timesteps", self.timesteps)
+            check_countable(agent.backend.name, "horizon", self.horizon)
 
     def _read_cfg(self, cfg: TrainerConfig | Mapping[str, Any] | None) -> Cfg:
         known = {f.name for f in fields(self.config)}

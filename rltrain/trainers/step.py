@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
+from rltrain.backends.base import check_countable
 from rltrain.errors import ConfigError, RunError, said
 from rltrain.runs import EXIT_STATUS
 from rltrain.signals import comes_from_signal, exits_as_errors
@@ -260,6 +261,7 @@ class StepTrainer(Trainer):
             if timesteps is None:
                 raise ConfigError("trainer.timesteps", None, "say how long to train, a whole number >= 1")
             self.timesteps = self.horizon = int(timesteps)
+        self._check_countable()
         if (self.timestep if timestep is None else timestep) >= self.timesteps and not self._pending:
             raise ConfigError("trainer.timesteps", self.timesteps, ALL_MADE)
         if timestep is not None and timestep < self.timestep:
@@ -271,6 +273,8 @@ class StepTrainer(Trainer):
     def _check(self, key: str, value: int | None, low: int) -> None:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low):
             raise ConfigError(key, value, f"must be a whole number >= {low}")
+        for agent in self.agents:
+            check_countable(agent.backend.name, key, int(value or 0))
 
     def _count_from(self, timestep: int) -> None:
         if self.run.directory is not None and timestep < self.timestep:

@@ -21,7 +21,7 @@ from rltrain.errors import ConfigError, NonFiniteError
 from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import Run
 from rltrain.tracking import TrackingConfig
-from rltrain.trainers import ParallelTrainer, fused
+from rltrain.trainers import ParallelTrainer, SequentialTrainer, StepTrainer, fused
 
 ONE = [(PPO, 4, {"rollout_length": 16, "epochs": 2, "minibatches": 3})]
 NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "normalize_values": True, "kl_stop": 0.05}
@@ -171,6 +171,35 @@ def test_an_agent_with_a_hook_of_its_own_is_stepped():
     trainer = make_trainer(ONE, timesteps=16, fused="auto", agent_class=Hooked)
     trainer.train()
     assert trainer.agents[0].calls == 16
+
+
+MOST = 2**31 - 2  # int32's largest number but one
+
+
+@pytest.mark.parametrize("fused", ["false", pytest.param("true", marks=pytest.mark.slow)])
+def test_the_last_timestep_that_can_be_counted_is_made(fused):
+    trainer = make_trainer(ONE, timesteps=MOST, fused=fused)
+    trainer.timestep = MOST - 16 - MOST % 16
+    trainer.train()
+    assert (trainer.timestep, trainer.agents[0].updates) == (MOST, 1)
+
+
+def test_more_timesteps_than_can_be_counted_are_refused():
+    told = r"=3000000000: backend=jax counts up to 2,147,483,646 timesteps; give fewer, or use another backend"
+    with pytest.raises(ConfigError, match=r"trainer\.timesteps" + told):
+        make_trainer(ONE, timesteps=3 * 10**9)
+    trainer = make_trainer(ONE, timesteps=16, kind=StepTrainer, fused="false")
+    for given in ({"timestep": 3 * 10**9}, {"timesteps": 3 * 10**9}):
+        with pytest.raises(ConfigError, match=next(iter(given)) + told):
+            trainer.train(**given)
+    for kind in (SequentialTrainer, ParallelTrainer, StepTrainer):
+        with pytest.raises(ConfigError, match="horizon" + told):
+            kind(env=trainer.env, agents=trainer.agents, cfg={"timesteps": 16}, horizon=3 * 10**9)
+        again = kind(env=trainer.env, agents=trainer.agents, cfg={"timesteps": 16, "close_environment_at_exit": False})
+        again.timesteps = 3 * 10**9
+        with pytest.raises(ConfigError, match=r"trainer\.timesteps" + told):
+            again.train()
+        assert again.timestep == 0
 
 
 def test_a_second_training_draws_other_noise():
