@@ -58,18 +58,30 @@ def write(directory: Path, parts: Mapping[str, Any], manifest: Mapping[str, Any]
     `parts` are trees by name; those ending in "policy" must be finite. `files` are kept as they are.
     Raises NonFiniteError, or OSError with nothing left behind.
     """
+    _check_policies(parts)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    _write_beside_others(directory, parts, manifest, files)
+
+
+def _check_policies(parts: Mapping[str, Any]) -> None:
     for name, tree in parts.items():
         if name.endswith("policy"):
             check_finite(name, tree)
+
+
+def _write_beside_others(
+    directory: Path, parts: Mapping[str, Any], manifest: Mapping[str, Any], files: Mapping[str, bytes]
+) -> None:
+    """Write a checkpoint to where others may be: a folder that somebody deletes or renames meanwhile is not made again."""
     temporary = directory.with_name(f".tmp-{directory.name}-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
+        temporary.mkdir()
         listed = {}
         for name, data in {**{f"{name}.safetensors": pack(tree) for name, tree in parts.items()}, **files}.items():
-            path = temporary / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_bytes(path, data)
+            for parent in list(PurePosixPath(name).parents)[-2::-1]:  # the outermost first
+                (temporary / parent).mkdir(exist_ok=True)
+            _write_bytes(temporary / name, data)
             listed[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         text = json.dumps({"format": FORMAT, **manifest, "files": listed}, indent=1).encode()
         _write_bytes(temporary / MANIFEST, text)
@@ -266,7 +278,9 @@ class CheckpointStore:
     def save(self, timestep: int, parts: Mapping[str, Any], manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Path:
         """Write the checkpoint of `timestep`, point `latest` at it, prune."""
         path = self.directory / str(timestep)
-        write(path, parts, manifest, files)
+        _check_policies(parts)
+        self.directory.mkdir(exist_ok=True)
+        _write_beside_others(path, parts, manifest, files)
         replace_text(self.directory / "latest", path.name)
         self.prune()
         return path

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import stat
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,34 @@ def _not_a_file(path: str | Path, mode: int) -> OSError:
 def open_to_append(path: Path) -> IO[str]:
     """Return a text file that lines are added to. Raises OSError."""
     return open(open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="utf-8", buffering=1)
+
+
+class Place:
+    """A directory itself, whatever its name comes to mean: held open, so that no other one gets its number meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def is_there(self) -> bool:
+        """Tell whether its path still leads to it; where nobody can tell, it does."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except OSError as error:
+            return not _is_missing(error)
+
+    def lacks(self, name: str) -> bool:
+        """Tell whether a file in it is gone."""
+        try:
+            os.stat(self.path / name)
+        except OSError as error:
+            return _is_missing(error)
+        return False
+
+
+def _is_missing(error: OSError) -> bool:
+    return error.errno in (errno.ENOENT, errno.ENOTDIR)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from rltrain.checks import option
 from rltrain.confidential import conceal, conceal_tree, is_held
 from rltrain.errors import ConfigError, StorageError
 from rltrain.evaluation import EvaluationConfig
-from rltrain.files import open_regular, open_to_append
+from rltrain.files import Place, open_regular, open_to_append
 from rltrain.hangs import write_stacks_to
 from rltrain.screen import EvaluationProgress, Screen, printable
 from rltrain.signals import EXIT_STATUS as EXIT_STATUS
@@ -47,12 +47,14 @@ class Run:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     manifest: dict[str, Any] = field(default_factory=dict)  # what every checkpoint's manifest says besides its timestep
     files: dict[str, bytes] = field(default_factory=dict)  # what every checkpoint keeps besides its parts
+    needed: tuple[str, ...] = ()  # files of the directory without which nobody can go on with the run
     screen: Screen | None = None
     stop_signal: signal.Signals | None = None
     at_rest: Callable[[], None] | None = None  # brings it to its end while it waits between two steps of the caller's
     unsaved: OSError | None = None  # why the last checkpoint could not be written
     _metrics: MetricsWriter | None = None
     _log: Any = None
+    _place: Place | None = None  # the directory itself, once something was written there
 
     @property
     def store(self) -> CheckpointStore | None:
@@ -76,8 +78,30 @@ class Run:
     def open_log(self) -> None:
         """Start writing `train.log`; safe to call twice."""
         if self.directory is not None and self._log is None:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self._make_directory(self.directory)
             self._log = open_to_append(self.directory / "train.log")
+
+    def _make_directory(self, directory: Path) -> None:
+        """Make the directory, once: what somebody deletes or renames later isn't made again with half a run in it."""
+        if self._place is None:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._place = Place(directory)
+
+    def lost(self) -> str:
+        """Say why nothing can be written to the directory any more by its name; nothing if all is well."""
+        if self._place is None:
+            return ""
+        if not self._place.is_there():
+            return "the directory was deleted, renamed or replaced while the run went on"
+        gone = ", ".join(name for name in self.needed if self._place.lacks(name))
+        return f"{gone} was deleted while the run went on" if gone else ""
+
+    def _say_lost(self) -> bool:
+        """Tell whether the directory is lost, and say it once."""
+        why = self.lost()
+        if why:
+            self._warn_once(f"warning: run.dir={self.directory}: {why}; nothing is written there, training goes on")
+        return bool(why)
 
     def say(self, line: str) -> None:
         """Tell the screen and `train.log`."""
@@ -95,6 +119,7 @@ class Run:
         """Write one row of metrics."""
         if self._metrics is None:
             return
+        self._say_lost()  # the files are open: the row goes where they are now
         try:
             self._metrics.write(agent, timestep, env_steps, metrics)
         except OSError as error:
@@ -102,17 +127,21 @@ class Run:
 
     def save(self, timestep: int, parts: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
         """Write a checkpoint; a full disk is told once and remembered, the previous one stays."""
-        if self.store is None:
+        if self.store is None or self.directory is None:
             return False
         try:
+            self._make_directory(self.directory)
             about = {**self.manifest, "timestep": timestep, **manifest}
             if is_held(parts, keys=False):  # in what an agent or the trainer keeps: masked, so no longer exact
                 parts, about["exact_resume"] = conceal_tree(parts), False
+            if self.lost():
+                raise FileNotFoundError(errno.ENOENT, self.lost())
             self.store.save(timestep, parts, conceal_tree(about), self.files)
         except OSError as error:
             self.unsaved = error
-            reason = storage_error("checkpoint", error)
-            self._warn_once(f"warning: timestep {timestep}: {reason}; the previous checkpoint is intact, training goes on")
+            if not self._say_lost():
+                reason = storage_error("checkpoint", error)
+                self._warn_once(f"warning: timestep {timestep}: {reason}; the previous checkpoint is intact, training goes on")
             return False
         self.unsaved = None
         return True
@@ -133,9 +162,16 @@ class Run:
                 self.mark_best(timestep, [agent])
 
     def check_saved(self) -> None:
-        """Raise StorageError if the final checkpoint could not be written."""
+        """Raise StorageError if the final checkpoint could not be written, or is not there any more."""
+        self.check_there()
         if self.unsaved is not None:
             raise storage_error(f"run.dir={self.directory}: the final checkpoint can't be written", self.unsaved)
+
+    def check_there(self) -> None:
+        """Raise StorageError if the directory is lost."""
+        why = self.lost()
+        if why:
+            raise StorageError(f"run.dir={self.directory}: {why}; what was learned since its last checkpoint is not saved")
 
     def close(self) -> None:
         """Write out what is waiting; safe to call twice."""
@@ -150,6 +186,7 @@ class Run:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`."""
         if self.directory is not None:
+            self.check_there()
             try:
                 replace_text(self.directory / "summary.json", json.dumps(conceal_tree(summary), indent=1) + "\n")
             except OSError as error:

@@ -115,7 +115,7 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
         finally:
             if run.stop_signal is not None and reason == "finished":
                 reason = f"stopped by {run.stop_signal.name}"
-            if failure is not None:
+            if failure is not None and not run.lost():
                 with suppress(OSError):
                     trace = printable(conceal("".join(traceback.format_exception(failure))))
                     (directory / ERROR_LOG).write_text(trace, encoding="utf-8")
@@ -140,7 +140,7 @@ def _open_run(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, An
     run = Run(
         directory=directory, agents=[agent.name for agent in trainer.agents], tracking=config.tracking,
         checkpoints=config.checkpoints, evaluation=config.evaluation, files={"config.yaml": text.encode()},
-        manifest={"rltrain": __version__, "backend": config.backend.name, "versions": versions},
+        needed=("config.yaml",), manifest={"rltrain": __version__, "backend": config.backend.name, "versions": versions},
     )  # fmt: skip
     trainer.run = run
     try:
