@@ -1,10 +1,12 @@
 """The command line: which command, its flags, and how errors are told. Heavy imports wait until they are needed."""
 
+import os
 import sys
 from collections.abc import Sequence
 
 from rltrain import __version__, confidential, modules
-from rltrain.errors import RltrainError
+from rltrain.errors import ConfigError, RltrainError
+from rltrain.screen import open_missing_streams, printable, silence, write_out
 from rltrain.signals import comes_from_signal, interrupts_told_apart
 
 USAGE = """\
@@ -35,6 +37,7 @@ flags:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    open_missing_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -47,13 +50,14 @@ def _run(arguments: list[str], *, program: bool, debug: bool) -> int:
     """Run one command, tell what went wrong, and return the exit status."""
     try:
         status = _dispatch(modules.begin(arguments, program=program))
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except OSError:  # a pipe that nobody reads any more, a full disk: what matters was written in its place
+            silence(sys.stdout)
         return status
     except RltrainError as error:
         return _tell(error, debug=debug)
     except BrokenPipeError:  # whoever read the output has left
-        from rltrain.screen import silence
-
         silence(sys.stdout)
         return 0
     except ModuleNotFoundError as error:
@@ -77,11 +81,12 @@ def _run(arguments: list[str], *, program: bool, debug: bool) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("--help", "-h", "help") or "--help" in arguments or "-h" in arguments:
-        print(USAGE, end="")
+        write_out(USAGE)
         return 0
     if "--version" in arguments:
-        print(f"rltrain {__version__}")
+        write_out(f"rltrain {__version__}\n")
         return 0
+    _check_working_directory()
     command, *rest = arguments
     if command == "train":
         return _train(rest)
@@ -97,6 +102,14 @@ def _dispatch(arguments: list[str]) -> int:
     from rltrain.errors import ConfigError, nearest
 
     raise ConfigError("command", command, f"unknown; {nearest(command, ('train', 'eval', 'list', 'checkpoint'))}")
+
+
+def _check_working_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        reason = "it was deleted" if isinstance(error, FileNotFoundError) else error.strerror
+        raise ConfigError("working directory", None, f"there is none ({reason}); change to one that exists") from None
 
 
 def _train(arguments: list[str]) -> int:
@@ -162,8 +175,6 @@ def _tell(error: RltrainError, *, debug: bool) -> int:
 
 
 def _write(text: str) -> None:
-    from rltrain.screen import printable, silence
-
     try:
         print(printable(text), file=sys.stderr, flush=True)
     except OSError:

@@ -6,7 +6,7 @@ import os
 import stat
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,9 +43,29 @@ def _not_a_file(path: str | Path, mode: int) -> OSError:
     return OSError(errno.EINVAL, f"there is a {kind} in its place", str(path))
 
 
-def open_to_append(path: Path) -> IO[str]:
-    """Return a text file that lines are added to. Raises OSError."""
-    return open(open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="utf-8", buffering=1)
+class Appended:
+    """A file that whole records are added to: of one that the disk has no room for, nothing stays. Methods raise OSError."""
+
+    def __init__(self, path: Path) -> None:
+        descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._file = open(descriptor, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
+
+    def append(self, record: bytes | str) -> None:
+        """Add a record, which is then in the kernel's hands."""
+        data = record.encode("utf-8", "backslashreplace") if isinstance(record, str) else record
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            written = 0
+            while written < len(data):
+                written += self._file.write(memoryview(data)[written:])
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._file.fileno(), size)
+            raise
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
 
 
 class Place:

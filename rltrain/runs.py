@@ -20,7 +20,7 @@ from rltrain.checks import option
 from rltrain.confidential import conceal, conceal_tree, is_held
 from rltrain.errors import ConfigError, StorageError
 from rltrain.evaluation import EvaluationConfig
-from rltrain.files import Place, open_regular, open_to_append
+from rltrain.files import Appended, Place, open_regular
 from rltrain.hangs import write_stacks_to
 from rltrain.screen import EvaluationProgress, Screen, printable
 from rltrain.signals import EXIT_STATUS as EXIT_STATUS
@@ -79,7 +79,7 @@ class Run:
         """Start writing `train.log`; safe to call twice."""
         if self.directory is not None and self._log is None:
             self._make_directory(self.directory)
-            self._log = open_to_append(self.directory / "train.log")
+            self._log = Appended(self.directory / "train.log")
 
     def _make_directory(self, directory: Path) -> None:
         """Make the directory, once: what somebody deletes or renames later isn't made again with half a run in it."""
@@ -100,14 +100,14 @@ class Run:
         """Tell whether the directory is lost, and say it once."""
         why = self.lost()
         if why:
-            self._warn_once(f"warning: run.dir={self.directory}: {why}; nothing is written there, training goes on")
+            self._warn_once("directory", f"run.dir={self.directory}: {why}; nothing is written there, training goes on")
         return bool(why)
 
     def say(self, line: str) -> None:
         """Tell the screen and `train.log`."""
         if self._log is not None:
             with suppress(OSError):
-                self._log.write(f"{datetime.now().isoformat(timespec='seconds')} {printable(conceal(line))}\n")
+                self._log.append(f"{datetime.now().isoformat(timespec='seconds')} {printable(conceal(line))}\n")
         (self.screen or Screen(total=0, copies=0)).say(line)
 
     def show_evaluation(self, progress: EvaluationProgress | None) -> None:
@@ -123,7 +123,7 @@ class Run:
         try:
             self._metrics.write(agent, timestep, env_steps, metrics)
         except OSError as error:
-            self._warn_once(f"metrics.jsonl can't be written ({error.strerror}); training goes on")
+            self._warn_once("metrics", f"{storage_error('metrics', error)}; rows are lost until it has room, training goes on")
 
     def save(self, timestep: int, parts: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
         """Write a checkpoint; a full disk is told once and remembered, the previous one stays."""
@@ -141,7 +141,9 @@ class Run:
             self.unsaved = error
             if not self._say_lost():
                 reason = storage_error("checkpoint", error)
-                self._warn_once(f"warning: timestep {timestep}: {reason}; the previous checkpoint is intact, training goes on")
+                self._warn_once(
+                    "checkpoint", f"timestep {timestep}: {reason}; the previous checkpoint is intact, training goes on"
+                )
             return False
         self.unsaved = None
         return True
@@ -153,7 +155,7 @@ class Run:
                 for agent in agents:
                     self.store.mark_best(timestep, agent if len(self.agents) > 1 else None)
             except OSError as error:
-                self._warn_once(f"warning: `best` can't be written ({error.strerror})")
+                self._warn_once("best", f"`best` can't be written ({error.strerror})")
 
     def mend_bests(self, timesteps: Mapping[str, int]) -> None:
         """Point each agent's `best` where it belongs: a process killed after a checkpoint may not have come to it."""
@@ -215,10 +217,10 @@ class Run:
         """Whether a signal would become `stop_signal`."""
         return signals.waits(self)
 
-    def _warn_once(self, line: str) -> None:
-        if line.split(":")[0] not in self._warned:
-            self._warned.add(line.split(":")[0])
-            self.say(line)
+    def _warn_once(self, about: str, line: str) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            self.say(f"warning: {line}")
 
     _warned: set[str] = field(default_factory=set)
 

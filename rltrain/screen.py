@@ -11,7 +11,10 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any, NamedTuple
+
+from rltrain.errors import StorageError
 
 # what a terminal obeys instead of showing it, but for newline and tab: C0, C1, marks of direction and no width, surrogates
 CONTROLS = re.compile(
@@ -49,10 +52,44 @@ def print_out(*items: Any) -> None:
         silence(sys.stdout)
 
 
+def write_out(text: str) -> None:
+    """Print what a command is asked for, to stdout.
+
+    Raises StorageError where it has no room; a pipe that nobody reads, or none at all, is not an error.
+    """
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        silence(sys.stdout)
+    except OSError as error:
+        silence(sys.stdout)
+        raise StorageError(f"stdout: can't be written: {error.strerror}") from None
+
+
+def open_missing_streams() -> None:
+    """Have what a program was started without, as by `>&-`, lead to nowhere.
+
+    Otherwise a file that is opened later would get the number, and be written to by whatever writes to stdout or stderr, in
+    this process or in those that it starts.
+    """
+    for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for as long as the program runs)
+
+
 def silence(stream: Any) -> None:
     """Send what is still written to a pipe that nobody reads to nowhere: neither now nor at the exit is that an error."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@cache
+def _nowhere() -> Any:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _console(stream: Any) -> Any:
@@ -61,7 +98,7 @@ def _console(stream: Any) -> Any:
     def raise_again() -> None:  # rich would end the program
         raise
 
-    console = Console(file=stream)
+    console = Console(file=_nowhere() if stream is None else stream)
     console.on_broken_pipe = raise_again  # type: ignore[method-assign]
     return console
 
@@ -107,7 +144,7 @@ class Screen:
         self._rate = 0.0  # as last told
         self._return: float | None = None
         self._marks: deque[tuple[float, int]] = deque()  # (time, timestep) of late
-        terminal = sys.stderr.isatty()
+        terminal = sys.stderr is not None and sys.stderr.isatty()
         self.plain = enabled is None and not terminal
         self._enabled = enabled if enabled is not None else terminal
 

@@ -1,8 +1,11 @@
 """What a run keeps of itself: episode statistics, metrics as JSON lines and TensorBoard events."""
 
+import io
+import itertools
 import json
 import math
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -13,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rltrain.checks import option
-from rltrain.files import open_regular, open_to_append
+from rltrain.files import Appended, open_regular
 from rltrain.structures import ended
 
 WINDOW = 100
@@ -213,26 +216,26 @@ class MetricsWriter:
         path = directory / "metrics.jsonl"
         if resumed_at is not None and path.exists():
             _cut(path, resumed_at[0])
-        self._file = open_to_append(path)
-        self._events: dict[str, Any] = {}
+        self._file = Appended(path)
+        self._events: dict[str, Events] = {}
         if tensorboard:
             for agent in agents:
                 purge = None if resumed_at is None else resumed_at[1][agent]
-                self._events[agent] = _event_writer(directory if len(agents) == 1 else directory / agent, purge)
+                self._events[agent] = Events(directory if len(agents) == 1 else directory / agent, purge)
 
     def write(self, agent: str, timestep: int, env_steps: int, metrics: dict[str, float]) -> None:
-        """Write one row; not finite numbers become null, which is what JSON has."""
+        """Write one row; not finite numbers become null, which is what JSON has. Raises OSError."""
         row = {"wall_time": round(time.time(), 3), "timestep": timestep, "env_steps": env_steps, "agent": agent}
         row |= {tag: value if math.isfinite(value) else None for tag, value in metrics.items()}
-        self._file.write(json.dumps(row) + "\n")
+        self._file.append(json.dumps(row) + "\n")
         if agent in self._events:
-            self._events[agent].add_event(_event(env_steps, metrics))
+            self._events[agent].write(env_steps, metrics)
 
     def close(self) -> None:
-        """Write out what is waiting."""
+        """Close the files."""
         self._file.close()
-        for writer in self._events.values():
-            writer.close()
+        for events in self._events.values():
+            events.close()
 
 
 def _cut(path: Path, timestep: int) -> None:
@@ -255,23 +258,42 @@ def _is_kept(line: bytes, timestep: int) -> bool:
         return False
 
 
-def _event_writer(directory: Path, purge_step: int | None) -> Any:
-    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+class Events:
+    """A file of TensorBoard's: its records, each written where a full disk is noticed, in the thread that trains."""
 
-    writer = EventFileWriter(str(directory), flush_secs=5)
-    if purge_step is not None:  # tells TensorBoard to drop what an earlier, killed session wrote from this step on
-        session = SessionLog(status=SessionLog.START)
-        writer.add_event(Event(wall_time=time.time(), step=purge_step + 1, session_log=session))
-    return writer
+    def __init__(self, directory: Path, purge_step: int | None) -> None:
+        """From `purge_step` on TensorBoard is to drop what an earlier, killed session wrote."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        directory.mkdir(exist_ok=True)
+        stem = f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}.{os.getpid()}"
+        self._file = Appended(directory / f"{stem}.{next(_numbers):06}")  # TensorBoard reads them in the order of names
+        self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if purge_step is not None:
+            session = SessionLog(status=SessionLog.START)
+            self._add(Event(wall_time=time.time(), step=purge_step + 1, session_log=session))
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Write one row. Raises OSError."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
+        self._add(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def _add(self, event: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        record = io.BytesIO()
+        RecordWriter(record).write(event.SerializeToString())
+        self._file.append(record.getvalue())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
-def _event(step: int, metrics: dict[str, float]) -> Any:
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
-    return Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+_numbers = itertools.count()
 
 
 def replace_text(path: Path, text: str | Iterable[str]) -> None:

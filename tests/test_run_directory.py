@@ -13,7 +13,6 @@ from rltrain.checkpoints import CheckpointStore, verify
 from rltrain.envs.gymnasium import GymnasiumEnv
 from rltrain.errors import StorageError
 from rltrain.runs import Run
-from rltrain.tracking import TrackingConfig
 from rltrain.trainers import StepTrainer
 
 torch = pytest.importorskip("rltrain.agents.ppo.torch")
@@ -50,7 +49,7 @@ def start(zygote, *overrides: str):
     """Start a run without an end, and wait until it has a checkpoint."""
     endless = ("trainer.timesteps=1000000", "checkpoints.interval=50", "tracking.interval=50", "run.dir=run")
     base = [override for override in SMALL if not overrides or not override.startswith("agents.")]
-    process = zygote.start("train", *merged(tuple(base), (*endless, *overrides)))
+    process = zygote.start("train", *merged(tuple(base), (*endless, "tracking.tensorboard=true", *overrides)))
     wait_until(Path("run/checkpoints/latest").exists, 60, lambda: process.err.read_text())
     return process
 
@@ -95,7 +94,7 @@ def test_a_script_hears_of_it_as_an_error(tmp_path):
     env = GymnasiumEnv({"id": "CartPole-v1", "num_envs": 1}, seed=1)
     cfg = {"rollout_length": 8, "network": {"policy_sizes": [4], "value_sizes": [4]}}
     agent = Agent(torch.PPO(env.observation_space, env.action_space, num_envs=1, cfg=cfg, seed=1))
-    run = Run(directory=tmp_path / "run", tracking=TrackingConfig(tensorboard=False))
+    run = Run(directory=tmp_path / "run")
     trainer = StepTrainer(env, agent, cfg={"timesteps": 20, "disable_progressbar": True}, run=run)
     for _ in range(19):
         trainer.train()

@@ -22,7 +22,7 @@ from rltrain.confidential import conceal_tree
 from rltrain.errors import ConfigError, NonFiniteError, nearest
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
-from rltrain.screen import Screen, print_out, printable, silence, table
+from rltrain.screen import Screen, print_out, printable, table, write_out
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED, PROCESS_GENERATORS, seed64
 
 
@@ -198,10 +198,7 @@ def _write(
     except OSError as error:
         raise checkpoints.storage_error(f"run.dir={directory}", error) from None
     if options.json:
-        try:
-            print(json.dumps(figures), flush=True)
-        except BrokenPipeError:  # they stand in eval.json
-            silence(sys.stdout)
+        write_out(json.dumps(figures) + "\n")
         return
     columns = figures["agents"] | {f"{name} at random": agent for name, agent in figures.get("random", {}).items()}
     lines = []

@@ -7,7 +7,7 @@ from rltrain import assemble, checkpoints
 from rltrain import config as configuration
 from rltrain.commands.reading import beside_training
 from rltrain.errors import ConfigError, nearest
-from rltrain.screen import printable
+from rltrain.screen import printable, write_out
 
 LISTS = {"trainers": "trainer", "backends": "backend", "agents": "agents", "envs": "env", "experiments": "experiment"}
 
@@ -20,22 +20,17 @@ def list_choices(arguments: Sequence[str]) -> int:
     if len(words) != 1 or words[0] not in LISTS:
         raise ConfigError("list", " ".join(words), f"say what to list; {nearest(words[0] if words else '', LISTS)}")
     group = LISTS[words[0]]
-    for name in configuration.options(group):
-        print(printable(name))
-    if group == "env":
-        _list_ids()
+    lines = [*configuration.options(group), *(_ids() if group == "env" else [])]
+    write_out(printable("".join(f"{line}\n" for line in lines)))
     return 0
 
 
-def _list_ids() -> None:
+def _ids() -> list[str]:
     try:
         from gymnasium.envs.registration import registry
     except ImportError:
-        print("(install rltrain with an extra such as rltrain[classic] to see Gymnasium's ids)")
-        return
-    print("Gymnasium ids, as env=ID:")
-    for name in sorted(registry):
-        print(printable(f"  {name}"))
+        return ["(install rltrain with an extra such as rltrain[classic] to see Gymnasium's ids)"]
+    return ["Gymnasium ids, as env=ID:", *(f"  {name}" for name in sorted(registry))]
 
 
 def checkpoint(arguments: Sequence[str]) -> int:
@@ -53,7 +48,8 @@ def checkpoint(arguments: Sequence[str]) -> int:
     path, manifest = beside_training(lambda: assemble.find_checkpoint(name), lambda path: (path, look(path)))
     if arguments[0] == "verify":
         size = sum(entry["size"] for entry in manifest["files"].values())
-        print(printable(f"{path}: good, {len(manifest['files'])} files, {size:,} bytes, timestep {manifest.get('timestep')}"))
+        good = f"{path}: good, {len(manifest['files'])} files, {size:,} bytes, timestep {manifest.get('timestep')}"
+        write_out(printable(f"{good}\n"))
     else:
-        print(json.dumps({"path": str(path), **manifest}, indent=1))
+        write_out(json.dumps({"path": str(path), **manifest}, indent=1) + "\n")
     return 0

@@ -22,7 +22,7 @@ from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, Non
 from rltrain.generators import Watch
 from rltrain.memories.replay.mapping import find_room
 from rltrain.runs import EXIT_STATUS, Run, holds_run, link_latest, locked, make_run_directory
-from rltrain.screen import printable
+from rltrain.screen import printable, write_out
 from rltrain.seeding import PROCESS_GENERATORS, seed64
 from rltrain.signals import comes_from_signal, exits_as_errors
 from rltrain.trainers.base import Trainer
@@ -47,7 +47,7 @@ def show_config(overrides: Sequence[str], *, resolved: bool) -> None:
     cfg = plan.cfg
     if resolved:
         cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    print(printable(configuration.to_yaml(cfg, mask=True)), end="")
+    write_out(printable(configuration.to_yaml(cfg, mask=True)))
 
 
 def execute(plan: Plan) -> tuple[int, float | None]:

@@ -12,7 +12,7 @@ from rltrain.commands.reading import beside_training
 from rltrain.commands.train import read_parts
 from rltrain.errors import CheckpointError, ConfigError, nearest
 from rltrain.runs import Run
-from rltrain.screen import printable
+from rltrain.screen import printable, write_out
 from rltrain.trainers import keeping
 
 SUFFIXES = (".npz", ".parquet")
@@ -56,7 +56,7 @@ def _export(path: Path, names: Sequence[str], file: Path) -> int:
             raise checkpoints.storage_error(f"FILE={file}", error) from None
     finally:
         trainer.close()
-    print(printable(f"{file}: {memory.count:,} transitions of {name}, {file.stat().st_size:,} bytes"))
+    write_out(printable(f"{file}: {memory.count:,} transitions of {name}, {file.stat().st_size:,} bytes\n"))
     return 0
 
 
