@@ -8,7 +8,7 @@ import numpy as np
 
 from rltrain.checks import option
 from rltrain.seeding import STATISTICS
-from rltrain.structures import Step, ended
+from rltrain.structures import Step, ended, mean, mean_of_those_who_played, most_exact
 
 MAX_EPISODE_STEPS = 100_000  # where nothing else is known to end an episode
 RESAMPLES = 10_000
@@ -66,7 +66,7 @@ class EpisodeCounter:
 
     def record(self, step: Step, cut: np.ndarray | None = None) -> np.ndarray:
         """Add one step of all copies, with which episodes were `cut` (N,) bool; return which ended (N,) bool."""
-        self.add(step.rewards, step.valid)
+        self.add(most_exact(step.rewards, step.exact_rewards), step.valid)
         done = step.terminated | step.truncated
         self.end(done, step.infos, cut)
         return done
@@ -136,10 +136,12 @@ class TeamCounter:
     def record(self, step: Step, cut: np.ndarray | None = None) -> np.ndarray:
         """Add one step of all copies, with which episodes were `cut` (N,) bool; return which ended (N,) bool."""
         done = ended(step.terminated, step.truncated)
+        rewards = most_exact(step.rewards, step.exact_rewards)
         for name, member in self.members.items():
-            member.add(step.rewards[name], None if step.valid is None else step.valid[name])
+            member.add(rewards[name], None if step.valid is None else step.valid[name])
         played = [member.running_lengths > 0 for member in self.members.values()]
-        self.team.running_returns = sum(member.running_returns for member in self.members.values()) / np.maximum(1, sum(played))
+        returns = [member.running_returns for member in self.members.values()]
+        self.team.running_returns = mean_of_those_who_played(returns, played)
         self.team.running_lengths += 1
         counted = done & ~self.team.full
         for member, took_part in zip(self.members.values(), played, strict=True):
@@ -179,7 +181,7 @@ def summarize(results: dict[str, Any], *, resamples: int = RESAMPLES) -> dict[st
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return {
         "episodes": len(returns),
-        "mean": float(returns.mean()),
+        "mean": mean(returns),
         "mean_interval": [float(low), float(high)],
         "std": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
         "median": float(np.median(returns)),

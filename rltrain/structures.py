@@ -8,9 +8,13 @@ actions, rewards, flags and `valid`; states are those of the whole.
 """
 
 import functools
+import math
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import numpy as np
 
 Array = Any  # numpy.ndarray, torch.Tensor or jax.Array
 Arrays = Any  # an array, or a flat dict of arrays by path where a space is composite (`rltrain.spaces`)
@@ -26,6 +30,7 @@ class Step(NamedTuple):
     truncated: Array  # (N,) bool
     valid: Array | None  # (N,) bool or None (all are); False: the row did not happen (a simulator's dummy step)
     infos: dict[str, Any]
+    exact_rewards: Array | None = None  # (N,) float64 as a host environment gave them, of which returns are summed
 
 
 class Transition(NamedTuple):
@@ -72,6 +77,35 @@ def ended(terminated: Arrays, truncated: Arrays) -> Array:
     if isinstance(terminated, dict):
         return functools.reduce(operator.and_, (terminated[name] | truncated[name] for name in terminated))
     return terminated | truncated
+
+
+def most_exact(rewards: Arrays, exact: Arrays) -> Arrays:
+    """Return what to sum returns of: `exact`, float64, where there is such and `rewards`, float32, are still made of it.
+
+    Somebody's own wrapper or agent may have changed `rewards` and know of no others.
+    """
+    if exact is None:
+        return rewards
+    if isinstance(rewards, dict):
+        return {name: most_exact(own, exact.get(name)) for name, own in rewards.items()}
+    if type(rewards) is not np.ndarray or exact.astype(np.float32).tobytes() != rewards.tobytes():
+        return rewards
+    return exact
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the mean of at least one number; of equal ones, just these: .7 three times has no mean a bit below .7."""
+    array = np.asarray(list(values), np.float64)
+    with np.errstate(all="ignore"):
+        differences = array - array[0]
+    return float(array[0]) + math.fsum(differences) / len(array) if np.isfinite(differences).all() else float(np.mean(array))
+
+
+def mean_of_those_who_played(returns: Array, played: Array) -> np.ndarray:
+    """Return the means (N,) of returns (M, N) where `played` (M, N) bool, 0 where nobody did; of equal returns, just these."""
+    returns, played = np.asarray(returns), np.asarray(played)
+    first = np.where(played.any(axis=0), returns[played.argmax(axis=0), np.arange(returns.shape[1])], 0.0)
+    return first + np.where(played, returns - first, 0.0).sum(axis=0) / np.maximum(1, played.sum(axis=0))
 
 
 def cut(value: Any, scope: slice, copies: int) -> Any:

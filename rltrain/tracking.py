@@ -17,7 +17,7 @@ import numpy as np
 
 from rltrain.checks import option
 from rltrain.files import Appended, open_regular
-from rltrain.structures import ended
+from rltrain.structures import ended, mean, mean_of_those_who_played
 
 WINDOW = 100
 MAX_ROW_BYTES = 2**20
@@ -121,7 +121,7 @@ class EpisodeStatistics:
         return {
             "env_steps": self.env_steps,
             "episodes": self.episodes,
-            "episode_return_mean": float(np.mean(self.returns)) if self.returns else None,
+            "episode_return_mean": mean(self.returns) if self.returns else None,
             "episode_length_mean": float(np.mean(self.lengths)) if self.lengths else None,
         }
 
@@ -180,7 +180,8 @@ class TeamStatistics(EpisodeStatistics):
 
     def _end_episodes(self, done: np.ndarray) -> None:
         played = {name: member._lengths > 0 for name, member in self.members.items()}
-        self._returns = sum(member._returns for member in self.members.values()) / np.maximum(1, sum(played.values()))
+        returns = [member._returns for member in self.members.values()]
+        self._returns = mean_of_those_who_played(returns, list(played.values()))
         for name, member in self.members.items():
             member._end(done & played[name])
         self._end(done)

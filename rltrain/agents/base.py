@@ -10,7 +10,7 @@ from rltrain import checkpoints
 from rltrain.backends.base import Backend
 from rltrain.errors import CheckpointError, NonFiniteError, StorageError
 from rltrain.spaces import map_arrays
-from rltrain.structures import Array, Arrays, Progress, Transition, UpdateSchedule
+from rltrain.structures import Array, Arrays, Progress, Transition, UpdateSchedule, most_exact
 from rltrain.tracking import EpisodeStatistics, TeamStatistics
 
 Actor = Any
@@ -112,6 +112,7 @@ class Agent:
         self._counts: dict[str, int] = {}  # of the updates that had one
         self.actor = self.algorithm.init_actor(self.num_envs, self.algorithm.actor_seed)
         self._evaluation_actor: Actor = None
+        self.exact_rewards: Arrays = None  # (N,) float64 of the transition recorded next, where a host environment gave them
         self._outputs: dict[str, Array] = {}
 
     @property
@@ -189,6 +190,7 @@ class Agent:
         infos: dict[str, Any],
         timestep: int,
         timesteps: int,
+        exact_rewards: Arrays = None,
     ) -> None:
         """Hand one transition of all copies to the algorithm and to the statistics.
 
@@ -200,7 +202,9 @@ class Agent:
                 rewards, terminated, truncated, valid, infos, self._outputs,
             )
         )  # fmt: skip
-        done = self.statistics.record(rewards, terminated, truncated, valid)
+        exact = self.exact_rewards if exact_rewards is None else exact_rewards
+        self.exact_rewards = None
+        done = self.statistics.record(most_exact(rewards, exact), terminated, truncated, valid)
         if done is not None:
             self.actor = self.algorithm.reset_actor(self.actor, done)
 

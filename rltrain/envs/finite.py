@@ -4,9 +4,22 @@ import math
 
 import numpy as np
 
-from rltrain.errors import NonFiniteError
+from rltrain.errors import EnvironmentFailure, NonFiniteError
 from rltrain.spaces import choose_rows, map_arrays, named
 from rltrain.structures import Arrays, Step
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def narrow(exact: Arrays) -> tuple[Arrays, bool]:
+    """Return rewards, float64, as float32, and whether all are finite and within it; rarely, not told so though they are."""
+    if isinstance(exact, dict):
+        rows = {name: narrow(own) for name, own in exact.items()}
+        return {name: own for name, (own, _) in rows.items()}, all(fit for _, fit in rows.values())
+    if np.vdot(exact, exact) <= LARGEST**2:
+        return exact.astype(np.float32), True
+    with np.errstate(over="ignore"):  # it is told in words
+        return exact.astype(np.float32), False
 
 
 def is_finite(arrays: Arrays) -> bool:
@@ -49,12 +62,16 @@ class FiniteWatch:
         if self.obey != "ignore":
             self._raise({"observations": observations, "states": states}, timestep)
 
-    def guard(self, step: Step, observations: Arrays, states: Arrays, timestep: int) -> Step:
+    def guard(self, step: Step, observations: Arrays, states: Arrays, timestep: int, *, rewards_fit: bool | None = None) -> Step:
         """Return the step to go on with; `observations` (N, *O) and `states` (N, *S) or None are those that were acted on.
 
-        `reset` truncates a bad copy's episode with reward 0 and repeats what was acted on. Raises NonFiniteError.
+        `rewards_fit` is what `narrow` told, None: look here. `reset` truncates a bad copy's episode with reward 0 and repeats
+        what was acted on. Raises NonFiniteError, and EnvironmentFailure for a finite reward that float32 can't hold.
         """
-        finite = is_finite(step.rewards) and is_finite(step.next_observations) and (states is None or is_finite(step.next_states))
+        fit = is_finite(step.rewards) if rewards_fit is None else rewards_fit
+        if not fit and self.obey != "reset":
+            self._check_range(step, timestep)
+        finite = fit and is_finite(step.next_observations) and (states is None or is_finite(step.next_states))
         if finite or self.obey == "ignore":
             return step
         copies = len(next(iter(named(step.rewards, "").values())))
@@ -70,9 +87,23 @@ class FiniteWatch:
             next_observations=choose_rows(bad, observations, step.next_observations),
             next_states=None if states is None else choose_rows(bad, states, step.next_states),
             rewards=map_arrays(lambda rows: np.where(bad, np.float32(0), rows), step.rewards),
+            exact_rewards=None
+            if step.exact_rewards is None
+            else map_arrays(lambda rows: np.where(bad, 0.0, rows), step.exact_rewards),
             terminated=map_arrays(lambda rows: rows & ~bad, step.terminated),
             truncated=map_arrays(lambda rows: rows | bad, step.truncated),
         )
+
+    def _check_range(self, step: Step, timestep: int) -> None:
+        rewards = {} if step.exact_rewards is None else named(step.exact_rewards, "rewards")
+        for key, exact in rewards.items():
+            beyond = np.isfinite(exact) & np.isinf(named(step.rewards, "rewards")[key])
+            if beyond.any():
+                row = int(np.argmax(beyond))
+                raise EnvironmentFailure(
+                    f"{self.where}: copy {self.first_copy + row}: step {timestep}: {key}={exact[row]:g} is beyond float32, in "
+                    f"which agents learn (up to {LARGEST:.2g}); let the environment scale its rewards"
+                )
 
     def _raise(self, named_arrays: dict[str, Arrays], timestep: int) -> None:
         for name, arrays in named_arrays.items():

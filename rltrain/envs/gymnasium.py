@@ -24,7 +24,7 @@ from rltrain.checks import build, option
 from rltrain.confidential import known
 from rltrain.envs.answers import why_not_batch
 from rltrain.envs.base import EnvWrapper
-from rltrain.envs.finite import FiniteWatch
+from rltrain.envs.finite import FiniteWatch, narrow
 from rltrain.envs.gymnasium_copies import (
     CopyError,
     dump_stacks,
@@ -166,8 +166,10 @@ class GymnasiumEnv(EnvWrapper):
         if self.vectorization == "native":  # which may write its next answer into the same arrays
             terminated, truncated = np.array(terminated), np.array(truncated)
         self._infos.step(infos)
-        step = Step(observations, self._infos.states, np.array(rewards, np.float32), terminated, truncated, valid, infos)
-        step = self._watch.guard(step, self._observations, before, self._timestep)
+        exact = np.array(rewards, np.float64)
+        rewards, fit = narrow(exact)
+        step = Step(observations, self._infos.states, rewards, terminated, truncated, valid, infos, exact)
+        step = self._watch.guard(step, self._observations, before, self._timestep, rewards_fit=fit)
         self._infos.states = step.next_states
         self._observations, self._done = step.next_observations, step.terminated | step.truncated
         self._timestep += 1

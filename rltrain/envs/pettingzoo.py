@@ -17,7 +17,7 @@ from rltrain import spaces
 from rltrain.checks import build, option
 from rltrain.envs import pettingzoo_snapshots as snapshots
 from rltrain.envs.base import EnvWrapper
-from rltrain.envs.finite import FiniteWatch
+from rltrain.envs.finite import FiniteWatch, narrow
 from rltrain.envs.gymnasium_copies import CopyError
 from rltrain.envs.pettingzoo_copies import Copy, as_parallel, cast, make_by_id
 from rltrain.envs.pettingzoo_masks import Masks
@@ -152,7 +152,7 @@ class PettingZooEnv(EnvWrapper):
         before, states, there = self._observations, self._states, self._there
         rows = {name: cast(self._actions[name], actions[name]) for name in self.members}
         self._observations = self._zeros()
-        rewards = {name: np.zeros(self.num_envs, np.float32) for name in self.members}
+        exact = {name: np.zeros(self.num_envs) for name in self.members}
         terminated, truncated = ({name: np.zeros(self.num_envs, bool) for name in self.members} for _ in range(2))
         self._there = {name: np.zeros(self.num_envs, bool) for name in self.members}
         infos: list[dict[str, Any]] = []
@@ -163,7 +163,7 @@ class PettingZooEnv(EnvWrapper):
         for copy, given, (observations, gains, ends, cuts, info) in zip(self._copies, each, answers, strict=True):
             i = copy.index
             for name in given:
-                rewards[name][i] = gains.get(name, 0.0)
+                exact[name][i] = gains.get(name, 0.0)
                 terminated[name][i], truncated[name][i] = ends.get(name, True), cuts.get(name, False)
             self._put(i, observations, info)
             for name in copy.env.agents:
@@ -174,8 +174,9 @@ class PettingZooEnv(EnvWrapper):
             infos.append(info)
         self._states = self._read_states(range(self.num_envs))
         valid = None if all(rows.all() for rows in there.values()) else there
-        step = Step(self._observations, self._states, rewards, terminated, truncated, valid, self._gather(infos))
-        step = self._watch.guard(step, before, states, self._timestep)
+        rewards, fit = narrow(exact)
+        step = Step(self._observations, self._states, rewards, terminated, truncated, valid, self._gather(infos), exact)
+        step = self._watch.guard(step, before, states, self._timestep, rewards_fit=fit)
         self._observations, self._states = step.next_observations, step.next_states
         self._done = ended(step.terminated, step.truncated)
         self._timestep += 1

@@ -19,7 +19,7 @@ from rltrain.generators import Watch
 from rltrain.runs import Run
 from rltrain.signals import comes_from_signal, exits_as_errors
 from rltrain.spaces import map_arrays
-from rltrain.structures import Step, ended
+from rltrain.structures import Arrays, Step, ended
 from rltrain.trainers import evaluating, keeping
 from rltrain.trainers.bookkeeping import Best, Clock, overrides, select_infos, write_rows
 from rltrain.trainers.config import Cfg, TrainerConfig
@@ -223,6 +223,7 @@ class Trainer:
 
         # 5 record
         if learn:
+            self._note_exact(step.exact_rewards)
             self._for_each_agent(
                 "record_transition", observations=observations, states=states, actions=actions, rewards=step.rewards,
                 next_observations=step.next_observations, next_states=step.next_states, terminated=step.terminated,
@@ -244,6 +245,14 @@ class Trainer:
         else:
             self._playing = (env, observations)
         return step
+
+    def _note_exact(self, rewards: Arrays) -> None:
+        """Give agents what returns are summed of; not to `record_transition`, which others may have written anew."""
+        if len(self.agents) == 1:
+            self.agents[0].exact_rewards = rewards
+            return
+        for agent, scope in zip(self.agents, self.scopes, strict=True):
+            agent.exact_rewards = cut(rewards, scope, self.scopes[-1].stop)
 
     def _for_each_agent(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         """Call `method` on every agent, arrays cut to its scope: who is called, and when."""

@@ -18,6 +18,7 @@ from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, RunErr
 from rltrain.processes import refuse_while_importing
 from rltrain.seeding import PROCESS_GENERATORS, seed64
 from rltrain.spaces import named
+from rltrain.structures import Arrays
 from rltrain.trainers import keeping
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.bookkeeping import overrides
@@ -27,7 +28,7 @@ from rltrain.trainers.sharing import groups
 from rltrain.trainers.workers.crew import Crew
 from rltrain.trainers.workers.free import FreeJob, Start
 from rltrain.trainers.workers.gathering import Gathering
-from rltrain.trainers.workers.lockstep import Lockstep, LockstepJob
+from rltrain.trainers.workers.lockstep import EXACT, Lockstep, LockstepJob
 from rltrain.trainers.workers.recipes import AgentRecipe, pickled
 
 
@@ -199,6 +200,12 @@ class ParallelTrainer(Trainer):
                 numbers = [self.agents.index(other) for other in group]
                 return {part: (i, self.scopes[i]) for part, i in enumerate(numbers) if self.agents[i] is not agent}
         return {}
+
+    def _note_exact(self, rewards: Arrays) -> None:
+        if self._lockstep is None:
+            super()._note_exact(rewards)
+        else:
+            self._lockstep.board.write(EXACT, rewards)
 
     def _for_each_agent(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
         lockstep, nothing = self._lockstep, [None] * len(self.agents)

@@ -26,6 +26,7 @@ from rltrain.trainers.workers.recipes import AgentRecipe
 
 TICK = 0.1  # seconds between looks at whether the others still live
 RECORDED = ("rewards", "terminated", "truncated", "valid", "next_observations", "next_states")
+EXACT = "exact_rewards"
 
 
 @dataclass
@@ -70,6 +71,7 @@ class LockstepJob:
             desk.pulse.reach(desk.index, timestep - 1)
             desk.enter("record_transition")
             recorded = {name: read(name, self.scope) for name in RECORDED}
+            agent.exact_rewards = read(EXACT, self.scope)
             agent.record_transition(
                 observations=self.observations, states=self.states, actions=self.actions, infos=self.infos, **recorded, **when
             )
@@ -138,7 +140,7 @@ class Lockstep:
         slots = {**slots_like(observations, "observations"), **slots_like(observations, "next_observations")}
         slots |= {**slots_like(states, "states"), **slots_like(states, "next_states"), **slots_like(masks, "action_masks")}
         members = [f"/{name}" for name in env.members] or [""]  # a slot per member, where there are any
-        slots |= {f"{name}{member}": Slot((copies,)) for name in RECORDED[:4] for member in members}
+        slots |= {f"{name}{member}": Slot((copies,)) for name in (*RECORDED[:4], EXACT) for member in members}
         for i, scope in enumerate(scopes):
             for member in members:
                 space = env.action_space[member[1:]] if member else env.action_space
