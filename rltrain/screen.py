@@ -3,14 +3,15 @@
 Text of environments, checkpoints and configurations reaches a terminal or a log only as `printable` returns it.
 """
 
+import ctypes
 import math
 import os
 import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -90,6 +91,26 @@ def silence(stream: Any) -> None:
 @cache
 def _nowhere() -> Any:
     return open(os.devnull, "w", encoding="utf-8")
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send what is printed to stdout to stderr, also what C code and processes started now print."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    kept = None
+    with suppress(OSError):  # one of them is closed
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        with suppress(OSError, ValueError, AttributeError):
+            ctypes.CDLL(None).fflush(None)  # what C code printed waits for this, or for the exit
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def _console(stream: Any) -> Any:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rltrain.confidential import conceal_tree
 from rltrain.errors import ConfigError, NonFiniteError, nearest
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
-from rltrain.screen import Screen, print_out, printable, table, write_out
+from rltrain.screen import Screen, print_out, printable, stdout_to_stderr, table, write_out
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED, PROCESS_GENERATORS, seed64
 
 
@@ -59,6 +59,15 @@ TAKEN = re.compile(
 def evaluate(arguments: Sequence[str]) -> int:
     """Evaluate, and return the exit status: 1 if a mean is below `fail_under`."""
     options, overrides = _read(arguments)
+    with stdout_to_stderr() if options.json else nullcontext():  # whatever an environment prints
+        status, figures = _evaluate(options, overrides)
+    if options.json and figures is not None:
+        write_out(json.dumps(figures) + "\n")  # they stand in eval.json, too
+    return status
+
+
+def _evaluate(options: EvalOptions, overrides: list[str]) -> tuple[int, dict[str, Any] | None]:
+    """Evaluate; return the exit status and the figures, if there are any."""
     overrides, plugins = load_plugins(overrides)
     first = hold_found(options.checkpoint)
     cfg = load_config(first.path, first.config)
@@ -101,7 +110,7 @@ def evaluate(arguments: Sequence[str]) -> int:
                 at_random = _play_at_random(trainer, options.episodes) if compare and trainer.run.stop_signal is None else {}
             if trainer.run.stop_signal is not None:
                 trainer.run.pass_signal_on()
-                return EXIT_STATUS[trainer.run.stop_signal]
+                return EXIT_STATUS[trainer.run.stop_signal], None
             env_info = trainer.env.info()
         finally:
             run.close()
@@ -120,7 +129,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     if low:
         below = printable(", ".join(low))
         print(f"error: fail_under={options.fail_under:g}: the mean of {below} is below", file=sys.stderr)
-    return 1 if low else 0
+    return (1 if low else 0), figures
 
 
 def _check_returns(results: dict[str, dict[str, Any]]) -> None:
@@ -198,7 +207,6 @@ def _write(
     except OSError as error:
         raise checkpoints.storage_error(f"run.dir={directory}", error) from None
     if options.json:
-        write_out(json.dumps(figures) + "\n")
         return
     columns = figures["agents"] | {f"{name} at random": agent for name, agent in figures.get("random", {}).items()}
     lines = []
