@@ -12,6 +12,8 @@ import numpy as np
 from rltrain.errors import ConfigError
 from rltrain.structures import Array, Arrays
 
+NO_BOUND = 9.9e36  # bounds from here on (1e37 as float32 too) are no range to act in
+
 
 def leaves(space: Any) -> dict[str, Any]:
     """Return the leaf spaces by path; {"": space} for a space that isn't composite.
@@ -65,6 +67,17 @@ def choices(space: Any) -> list[int] | None:
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
         return [int(n) for n in np.ravel(space.nvec)]
     return None
+
+
+def limits(space: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return a Box's bounds (size,) float64; infinite where they only say how large a number can be, as 3e38 does."""
+    low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
+    return np.where(low <= -NO_BOUND, -np.inf, low), np.where(high >= NO_BOUND, np.inf, high)
+
+
+def is_bounded(space: Any) -> bool:
+    """Tell whether every number of a Box has a bound on both sides, as `limits` says."""
+    return all(bool(np.isfinite(bound).all()) for bound in limits(space))
 
 
 def _pairs(space: Any, value: Any, path: str) -> list[tuple[str, tuple[Any, Any]]]:

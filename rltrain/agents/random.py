@@ -14,7 +14,7 @@ class RandomAgent:
 
     def __init__(self, name: str, action_space: Any, members: tuple[str, ...] = ()) -> None:
         self.name, self.members = name, members
-        self._space = copy.deepcopy(action_space)
+        self._space = _within_limits(copy.deepcopy(action_space))
         self._copies = 0
 
     def begin_evaluation(self, num_envs: int, seed: int = 0) -> None:
@@ -41,3 +41,17 @@ class RandomAgent:
             parts = tuple(np.split(row, cuts))
             drawn.append(space.sample(mask=parts if space.shape else parts[0]))
         return np.stack(drawn)
+
+
+def _within_limits(space: Any) -> Any:
+    """Return a space that draws where bounds are none, as those of 3e38, what it draws of unbounded numbers."""
+    import gymnasium
+
+    if isinstance(space, gymnasium.spaces.Dict):
+        return gymnasium.spaces.Dict({name: _within_limits(part) for name, part in space.spaces.items()})
+    if not isinstance(space, gymnasium.spaces.Box) or space.dtype is None or space.dtype.kind != "f":
+        return space
+    low, high = (bound.reshape(space.shape).astype(space.dtype) for bound in spaces.limits(space))
+    if np.array_equal(low, space.low) and np.array_equal(high, space.high):
+        return space
+    return gymnasium.spaces.Box(low, high, dtype=space.dtype.type)

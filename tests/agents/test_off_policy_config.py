@@ -78,6 +78,8 @@ def test_settings_that_are_refused(name, cfg, expected):
         ("ddpg", Box(0, 5, (2,), np.int32), "this agent acts in Box spaces of floats"),
         ("ddpg", Box(-np.inf, 1, (2,), np.float32), "this agent needs bounds on all sides"),
         ("sac", Box(-np.inf, 1, (2,), np.float32), "this agent needs bounds on all sides"),
+        ("ddpg", Box(-3e38, 3e38, (2,), np.float32), "this agent needs bounds on all sides"),
+        ("sac", Box(-1, 1e37, (2,), np.float32), "this agent needs bounds on all sides"),
         ("sac", MultiBinary(3), "this agent acts in Discrete and Box spaces of floats; use ppo"),
         ("sac", Box(0, 5, (2,), np.int32), "this agent acts in Discrete and Box spaces of floats"),
     ],

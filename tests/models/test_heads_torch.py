@@ -13,6 +13,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from torch import distributions
 
+from rltrain.agents.random import RandomAgent
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.heads.torch import Bernoulli, Categorical, Gaussian, Head, MultiCategorical, SquashedGaussian, make_head
@@ -456,11 +457,18 @@ def test_unbounded_actions_are_left_alone_and_half_bounds_are_kept():
     assert head.to_environment(actions).tolist() == [[3, 3, -3, 1], [-30, 0, 1, 4], [0, 0, 0, -0.5]]
 
 
-def test_bounds_near_the_largest_number_overflow_nothing():
-    largest = float(np.finfo(np.float32).max)
-    head = make(Box(-largest, largest, (1,), np.float32))
-    actions = head.to_environment(torch.tensor([[0.0], [0.5], [3.0], [-3.0]]))
-    assert actions.flatten().tolist() == pytest.approx([0.0, largest / 2, largest, -largest])
+@pytest.mark.parametrize("size", [1e37, 3e38, float(np.finfo(np.float32).max)])
+def test_bounds_near_the_largest_number_are_none(size):
+    low, high = np.array([-size, -2.0, -size], np.float32), np.array([size, size, 1.0], np.float32)
+    actions = [[0.5, 3.0, 0.5], [-30.0, -3.0, 2.0]]
+    assert make(Box(low, high)).to_environment(torch.tensor(actions)).tolist() == [[0.5, 3.0, 0.5], [-30.0, -2.0, 1.0]]
+    jax = pytest.importorskip("rltrain.models.heads.jax")
+    head = jax.Gaussian(Box(low, high), NetworkConfig())
+    assert head.to_environment(np.array(actions, np.float32)).tolist() == [[0.5, 3.0, 0.5], [-30.0, -2.0, 1.0]]
+    drawn = RandomAgent("random", Box(low, high))
+    drawn.begin_evaluation(100)
+    assert np.abs(drawn.act(None)).max() < 100
+    assert make(Box(-1e36, 1e36, (1,), np.float32)).to_environment(torch.tensor([[0.5]])).item() == pytest.approx(5e35)
 
 
 @pytest.mark.parametrize("squashed", [False, True])

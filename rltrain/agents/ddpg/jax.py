@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rltrain import spaces
 from rltrain.agents.ddpg.config import DDPGConfig
 from rltrain.agents.off_policy.jax import OffPolicy, draw_in_range
 from rltrain.agents.off_policy.learners.jax import Batch, Diagnostics, Learner, State, Tally
@@ -29,7 +30,7 @@ class DDPG(OffPolicy):
 
         if not isinstance(action_space, gymnasium.spaces.Box) or not np.issubdtype(action_space.dtype, np.floating):
             raise ConfigError("env.action_space", action_space, "this agent acts in Box spaces of floats; use dqn, sac or ppo")
-        if not action_space.is_bounded():
+        if not spaces.is_bounded(action_space):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         self.head = Gaussian(action_space, NetworkConfig())  # for its units
         inputs, actions = self.inputs.size, self.head.actions

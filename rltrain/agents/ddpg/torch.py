@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rltrain import spaces
 from rltrain.agents.ddpg.config import DDPGConfig
 from rltrain.agents.off_policy.learners.torch import Batch, Diagnostics, Learner
 from rltrain.agents.off_policy.torch import Actor, OffPolicy
@@ -27,7 +28,7 @@ class DDPG(OffPolicy):
 
         if not isinstance(action_space, gymnasium.spaces.Box) or not np.issubdtype(action_space.dtype, np.floating):
             raise ConfigError("env.action_space", action_space, "this agent acts in Box spaces of floats; use dqn, sac or ppo")
-        if not action_space.is_bounded():
+        if not spaces.is_bounded(action_space):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         cfg, device = self.cfg, self.backend.device
         self.head = Gaussian(action_space, NetworkConfig(), device)  # for its units

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rltrain import spaces
 from rltrain.agents.off_policy.learners.torch import Batch, Diagnostics, Learner
 from rltrain.agents.off_policy.torch import Actor, OffPolicy, choose_uniform
 from rltrain.agents.sac.config import SACConfig
@@ -46,7 +47,7 @@ class SAC(OffPolicy):
         box = isinstance(action_space, gymnasium.spaces.Box) and np.issubdtype(action_space.dtype, np.floating)
         if not self.discrete and not box:
             raise ConfigError("env.action_space", action_space, "this agent acts in Discrete and Box spaces of floats; use ppo")
-        if not self.discrete and not action_space.is_bounded():
+        if not self.discrete and not spaces.is_bounded(action_space):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         self.head = make_head(action_space, GAUSSIAN, device, f"{self.key}.network")
         inputs = self.inputs.size

@@ -205,7 +205,7 @@ class Gaussian:
         self.actions = int(np.prod(space.shape))
         self.action_shape = tuple(space.shape)
         self.environment_dtype = np.float64 if space.dtype == np.float64 else np.float32
-        low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+        low, high = spaces.limits(space)
         bounded = np.isfinite(low) & np.isfinite(high)
         with np.errstate(invalid="ignore", over="ignore"):
             middle, half = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
@@ -341,7 +341,7 @@ def make_head(space: Any, cfg: NetworkConfig, key: str) -> Head:
     if isinstance(space, gymnasium.spaces.MultiBinary):
         return Bernoulli(space)
     if isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        if cfg.squashed and not space.is_bounded():
+        if cfg.squashed and not spaces.is_bounded(space):
             raise ConfigError(f"{key}.squashed", True, f"the actions {space} are not bounded on all sides; use squashed=false")
         return (SquashedGaussian if cfg.squashed else Gaussian)(space, cfg)
     raise ConfigError(
