@@ -169,7 +169,7 @@ def _tell(error: RltrainError, *, debug: bool) -> int:
         cause = error.__cause__
         if debug:
             _write("".join(traceback.format_exception(error)).rstrip())
-        elif cause is not None and len(lines) == 1:
+        elif cause is not None and len(lines) == 1 and error.shows_cause:
             _write("".join(traceback.format_exception(cause)).rstrip())
     return error.exit_status
 

@@ -20,6 +20,7 @@ class RltrainError(Exception):
     """An error whose message is meant for the person at the terminal."""
 
     exit_status = 1
+    shows_cause = True  # of a failed run, with its traceback
 
 
 class ConfigError(RltrainError, ValueError):

@@ -1,5 +1,6 @@
 """The command line as a person or a script meets it: what it prints, how it ends, what it leaves behind."""
 
+import itertools
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -606,7 +608,9 @@ def check_sweep(result, here) -> None:
 def test_a_sweep_goes_on_after_a_failed_job(here, zygote):
     result = zygote.run("train", "-m", *SMALL, *SWEEP)
     check_sweep(result, here)
-    assert "broken on purpose" in result.text
+    assert "broken on purpose" in result.text and "HYDRA_FULL_ERROR" not in result.text
+    assert re.search(r"^job 1: error: env.id=.*\n(.*\n)?Traceback", result.err, re.MULTILINE), result.err
+    assert result.err.count("Traceback") == 1 and re.match("error: job 1: env.id=sample_envs:Faulty-v0: copy", result.err.splitlines()[-1]), result.err
 
 
 def test_a_job_that_is_wrong_is_told_without_a_traceback(here, zygote):
@@ -647,6 +651,19 @@ def test_a_sweep_of_good_jobs(here, zygote):
         (["seed=1,2", "resume=x"], "resume=x: is for one run"),
         (["seed=1,2", "run.dir=x"], "run.dir=x: is for one run"),
         (["seed=1,2", "hydra/launcher=nope"], "hydra/launcher=nope: no such choice; options: basic, "),
+        (["seed=1,2", "hydra/launcher=ray"], "; pip install hydra-ray-launcher brings it"),
+        (["seed=1,2", "hydra/sweeper=ax"], "hydra/sweeper=ax: no such choice; options: basic; pip install hydra-ax-sweeper"),
+        (["seed=1,2", "hydra.launcher.partition=x"], "hydra.launcher.partition=x: no such key of Hydra's with what is chosen; "),
+        (["seed=1,2", "hydra.run.dir=x"], "hydra.run.dir=x: has no effect in a sweep; hydra.sweep.dir is the directory"),
+        (["seed=1,2", "hydra.mode=RUN"], "hydra.mode=RUN: has no effect in a sweep; leave it out"),
+        (["seed=range(0,1000000)"], "seed=range(0,1000000): makes 1,000,000 jobs of at most 10,000 in a sweep; give several"),
+        (["seed=range(0,1e300)"], "seed=range(0,1e300): makes over 1,000,000,000 jobs"),
+        (["seed=range(0,3000)", "env.num_envs=4,5,6,7"], "seed=range(0,3000): makes 12,000 jobs"),
+        (["seed=range(5,5)"], "seed=range(5,5): is empty: the sweep has no job"),
+        (["seed=range(0,5,0)"], "seed=range(0,5,0): has a step of 0"),
+        (["seed=interval(1,3)"], "seed=interval(1,3): an interval has no list of jobs"),
+        (["seed=range(0,200)", "agents.ppo.epochs=3,0"], "agents.ppo.epochs=0: must be a whole number >= 1"),
+        (["agents.ppo.learning_rate=range(0.2,0.4,0.1)", "env.num_envs=4,0"], "env.num_envs=0: must be"),
         (["seed=1,2", "total_env_steps=10", "trainer.timesteps=10"], "total_env_steps=10 is given too"),
         (["seed=1,2", "agents_scope=[3],[4]"], "agents_scope.sizes=[3]: add up to 3"),
     ],
@@ -654,6 +671,64 @@ def test_a_sweep_of_good_jobs(here, zygote):
 def test_a_sweep_with_a_bad_job_runs_none(overrides, sentence, here):
     assert_one_error(call("train", "-m", *overrides), 2, sentence)
     assert not list(here.iterdir())
+
+
+SUBMISSION = "sbatch: error: invalid partition specified: nosuch"
+
+
+def test_a_launcher_that_fails_is_one_sentence(here, zygote):
+    """Of a cluster that isn't there, of one that refuses; the traceback with --debug."""
+    slurm = ("seed=1,2", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=nosuch")
+    how = ("train", "-m", *merged(SMALL, slurm))
+    bare = str(here / "bin")
+    sentence = "hydra/launcher=submitit_slurm: could not run the jobs ("
+    assert_one_error(zygote.run(*how, PATH=bare), 1, f'{sentence}RuntimeError: Could not detect "srun"')
+    (here / "bin").mkdir()
+    for name, script in (("srun", "exit 0"), ("sbatch", f"echo '{SUBMISSION}' >&2; exit 1")):
+        (here / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (here / "bin" / name).chmod(0o755)
+    result = zygote.run(*how, PATH=f"{bare}:{os.environ['PATH']}")
+    told = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert (result.status, "Traceback" in result.err, "HYDRA_FULL_ERROR" in result.err) == (1, False, False), result.err
+    assert len(told) == 1 and told[0].startswith(f"error: {sentence}FailedJobError: {SUBMISSION}); see hydra.launcher.*"), told
+    assert len(result.err.splitlines()) <= 3
+    result = zygote.run(*how, "--debug", PATH=f"{bare}:{os.environ['PATH']}")
+    assert result.status == 1 and "Traceback" in result.err and "in launch" in result.err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["hydra.run.dir=x"], "hydra.run.dir=x: has no effect in a single run; run.dir is a run's directory"),
+        (["hydra.sweep.dir=x"], "run.dir is a run's directory; hydra.sweep.dir is for a sweep: add -m"),
+        (["hydra.output_subdir=x"], "the configuration is always in config.yaml of the run's directory"),
+        (["hydra.job.chdir=true"], "hydra.job.chdir=true: has no effect in a single run; a run stays in the directory"),
+        (["hydra/launcher=joblib"], "hydra/launcher=joblib: has no effect in a single run; it is for sweeps: add -m"),
+        (["+hydra.verbose=true"], "it is for sweeps: add -m"),
+        (["resume=nowhere", "hydra.run.dir=x"], "hydra.run.dir=x: has no effect in a single run"),
+    ],
+)
+def test_settings_of_hydra_that_would_do_nothing_are_refused(overrides, sentence, here):
+    assert_one_error(call("train", *overrides), 2, sentence)
+    assert not list(here.iterdir())
+
+
+def test_numbers_of_a_sweep_are_checked_as_they_are_composed(monkeypatch):
+    """Jobs that differ in numbers alone are composed once; the configurations are those that composing each would make."""
+    from rltrain import config
+    from rltrain.commands import jobs
+
+    composed, checked = [], []
+    real = config.compose
+    monkeypatch.setattr(config, "compose", lambda overrides: composed.append(list(overrides)) or real(overrides))
+    monkeypatch.setattr(config, "check", lambda cfg: checked.append(cfg) or types.SimpleNamespace(init_from=None))
+    monkeypatch.setattr(jobs.assemble, "find_callback", lambda config: None)
+    jobs.check_jobs(["seed=range(0,3)", "agents.ppo.learning_rate=1e-3,0.5", "agents.ppo.epochs=4", "trainer=sequential,step"])
+    assert len(composed) == 2
+    for seed, rate, trainer in itertools.product(("0", "1", "2"), ("1e-3", "0.5"), ("sequential", "step")):
+        single = [f"seed={seed}", f"agents.ppo.learning_rate={rate}", "agents.ppo.epochs=4", f"trainer={trainer}"]
+        assert real(single) == checked.pop(0)
+    assert not checked
 
 
 def test_an_interrupt_ends_a_sweep(here, zygote):

@@ -1,6 +1,7 @@
 """From a command line to a plan: composed, checked, found; nothing is created yet."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class Plan:
 
 def make_plan(overrides: Sequence[str]) -> Plan:
     """Turn a command line into a checked plan."""
+    refuse_hydras(overrides)
     overrides, plugins = load_plugins(overrides)
     overrides, special = take(overrides, "resume", "init_from", "run.dir")
     resume, directory, init_from = special.get("resume"), special.get("run.dir"), special.get("init_from")
@@ -53,6 +55,23 @@ def make_plan(overrides: Sequence[str]) -> Plan:
     if plan.config.init_from:
         assemble.find_checkpoint(plan.config.init_from, key="init_from")
     return plan
+
+
+def refuse_hydras(overrides: Sequence[str], *, sweep: bool = False) -> None:
+    """Raise ConfigError for a setting of Hydra's own that would do nothing in a single run, or in a sweep."""
+    instead = {
+        "hydra.run": "hydra.sweep.dir is the directory of a sweep's jobs" if sweep else "run.dir is a run's directory",
+        "hydra.sweep": "run.dir is a run's directory; hydra.sweep.dir is for a sweep: add -m",
+        "hydra.output_subdir": "the configuration is always in config.yaml of the run's directory",
+        "hydra.job": "a run stays in the directory that it is started in; run.dir is where it writes",
+    }
+    idle = r"hydra\.(run|mode|overrides|runtime|help|hydra_help)\b" if sweep else r"hydra[./](?!searchpath\b)"
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if re.match(idle, key.lstrip("+~")):
+            otherwise = "leave it out" if sweep else "it is for sweeps: add -m"
+            remedy = instead.get(".".join(key.lstrip("+~").split(".")[:2]), otherwise)
+            raise ConfigError(key, value, f"has no effect in a {'sweep' if sweep else 'single run'}; {remedy}")
 
 
 def load_plugins(overrides: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,29 +1,37 @@
 """`rltrain train -m`: every job is composed and checked first, then Hydra's launcher runs them."""
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.errors import CompactHydraException
-
-from rltrain import assemble, modules
 from rltrain import config as configuration
+from rltrain import modules
 from rltrain.commands import history
-from rltrain.commands.plans import load_plugins, plan_auto, plugins_override
+from rltrain.commands.jobs import check_jobs
+from rltrain.commands.plans import load_plugins, plan_auto, plugins_override, refuse_hydras
 from rltrain.commands.train import execute
 from rltrain.confidential import conceal
-from rltrain.errors import ConfigError, RltrainError
+from rltrain.errors import ConfigError, RltrainError, RunError, said
 from rltrain.processes import start_as_usual, without_current_directory
 from rltrain.runs import EXIT_STATUS, check_writable
 from rltrain.screen import printable
 from rltrain.signals import exits_as_errors
 
 SWEEP_DIR = "hydra.sweep.dir"
+HYDRAS_ERRORS = "HYDRA_FULL_ERROR"
+HERE = ("basic", "joblib")  # launchers whose jobs write to this command's screen
 
 
-class JobFailed(CompactHydraException):
-    """A job of a sweep ended with a status other than 0; Hydra shows what it says without a traceback."""
+class JobFailed(Exception):
+    """A job of a sweep ended with a status other than 0: what is left to say of it at the end."""
+
+
+class LaunchFailed(RunError):
+    """A launcher failed, whose traceback is of no use."""
+
+    shows_cause = False
 
 
 def sweep(overrides: Sequence[str]) -> int:
@@ -32,31 +40,13 @@ def sweep(overrides: Sequence[str]) -> int:
         key, _, value = override.partition("=")
         if key in ("resume", "run.dir", "dry_run") and value not in ("null", "false"):
             raise ConfigError(key, value, "is for one run; in a sweep every job gets a directory of its own (hydra.sweep.dir)")
+    refuse_hydras(overrides, sweep=True)
     given = dict(override.partition("=")[::2] for override in overrides)
     overrides, plugins = load_plugins(overrides)
     overrides = [*overrides, *plugins_override(plugins)]
-    ours, hydras = _jobs(overrides)
-    for job in ours:
-        config = configuration.check(configuration.compose([*job, *hydras]))
-        assemble.find_callback(config)
-        if config.init_from:
-            assemble.find_checkpoint(config.init_from, key="init_from")
+    check_jobs(overrides)
     check_writable(given.get(SWEEP_DIR, "outputs/multirun").partition("${")[0] or ".", SWEEP_DIR)
-    return _launch([*configuration.search_path(), *configuration.translate(overrides)])
-
-
-def _jobs(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
-    """Return each job's overrides, none for a sweeper that chooses as it goes, and Hydra's own."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parser = OverridesParser.create()
-    parsed = configuration.translating_errors(lambda: parser.parse_overrides(list(overrides)), overrides)
-    hydras = [override for override in parsed if override.key_or_group.startswith(("hydra.", "hydra/"))]
-    ours = [override for override in parsed if override not in hydras]
-    chooses = any(override.key_or_group == "hydra/sweeper" for override in hydras)
-    jobs = [] if chooses else BasicSweeper.split_arguments(ours, None)[0]
-    return jobs, [str(override.input_line) for override in hydras if not override.is_sweep_override()]
+    return _launch([*configuration.search_path(), *configuration.translate(overrides)], given.get("hydra/launcher", "basic"))
 
 
 def job(cfg: Any) -> float | None:
@@ -81,43 +71,58 @@ def job(cfg: Any) -> float | None:
             typed = [*hydra.overrides.task, f"run.dir={cfg.run.dir}", "resume=auto"]  # what does the same as this job
             plan.command = history.command_line(["train", *typed])
             status, objective = execute(plan)
-    except RltrainError as error:
-        if error.exit_status == 1:
-            _hide(error)
-            raise  # with its traceback
-        text = printable(conceal(f"job {hydra.job.num}: error: {error}"))
-        print(text, file=sys.stderr, flush=True)  # now, not after the last job
-        raise JobFailed(text) from None
     except Exception as error:
-        _hide(error)
-        raise
-    if status in EXIT_STATUS.values() and hydra.runtime.choices["hydra/launcher"] == "basic":
+        raise _failure(error) from None
+    launcher = hydra.runtime.choices["hydra/launcher"]
+    if status in EXIT_STATUS.values() and launcher == "basic":
         raise SystemExit(status)  # the jobs run in this process: the signal was for all of them
     if status:
         raise JobFailed(f"job {hydra.job.num} ended with status {status}")
     return objective
 
 
-def _hide(error: Exception) -> None:
-    """Raise an exception that isn't to be shown as it is as another one, which is: launchers keep and show what they get."""
-    trace = "".join(traceback.format_exception(error))
-    shown = printable(conceal(trace))
-    if shown != trace:
-        raise JobFailed(shown.rstrip()) from None
+def _failure(error: Exception) -> JobFailed:
+    """Say on this job's screen what failed, as the command line says it, and return what is left to say at the end."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    if isinstance(error, RltrainError):
+        first = str(error)
+        cause = error.__cause__ if error.exit_status == 1 and len(first.splitlines()) == 1 else None
+    else:
+        first, cause = "".join(f"{note}: " for note in getattr(error, "__notes__", [])[:1]) + said(error), error
+    text = printable(conceal(f"job {hydra.job.num}: error: {first}"))
+    left = printable(conceal(f"job {hydra.job.num}: {(first.splitlines() or [''])[0]}"))
+    if cause is not None:
+        text += "\n" + printable(conceal("".join(traceback.format_exception(cause)).rstrip()))
+    print(text, file=sys.stderr, flush=True)  # now, not after the last job
+    return JobFailed(left if hydra.runtime.choices["hydra/launcher"] in HERE else text)
 
 
-def _launch(overrides: Sequence[str]) -> int:
+def _launch(overrides: Sequence[str], launcher: str) -> int:
     """Hand over to Hydra, whose command-line entry reads sys.argv; a failed job doesn't stop the others."""
     import hydra
 
     configuration.store_schemas()
-    argv = sys.argv
-    sys.argv = ["rltrain", "--multirun", *overrides]
+    argv, full = sys.argv, os.environ.get(HYDRAS_ERRORS)
+    sys.argv, os.environ[HYDRAS_ERRORS] = ["rltrain", "--multirun", *overrides], "1"  # it raises errors, and tells none itself
     try:
         with without_current_directory():
             hydra.main(version_base="1.3", config_path=str(configuration.conf_directory()), config_name="config")(job)()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
+    except JobFailed as failed:
+        print(f"error: {failed}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        what = " ".join(printable(conceal(said(error))).split())
+        remedy = f"see hydra.launcher.*, or leave out hydra/launcher={launcher}: the jobs then run here, one after the other"
+        what = what if len(what) <= 300 else what[:297] + "..."
+        raise LaunchFailed(f"hydra/launcher={launcher}: could not run the jobs ({what}); {remedy}") from error
     finally:
         sys.argv = argv
+        if full is None:
+            del os.environ[HYDRAS_ERRORS]
+        else:
+            os.environ[HYDRAS_ERRORS] = full
     return 0

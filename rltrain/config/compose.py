@@ -10,6 +10,11 @@ from rltrain.config.resolvers import watch
 from rltrain.config.schema import CHOICES, GROUPS, Config, ScopeConfig, conf_directory, directories, options, plugin_options
 from rltrain.errors import ConfigError, nearest
 
+PLUGINS = (
+    "hydra-joblib-launcher", "hydra-submitit-launcher", "hydra-ray-launcher", "hydra-rq-launcher", "hydra-optuna-sweeper",
+    "hydra-ax-sweeper", "hydra-nevergrad-sweeper",
+)  # fmt: skip
+
 
 def compose(overrides: Sequence[str]) -> Any:
     """Return the DictConfig that Hydra makes of `overrides`, which are translated first; nothing is resolved.
@@ -209,6 +214,8 @@ def unknown_key(key: str, overrides: Sequence[str] = ()) -> str:
     known = _known_keys(dict(re.findall(r"^\+agents@agents\.([\w-]+)=([\w-]+)$", "\n".join(overrides), re.MULTILINE)))
     siblings = [name for name in known if name.rpartition(".")[0] == parent]
     matches = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if key.startswith("hydra."):
+        return "no such key of Hydra's with what is chosen; hydra/launcher=NAME chooses a launcher with its own hydra.launcher.*"
     hint = f"did you mean {matches[0]!r}? " if matches else ""
     return f"no such key; {hint}" + (
         f"{parent or 'top level'} has {', '.join(name.rpartition('.')[2] for name in siblings)}" if siblings else ""
@@ -233,6 +240,9 @@ def translating_errors(call: Any, overrides: Sequence[str]) -> Any:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         known = options(group) if group in GROUPS else list(error.options or [])
         more = ", or an id like CartPole-v1" if group == "env" else ""
+        if group in ("hydra/launcher", "hydra/sweeper"):
+            plugin = f"hydra-{name.partition('_')[0]}-{group.removeprefix('hydra/')}"
+            more = f"; pip install {plugin} brings it" if plugin in PLUGINS else "; others come with plug-ins of Hydra"
         raise ConfigError(group or "config", name, f"no such choice; {nearest(name, known)}{more}") from None
     except OverrideParseException as error:
         key, _, value = str(error.override).partition("=")
