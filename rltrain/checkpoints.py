@@ -34,6 +34,7 @@ __all__ = [
 
 FORMAT = 1
 MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"
+ENVIRONMENT = "environment"  # in a policy: what wrappers of the environment had gathered, beside what was learned
 MAX_MANIFEST_BYTES = 64 * 2**20
 MAX_POINTER_BYTES, MAX_CONFIG_BYTES = 4096, 2**20
 
@@ -66,7 +67,7 @@ def write(directory: Path, parts: Mapping[str, Any], manifest: Mapping[str, Any]
 def _check_policies(parts: Mapping[str, Any]) -> None:
     for name, tree in parts.items():
         if name.endswith("policy"):
-            check_finite(name, tree)
+            check_finite(name, learned(tree))
 
 
 def _write_beside_others(
@@ -232,6 +233,11 @@ def read_part(directory: Path, name: str, manifest: Mapping[str, Any]) -> Any:
     if wrong is not None:
         raise CheckpointError(f"{directory / file}: {wrong}")
     return tree
+
+
+def learned(policy: Any) -> Any:
+    """Return a policy without what wrappers of the environment had gathered when it was saved."""
+    return {key: value for key, value in policy.items() if key != ENVIRONMENT} if ENVIRONMENT in policy else policy
 
 
 def check_finite(path: str, tree: Any) -> None:

@@ -106,6 +106,8 @@ class Agent:
         self.name = name
         self.num_envs = algorithm.num_envs
         self.statistics = TeamStatistics(self.num_envs, self.members) if self.members else EpisodeStatistics(self.num_envs)
+        self.environment: dict[str, Any] | None = None  # what wrappers of its copies have gathered and it acts by
+        self.environment_given = False  # with a policy that was restored; the training copies don't have it yet
         self.metrics: dict[str, float] = {}  # of the last update
         self.updates = 0
         self._sums: dict[str, float] = {}  # of metrics over the updates since the last row
@@ -304,7 +306,8 @@ class Agent:
             "actor": self.algorithm.actor_snapshot(self.actor),
             **self.read_bookkeeping(),
         }
-        return {"policy": algorithm["policy"], "training": training}
+        gathered = {checkpoints.ENVIRONMENT: self.environment} if self.environment else {}
+        return {"policy": {**algorithm["policy"], **gathered}, "training": training}
 
     def read_bookkeeping(self) -> dict[str, Any]:
         """Return what stands around the algorithm, as arrays and plain data."""
@@ -325,13 +328,21 @@ class Agent:
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put the agent back; a snapshot that holds only "policy" restores only what acting needs."""
+        policy = checkpoints.learned(snapshot["policy"])
         if "training" not in snapshot:
-            self.algorithm.restore({"policy": snapshot["policy"]})
+            self.algorithm.restore({"policy": policy})
+            self._take_environment(snapshot["policy"])
             return
         training = snapshot["training"]
         copies = len(training["statistics"]["running_returns"])
         if copies != self.num_envs:
             raise ValueError(f"it was trained on {copies} copies, here are {self.num_envs}")
-        self.algorithm.restore({"policy": snapshot["policy"], "training": training["algorithm"]})
+        self.algorithm.restore({"policy": policy, "training": training["algorithm"]})
         self.actor = self.algorithm.restore_actor(training["actor"])
         self.restore_bookkeeping(training)
+        self._take_environment(snapshot["policy"])
+
+    def _take_environment(self, policy: dict[str, Any]) -> None:
+        """Take what a policy says that its copies' wrappers had gathered; one that says nothing changes nothing."""
+        if checkpoints.ENVIRONMENT in policy:
+            self.environment, self.environment_given = policy[checkpoints.ENVIRONMENT], True

@@ -15,7 +15,7 @@ def summarize(trainer: Trainer, reason: str, versions: dict[str, str], started: 
     """Return what `summary.json` holds."""
     agents = {}
     for agent in trainer.agents:
-        policy = agent.snapshot()["policy"]
+        policy = checkpoints.learned(agent.snapshot()["policy"])
         agents[agent.name] = {
             **agent.statistics.summary(),
             "updates": agent.updates,

@@ -232,7 +232,7 @@ def read_parts(path: Path, agents: Sequence[Agent]) -> dict[str, Any]:
 def _check_finite(path: Path, agent: str, policy: Any) -> None:
     """Raise CheckpointError if a policy holds NaN or infinity: right hashes don't say that it is one to act by."""
     try:
-        checkpoints.check_finite(f"agents/{agent}/policy", policy)
+        checkpoints.check_finite(f"agents/{agent}/policy", checkpoints.learned(policy))
     except NonFiniteError as error:
         name = str(error).split(": ")[0]
         raise CheckpointError(f"{path}: {name} holds numbers that are not finite: agents.{agent} can't act by them") from None

@@ -81,6 +81,22 @@ class EnvWrapper(ABC):
         """Put all copies back into the state of `snapshot`."""
         raise ValueError(f"{self.name} has no snapshots to restore")
 
+    def policy_states(self, scopes: Sequence[slice]) -> list[dict[str, Any]]:
+        """Return what wrappers inside the copies have gathered and acting needs, pooled over the copies of each scope."""
+        return [{} for _ in scopes]
+
+    def put_policy_states(self, states: Sequence[dict[str, Any] | None], scopes: Sequence[slice], *, frozen: bool) -> None:
+        """Put such states into the copies of each scope: frozen into every one of them, else a share of it into each."""
+        return None
+
+    def keep_policy_states(self) -> Any:
+        """Return what `put_policy_states` changes, for `give_policy_states_back`, or None if it changes nothing."""
+        return None
+
+    def give_policy_states_back(self, kept: Any) -> None:
+        """Put back what `keep_policy_states` returned."""
+        return None
+
     def partition(self, sizes: Sequence[int]) -> list[Callable[[], "EnvWrapper"]] | None:
         """Return a picklable factory per slice of the copies, or None if the simulator can't be split."""
         return None

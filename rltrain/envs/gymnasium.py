@@ -22,6 +22,7 @@ import numpy as np
 from rltrain import spaces
 from rltrain.checks import build, option
 from rltrain.confidential import known
+from rltrain.envs import wrapper_states
 from rltrain.envs.answers import why_not_batch
 from rltrain.envs.base import EnvWrapper
 from rltrain.envs.finite import FiniteWatch, narrow
@@ -302,6 +303,49 @@ class GymnasiumEnv(EnvWrapper):
         self._done = np.array(snapshot["done"], bool)
         self._timestep = int(snapshot["timestep"])
         self._seeded = True
+
+    def policy_states(self, scopes: Sequence[slice]) -> list[dict[str, Any]]:
+        """Return what wrappers have gathered, pooled per scope; a native vector environment has one state for all its copies."""
+        if self.vectorization == "native":
+            return [self._in_native("policy_state", wrapper_states.read)] * len(scopes)
+        each = list(self._call("call", "read_policy_state", phase="policy_state"))
+        if not any(each):
+            return [{} for _ in scopes]
+        pooled = self._call("call", "pool_policy_states", each, list(scopes), phase="pool")
+        return [pooled[scope.start] for scope in scopes]
+
+    def put_policy_states(self, states: Sequence[dict[str, Any] | None], scopes: Sequence[slice], *, frozen: bool) -> None:
+        """Put such states into the copies of each scope: frozen into every one of them, else a share of it into each."""
+        given = [state for state in states if state]
+        if given and self.vectorization == "native":
+            self._in_native("set_policy_state", wrapper_states.put, given[0], copies=1, frozen=frozen)
+        elif given:
+            each: list[Any] = [None] * self.num_envs
+            for state, scope in zip(states, scopes, strict=True):
+                each[scope] = [(state or {}, scope.stop - scope.start)] * (scope.stop - scope.start)
+            self._call("call", "put_policy_state", each, frozen, phase="set_policy_state")
+
+    def keep_policy_states(self) -> Any:
+        """Return what `put_policy_states` changes, or None if it changes nothing."""
+        if self.vectorization == "native":
+            return self._in_native("policy_state", wrapper_states.keep) or None
+        each = list(self._call("call", "keep_policy_state", phase="policy_state"))
+        return each if any(each) else None
+
+    def give_policy_states_back(self, kept: Any) -> None:
+        """Put back what `keep_policy_states` returned."""
+        if self.vectorization == "native":
+            self._in_native("set_policy_state", wrapper_states.give_back, kept)
+        else:
+            self._call("call", "give_policy_state_back", kept, phase="set_policy_state")
+
+    def _in_native(self, phase: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return `function` of the native vector environment."""
+        try:
+            with self._time:
+                return function(self._venv, *args, **kwargs)
+        except BaseException as error:
+            self._fail(phase, error)
 
     def cut_snapshot(self, snapshot: dict[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
         """Return a snapshot per slice of the copies."""

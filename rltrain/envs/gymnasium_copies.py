@@ -14,6 +14,7 @@ import numpy as np
 
 from rltrain import modules
 from rltrain.confidential import learn
+from rltrain.envs import wrapper_states
 from rltrain.envs.answers import FLAGS, NUMBERS, SUCCESS, fitting, why_not_reset, why_not_step
 from rltrain.envs.own_process import in_own_process, seed_process
 from rltrain.envs.snapshots import put_snapshot, remember, take_snapshot
@@ -200,6 +201,28 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool
         def restore_copy(self, snapshots: list[dict[str, Any]]) -> None:
             with self.told("restore"):
                 put_snapshot(self.env, snapshots[index], self.made)
+
+        def read_policy_state(self) -> dict[str, Any]:
+            with self.told("policy_state"):
+                return wrapper_states.read(self.env)
+
+        def pool_policy_states(self, each: list[dict[str, Any]], scopes: list[slice]) -> dict[str, Any] | None:
+            """Return the states of a scope as one, in its first copy."""
+            with self.told("pool"):
+                return next((wrapper_states.pool(self.env, each[own]) for own in scopes if own.start == index), None)
+
+        def put_policy_state(self, each: list[tuple[dict[str, Any], int]], frozen: bool) -> None:
+            with self.told("set_policy_state"):
+                states, copies = each[index]
+                wrapper_states.put(self.env, states, copies=copies, frozen=frozen)
+
+        def keep_policy_state(self) -> dict[str, Any]:
+            with self.told("policy_state"):
+                return wrapper_states.keep(self.env)
+
+        def give_policy_state_back(self, each: list[dict[str, Any]]) -> None:
+            with self.told("set_policy_state"):
+                wrapper_states.give_back(self.env, each[index])
 
     def made() -> Any:
         return make()

@@ -20,7 +20,7 @@ from rltrain.runs import Run
 from rltrain.signals import comes_from_signal, exits_as_errors
 from rltrain.spaces import map_arrays
 from rltrain.structures import Arrays, Step, ended
-from rltrain.trainers import evaluating, keeping
+from rltrain.trainers import evaluating, keeping, lending
 from rltrain.trainers.bookkeeping import Best, Clock, overrides, select_infos, write_rows
 from rltrain.trainers.config import Cfg, TrainerConfig
 from rltrain.trainers.scopes import check_scopes, cut, even_scopes
@@ -88,6 +88,7 @@ class Trainer:
                 _close_at_exit(evaluation_env)
         self._said: set[str] = set()
         self._awaited_infos: set[str] = set()  # keys to record that no step has had yet
+        self._lent: Any = None  # what wrappers of the training environment had gathered when an evaluation borrowed it
         self._playing: tuple[Any, Any] = (env, None)  # an evaluation's environment and observations
 
     def __str__(self) -> str:
@@ -196,6 +197,10 @@ class Trainer:
         """Tell whether each agent trains in a process of its own, on its slice of the environment."""
         return False
 
+    def env_is_elsewhere(self) -> bool:
+        """Tell whether the environment that trained was another process's, whose state couldn't be brought back here."""
+        return False
+
     def _has_own_steps(self) -> bool:
         """Tell whether a subclass makes timesteps in its own way."""
         return overrides(self, Trainer, ("_interact", "_for_each_agent"))
@@ -292,7 +297,9 @@ class Trainer:
         if self.observations is None:
             if self.timestep == 0 and self._env_steps():
                 self._for_each_agent("start_over")
-            self.observations = self.env.reset()
+            self.observations = lending.begin_episodes(self)
+        else:
+            lending.hand_out(self)
         if self._even and len(set(self.agents_scope)) > 1:
             self._say_once(f"agents_scope=even: {self.agents_scope} copies, the remainder to the last agent")
         if any(getattr(agent.algorithm, "central", False) for agent in self.agents):

@@ -12,6 +12,7 @@ from rltrain.evaluation import MAX_EPISODE_STEPS, EpisodeCounter, TeamCounter, e
 from rltrain.screen import EvaluationProgress
 from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, PROCESS_GENERATORS, seed32, seed64
 from rltrain.structures import Step
+from rltrain.trainers import lending
 from rltrain.trainers.bookkeeping import Best
 from rltrain.trainers.cutting import CutEpisodes
 from rltrain.trainers.scopes import cut
@@ -43,6 +44,7 @@ def evaluate(trainer: "Trainer", episodes: int | None) -> dict[str, dict[str, An
             if episodes is not None and time.monotonic() > next_look:
                 next_look = time.monotonic() + LOOK
                 trainer.run.show_evaluation(progress(trainer, counters))
+        lending.give_back(trainer)
     trainer.last_evaluation = results(trainer, counters)
     return trainer.last_evaluation
 
@@ -64,6 +66,7 @@ def stream(trainer: "Trainer") -> int:
 def begin(trainer: "Trainer", episodes: int | None) -> list[Counter]:
     """Begin an evaluation of `episodes` per agent, null: of all that are played; return what counts them, one per agent."""
     env, seeds = _find_env(trainer)
+    lending.lend(trainer, env)
     counters = []
     for index, (agent, scope) in enumerate(zip(trainer.agents, trainer.scopes, strict=True), trainer.first_agent):
         copies = scope.stop - scope.start

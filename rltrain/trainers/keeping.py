@@ -12,6 +12,7 @@ from rltrain.errors import CheckpointError
 from rltrain.generators import kept
 from rltrain.seeding import RESUMED_ENVIRONMENTS, seed32
 from rltrain.spaces import map_arrays
+from rltrain.trainers import lending
 from rltrain.trainers.bookkeeping import Best
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ def take_environment(trainer: "Trainer") -> tuple[dict[str, Any] | None, bool]:
     here = watch.look()
     if watch.owned and here:
         env.draws_from = tuple(here)
-    with kept():
+    with kept(), lending.at_home(trainer):
         snapshot = env.snapshot()
+        lending.refresh(trainer)
     comes_back = snapshot is not None and (watch.owned or not here)
     names = sorted({*here, *env.draws_from})
     if names:
@@ -97,6 +99,7 @@ def lacks_memory(parts: Mapping[str, Any], agent: str) -> bool:
 
 def put_snapshot(trainer: "Trainer", parts: Mapping[str, Any]) -> None:
     """Put agents, environment and what the trainer keeps back from the parts of `take_snapshot`."""
+    lending.give_back(trainer)
     put_agents(trainer, parts)
     for agent in trainer.agents:
         if lacks_memory(parts, agent.name):
@@ -141,8 +144,10 @@ def put_environment(trainer: "Trainer", kept: Mapping[str, Any]) -> None:
     """Restore the environment; one without exact state starts new episodes, said once."""
     if kept["env"] is not None:
         trainer.env.restore(kept["env"])
+        lending.keep_own(trainer)
         trainer.observations = None if kept["observations"] is None else trainer.env.reset_done()
         return
+    lending.hand_out(trainer)
     seeds = trainer.env.seeds or [0] * trainer.env.num_envs
     trainer.observations = trainer.env.reset([seed32(seed, RESUMED_ENVIRONMENTS, trainer.timestep) for seed in seeds])
     trainer._for_each_agent("interrupt", kept["observations"], kept["states"])

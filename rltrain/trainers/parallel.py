@@ -72,6 +72,10 @@ class ParallelTrainer(Trainer):
         """Tell whether each agent trains in a process of its own, on its slice of the environment."""
         return self.placement == "partitioned" and len(self.agents) > 1
 
+    def env_is_elsewhere(self) -> bool:
+        """Tell whether the environment that trained was another process's, whose state couldn't be brought back here."""
+        return self._elsewhere is not None
+
     def _has_own_steps(self) -> bool:
         return overrides(self, ParallelTrainer, ("_interact", "_for_each_agent"))
 

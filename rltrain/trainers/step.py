@@ -11,7 +11,7 @@ from rltrain.errors import ConfigError, RunError, said
 from rltrain.runs import EXIT_STATUS
 from rltrain.signals import comes_from_signal, exits_as_errors
 from rltrain.structures import Array, Arrays, Step
-from rltrain.trainers import evaluating
+from rltrain.trainers import evaluating, lending
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.config import StepConfig, TrainerConfig
 
@@ -147,7 +147,7 @@ class StepTrainer(Trainer):
             self._count_from(timestep)
         elif self.observations is not None:
             self._for_each_agent("interrupt", self.observations, self.env.state())
-        self.observations = self.env.reset()
+        self.observations = lending.begin_episodes(self)
         return self.observations
 
     def train_to_end(self) -> None:
@@ -170,7 +170,7 @@ class StepTrainer(Trainer):
         if self.evaluation_env is None:
             self._evaluation = None  # its episodes end here
         if self.observations is None:  # an evaluation borrowed the environment
-            self.observations = self.env.reset()
+            self.observations = lending.begin_episodes(self)
         self._in_step = True
         try:
             with self._told(timesteps):

@@ -53,9 +53,12 @@ def make(
     return trainer(Recorder(env, "env", log), recorded, scopes, {**QUIET, **cfg}, evaluation_env=evaluation_env)  # type: ignore[arg-type]
 
 
+LOOK = ("state", "action_masks", "snapshot", "policy_states")
+
+
 def order(log: list[dict]) -> list[str]:
     """Return the calls as "who.method"; those aside that only look something up."""
-    return [f"{call['who']}.{call['method']}" for call in log if call["method"] not in ("state", "action_masks", "snapshot")]
+    return [f"{call['who']}.{call['method']}" for call in log if call["method"] not in LOOK]
 
 
 def calls(log: list[dict], who: str, method: str) -> list[dict]:

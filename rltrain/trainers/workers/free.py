@@ -20,6 +20,7 @@ from rltrain.seeding import PROCESS_GENERATORS, RESUMED_ENVIRONMENTS, seed32, se
 from rltrain.spaces import named
 from rltrain.structures import Arrays
 from rltrain.tracking import TrackingConfig
+from rltrain.trainers import lending
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.workers.process import Desk
 from rltrain.trainers.workers.recipes import AgentRecipe
@@ -47,7 +48,9 @@ class Start:
         if self.snapshot is not None:
             env.restore(self.snapshot)
             trainer.observations = env.reset_done()
+            lending.keep_own(trainer)
             return
+        lending.hand_out(trainer)
         resumed = [seed32(seed, RESUMED_ENVIRONMENTS, trainer.timestep) for seed in env.seeds or [0] * env.num_envs]
         for seeds in (None, resumed) if trainer.timestep == 0 else (resumed,):
             trainer.observations = env.reset(seeds)

@@ -45,6 +45,7 @@ class LockstepJob:
         if self.stream is not None:
             generators.seed(self.stream)
         self.made = self.agent.make()
+        self.made.environment = None  # the parent's to know, which has the environment
         self.infos: dict[str, Any] = {}
         self.observations: Arrays = None
         self.states: Arrays = None
