@@ -166,3 +166,16 @@ def test_backends_change_and_old_checkpoints_stay_as_they_were(here):
     trainer.agents[0].restore({"policy": policy})
     assert "environment" not in policy and trainer.agents[0].environment is None
     assert len(trainer.eval(episodes=3)["ppo"]["returns"]) == 3
+
+
+def test_a_resume_that_is_not_exact_begins_with_a_share_each():
+    trainer, other = make(), make()
+    for _ in range(20):
+        trainer.train()
+    parts, _ = trainer.snapshot()
+    parts["trainer"]["env"] = None
+    other.restore(parts)
+    kept = trainer.agents[0].environment["NormalizeReward"]
+    for rms in other.env.get_attr("return_rms"):  # a reset of the new episodes has no reward
+        assert (float(rms.mean), float(rms.var), rms.count) == (float(kept["mean"]), float(kept["var"]), kept["count"] / 2)
+    assert all(state["NormalizeReward"]["flag"] for state in other.env.keep_policy_states())
