@@ -80,6 +80,12 @@ def is_bounded(space: Any) -> bool:
     return all(bool(np.isfinite(bound).all()) for bound in limits(space))
 
 
+def one_hot_columns(counts: list[int], start: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return for every column of the parts' one-hots side by side (M,) of which part it is and which value it stands for."""
+    parts = np.repeat(np.arange(len(counts)), counts)
+    return parts, np.concatenate([np.arange(count) for count in counts]) + np.ravel(start)[parts]
+
+
 def _pairs(space: Any, value: Any, path: str) -> list[tuple[str, tuple[Any, Any]]]:
     """Return (path, (leaf space, leaf value)); `value` None: of the spaces only."""
     import gymnasium

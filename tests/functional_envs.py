@@ -47,6 +47,33 @@ class Nested(Walk):
         return {"at": super()._observe(state), "side": (state[0] > 0).astype(jnp.int32)}
 
 
+class Leaping(Nested):
+    """The same with states; `side` is 3 of 2 where a step leads beyond `far`, and, if it does so in `resets`, at some.
+
+    From step `late` of an episode on a state is below its space, left of the middle.
+    """
+
+    state_space = spaces.MultiDiscrete([50, 50])
+
+    def __init__(self, far: float = 9.0, resets: bool = False, late: int = 10**9) -> None:
+        super().__init__(limit=3)
+        self.far, self.resets, self.late = far, resets, late
+
+    def reset(self, key: jax.Array) -> tuple[Any, Any]:
+        """Begin."""
+        state, observation = super().reset(key)
+        return state, {**observation, "side": jnp.where(self.resets & (state[0] > 0.2), 3, observation["side"])}
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> Any:
+        """Move."""
+        state, observation, *rest = super().step(key, state, action)
+        return state, {**observation, "side": jnp.where(state[0] > self.far, 3, observation["side"])}, *rest
+
+    def states(self, state: Any) -> jax.Array:
+        """Return the number of steps."""
+        return jnp.stack([state[1], jnp.where((state[1] >= self.late) & (state[0] < 0), -1, 0)])
+
+
 class Fenced(Walk):
     """A walk whose critic sees the position, the policy only its sign and the time, and in which some moves are forbidden.
 

@@ -258,7 +258,7 @@ class Leaves(gymnasium.Env):
     """A Dict with a leaf in a Dict, and a state; every number is that of the step, from 0, x 10 in the state.
 
     Does `what` in `phase`, in step number `when` of its life, in the copy seeded `victim`, or in all of them without one: puts
-    `value` into the leaf "goal/x" or the "state", or spoils the leaf: "dtype", "shape", "missing", "extra", "kind", "member".
+    `value` into the leaf "goal/x" or the "state", or spoils the leaf: "dtype", "shape", "missing", "extra", "kind".
     """
 
     observation_space = Dict({"goal": Dict({"x": Box(-FAR, FAR, (2,), np.float32)}), "image": Box(0, 255, (2, 2), np.uint8),
@@ -305,8 +305,8 @@ class Leaves(gymnasium.Env):
         elif self.what == "extra":
             observation["more"] = x
         elif self.what != "nothing":
-            goal = {"dtype": {"x": x.astype(np.float64)}, "shape": {"x": x[:1]}, "kind": x, "member": {"x": x}}[self.what]
-            observation |= {"goal": goal} | ({"level": 100} if self.what == "member" else {})
+            goal = {"dtype": {"x": x.astype(np.float64)}, "shape": {"x": x[:1]}, "kind": x}[self.what]
+            observation["goal"] = goal
 
 
 class CountingLeaves(CountingVector):

@@ -1,7 +1,8 @@
 """What one copy of an environment must answer to reset and step, and what is said of an answer that is something else.
 
 One rule for every wrapper, for training and evaluation, for the first reset and any later step: observations have the structure,
-shape and dtype of their space, rewards are one number, flags are booleans, infos are a dict. Nothing is cast or broadcast.
+shape and dtype of their space, rewards are one number, flags are booleans, infos are a dict. Nothing is cast or broadcast. Values
+outside their space are looked for in whole batches (`rltrain.envs.ranges`).
 """
 
 from collections.abc import Callable
@@ -30,7 +31,10 @@ def fitting(space: Any) -> Callable[[Any], bool]:
             type(value) is tuple and len(value) == len(items) and all(fits(part) for fits, part in zip(items, value, strict=True))
         )
     if isinstance(space, gymnasium.spaces.Discrete):
-        return lambda value: type(value) in INTEGERS
+        held = np.iinfo(space.dtype)
+        low, high = int(held.min), int(held.max)
+        kinds = frozenset(kind for kind in INTEGERS - {int} if np.can_cast(kind, space.dtype))
+        return lambda value: type(value) in kinds or (type(value) is int and low <= value <= high)
     shape, dtype = space.shape, space.dtype
     return lambda value: type(value) is np.ndarray and value.shape == shape and value.dtype is dtype
 
@@ -50,8 +54,10 @@ def why_not_in(space: Any, observation: Any, path: str = "") -> str:
             return f"expected observations{at} in a {form.__name__} with {keys}, got one with {given}"
         parts = (why_not_in(space[key], observation[key], f"{path}/{key}" if path else str(key)) for key in keys)
         return next(filter(None, parts), "")
-    if space.shape is None or space.dtype is None or space.shape == ():  # Discrete, or of a kind unknown here
-        return "" if space.contains(observation) else f"expected observations{at} in {space}, got {kind(observation, show=True)}"
+    if isinstance(space, gymnasium.spaces.Discrete) or space.shape is None or space.dtype is None or space.shape == ():
+        return (
+            "" if _is_single(space, observation) else f"expected observations{at} in {space}, got {kind(observation, show=True)}"
+        )
     if isinstance(observation, np.ndarray) and (observation.shape, observation.dtype) == (space.shape, space.dtype):
         return ""
     return f"expected observations{at} {space.dtype} {space.shape}, got {kind(observation)}"
@@ -118,6 +124,24 @@ def kind(value: Any, *, show: bool = False) -> str:
     if value is None or (show and isinstance(value, str | int | float | np.generic)):
         return repr(value)[:80]
     return type(value).__name__
+
+
+def _is_single(space: Any, value: Any) -> bool:
+    """Tell whether a value is one that a space without dimensions holds, be it in its range or not."""
+    import gymnasium
+
+    if isinstance(space, gymnasium.spaces.Discrete):
+        if not isinstance(value, int) and (getattr(value, "shape", None) != () or np.asarray(value).dtype.kind not in "iu"):
+            return False
+        held = np.iinfo(space.dtype)
+        return held.min <= int(value) <= held.max
+    if not isinstance(space, gymnasium.spaces.Box):
+        return space.contains(value)  # of a kind unknown here
+    try:
+        array = value if isinstance(value, np.ndarray) else np.asarray(value, space.dtype)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return array.shape == () and np.can_cast(array.dtype, space.dtype)
 
 
 def _is_number(value: Any) -> bool:

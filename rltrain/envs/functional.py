@@ -22,6 +22,10 @@ class FunctionalConfig:
     on_nonfinite: str = option(
         "error", "what to do about NaN or infinity in an observation or reward", choices=["error", "ignore"]
     )
+    on_invalid: str = option(
+        "error", "what to do about observations that a Discrete, MultiDiscrete or MultiBinary space can't have; Box bounds are "
+        "not checked", choices=["error", "ignore"],
+    )  # fmt: skip
 
 
 @dataclass

@@ -39,6 +39,7 @@ from rltrain.envs.gymnasium_copies import (
 )
 from rltrain.envs.gymnasium_infos import Infos
 from rltrain.envs.own_process import GENERATORS
+from rltrain.envs.ranges import RangeWatch
 from rltrain.envs.snapshots import put_snapshot, remember, take_snapshot
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
 from rltrain.hangs import LONGEST, Limit
@@ -68,6 +69,10 @@ class GymnasiumConfig:
     on_nonfinite: str = option(
         "error", "what to do about NaN or infinity in an observation or reward",
         choices=["error", "reset", "ignore"],
+    )  # fmt: skip
+    on_invalid: str = option(
+        "error", "what to do about observations that a Discrete, MultiDiscrete or MultiBinary space can't have; Box bounds are "
+        "not checked", choices=["error", "ignore"],
     )  # fmt: skip
 
 
@@ -129,6 +134,9 @@ class GymnasiumEnv(EnvWrapper):
         where = f"env.id={self.cfg.id}"
         self._infos = Infos(where, self.num_envs, self.state_space, self.action_space)
         self._watch = FiniteWatch(where, self._arguments["first_copy"], self.cfg.on_nonfinite)
+        self._ranges = RangeWatch(
+            where, self._arguments["first_copy"], self.cfg.on_invalid, self.observation_space, self.state_space
+        )
         self._observations: Arrays = np.zeros(0)
         self._done = np.zeros(self.num_envs, bool)
         self._resets_copies = self._probe_reset_mask()
@@ -156,6 +164,7 @@ class GymnasiumEnv(EnvWrapper):
         self._observations = self._arrange(observations)
         self._infos.begin(infos)
         self._watch.check_reset(self._observations, self._infos.states, self._timestep)
+        self._ranges.check(self._observations, self._infos.states, self._timestep)
         return self._observations
 
     def step(self, actions: np.ndarray) -> Step:
@@ -171,6 +180,7 @@ class GymnasiumEnv(EnvWrapper):
         rewards, fit = narrow(exact)
         step = Step(observations, self._infos.states, rewards, terminated, truncated, valid, infos, exact)
         step = self._watch.guard(step, self._observations, before, self._timestep, rewards_fit=fit)
+        self._ranges.check(step.next_observations, step.next_states, self._timestep)
         self._infos.states = step.next_states
         self._observations, self._done = step.next_observations, step.terminated | step.truncated
         self._timestep += 1
@@ -185,6 +195,7 @@ class GymnasiumEnv(EnvWrapper):
             self._infos.begin_some(infos, self._done)
             self._done[:] = False
             self._watch.check_reset(self._observations, self._infos.states, self._timestep)
+            self._ranges.check(self._observations, self._infos.states, self._timestep)
         return self._observations
 
     @property

@@ -72,6 +72,10 @@ class PureCopies:
             return None
         return spaces.map_arrays(lambda mask: mask.astype(bool), jax.vmap(self.env.action_masks)(copies.env))
 
+    def shown(self, copies: Copies, valid: Arrays) -> dict[str, Array] | None:
+        """Return whose observations after a step are the environment's (N,) bool, by member, or None: all are."""
+        return None if copies.there is None else {name: rows | valid[name] for name, rows in copies.there.items()}
+
     def is_playable(self, masks: Arrays) -> Array:
         """Tell which copies (N,) have a choice left in every part of an action."""
         return has_choices(masks, self.choices)

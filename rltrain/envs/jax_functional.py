@@ -1,7 +1,7 @@
 """Functional environments in JAX, stepped from the host or, by a fused loop, as part of a larger program."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ from rltrain.envs.finite import FiniteWatch
 from rltrain.envs.functional import Functional, FunctionalConfig
 from rltrain.envs.jax_checks import CheckedEnv
 from rltrain.envs.jax_copies import Copies, PureCopies, is_key
+from rltrain.envs.jax_ranges import Outside, find_outside, refuse
 from rltrain.envs.jax_teams import PureTeams
+from rltrain.envs.ranges import RangeWatch
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
 from rltrain.seeding import TRAINING_ENVIRONMENTS, environment_seeds
 from rltrain.signals import comes_from_signal
@@ -53,6 +55,8 @@ class FunctionalEnv(EnvWrapper):
         self.state_space = self.pure.state_space
         self.copies: Copies | None = None
         self._watch = FiniteWatch(f"env.id={self.name}", first_copy, self.cfg.on_nonfinite, remedy="ignore")
+        own = None if getattr(self.pure, "state", "own") == "joined" else self.state_space
+        self.ranges = RangeWatch(f"env.id={self.name}", first_copy, self.cfg.on_invalid, self.observation_space, own)
         self._first_copy, self._timestep = first_copy, 0
         self._init, self._step = jax.jit(self.pure.init), jax.jit(self.pure.step)
         self._reset_done = jax.jit(self.pure.reset_done)
@@ -81,6 +85,7 @@ class FunctionalEnv(EnvWrapper):
             seeds = seed if seed is not None else self.seeds if self.seeds is not None else range(self.num_envs)
             keys = np.array([(0, int(s)) for s in seeds], np.uint32)
             self.copies = self._init(jax.random.wrap_key_data(jnp.asarray(keys), impl="threefry2x32"))
+        self._check_ranges(self.copies.there)
         return self.copies.observations
 
     def step(self, actions: Arrays) -> Step:
@@ -90,13 +95,32 @@ class FunctionalEnv(EnvWrapper):
         step = step._replace(**dict(zip(on_host, jax.device_get([getattr(step, name) for name in on_host]), strict=True)))
         if self.cfg.on_nonfinite == "error":
             self._watch.guard(step, None, step.next_states, self._timestep)
+        self._check_ranges(self.pure.shown(self.copies, step.valid))
         self._timestep += 1
         return step
 
     def reset_done(self) -> Arrays:
         """Start the next episode of the copies whose last one just ended."""
         self.copies = self._reset_done(self.copies)
+        self._check_ranges(self.copies.there)
         return self.copies.observations
+
+    def _check_ranges(self, shown: dict[str, Array] | None) -> None:
+        """Raise EnvironmentFailure for values outside their space, where members are `shown` (N,) bool."""
+        if self.ranges.limits:
+            assert self.copies is not None
+            observations, states, shown = jax.device_get(
+                (self.copies.observations, self.state() if self.ranges.has_states else None, shown)
+            )
+            self.ranges.check(observations, states, self._timestep, shown)
+
+    def find_outside(self, after: Copies, valid: Arrays, begun: Copies) -> Outside | None:
+        """Return, as part of a program, what is outside its space `after` a step or where an episode has `begun` then."""
+        return find_outside(self.ranges, self.pure, after, valid, begun)
+
+    def refuse_outside(self, outside: Outside, timestep: int) -> NoReturn:
+        """Raise EnvironmentFailure for what was found outside at a timestep."""
+        refuse(self.ranges, outside, timestep)
 
     def end_episodes(self, copies: Array) -> bool:
         """End the episodes of `copies` (N,) bool where they are."""

@@ -21,6 +21,7 @@ from rltrain.envs.finite import FiniteWatch, narrow
 from rltrain.envs.gymnasium_copies import CopyError
 from rltrain.envs.pettingzoo_copies import Copy, as_parallel, cast, make_by_id
 from rltrain.envs.pettingzoo_masks import Masks
+from rltrain.envs.ranges import RangeWatch
 from rltrain.errors import ConfigError, EnvironmentFailure, RltrainError, said
 from rltrain.hangs import LONGEST, Limit
 from rltrain.seeding import TRAINING_ENVIRONMENTS, draw_seed, environment_seeds
@@ -50,6 +51,10 @@ class PettingZooConfig:
     on_nonfinite: str = option(
         "error", "what to do about NaN or infinity in an observation or reward",
         choices=["error", "reset", "ignore"],
+    )  # fmt: skip
+    on_invalid: str = option(
+        "error", "what to do about observations that a Discrete, MultiDiscrete or MultiBinary space can't have; Box bounds are "
+        "not checked", choices=["error", "ignore"],
     )  # fmt: skip
 
 
@@ -110,9 +115,12 @@ class PettingZooEnv(EnvWrapper):
         self._has_state = own is not None
         self.state_space = None if self.cfg.state == "none" else own if self._has_state else self.observation_space
         self._watch = FiniteWatch(self._where, self._arguments["first_copy"], self.cfg.on_nonfinite)
+        own = self.state_space if self._has_state else None
+        self._ranges = RangeWatch(self._where, self._arguments["first_copy"], self.cfg.on_invalid, self.observation_space, own)
         self._observations: Arrays = {}
         self._states: Arrays = None
         self._there = {name: np.zeros(self.num_envs, bool) for name in names}  # who acts in the next step
+        self._shown = {name: np.zeros(self.num_envs, bool) for name in names}  # whose observations are the environment's
         self._done = np.zeros(self.num_envs, bool)
         self._begun = False
         self._replays: bool | None = None  # whether episodes can be played again; None: not tried yet
@@ -136,7 +144,7 @@ class PettingZooEnv(EnvWrapper):
             raise ValueError(f"seed={list(seed)}: {len(seed)} seeds for {self.num_envs} copies; give one per copy")
         self._begun = True
         self._timestep = 0
-        self._observations = self._zeros()
+        self._observations, self._shown = self._zeros(), self._nobody()
         with self._time:
             for copy in self._copies:
                 start = (copy.seed, copy.episode + 1) if seed is None else (int(seed[copy.index]), 0)
@@ -145,16 +153,16 @@ class PettingZooEnv(EnvWrapper):
         self._done[:] = False
         self._states = self._read_states(range(self.num_envs))
         self._watch.check_reset(self._observations, self._states, self._timestep)
+        self._ranges.check(self._observations, self._states, self._timestep, self._shown)
         return self._observations
 
     def step(self, actions: ByMember) -> Step:
         """Step all copies; the actions of members that are not there are left out."""
-        before, states, there = self._observations, self._states, self._there
+        before, states, there, shown = self._observations, self._states, self._there, self._shown
         rows = {name: cast(self._actions[name], actions[name]) for name in self.members}
-        self._observations = self._zeros()
+        self._observations, self._shown = self._zeros(), self._nobody()
         exact = {name: np.zeros(self.num_envs) for name in self.members}
-        terminated, truncated = ({name: np.zeros(self.num_envs, bool) for name in self.members} for _ in range(2))
-        self._there = {name: np.zeros(self.num_envs, bool) for name in self.members}
+        terminated, truncated, self._there = self._nobody(), self._nobody(), self._nobody()
         infos: list[dict[str, Any]] = []
         self._masks.forget(np.ones(self.num_envs, bool))
         each = [{name: rows[name][i] for name in self.members if there[name][i]} for i in range(self.num_envs)]
@@ -177,6 +185,9 @@ class PettingZooEnv(EnvWrapper):
         rewards, fit = narrow(exact)
         step = Step(self._observations, self._states, rewards, terminated, truncated, valid, self._gather(infos), exact)
         step = self._watch.guard(step, before, states, self._timestep, rewards_fit=fit)
+        if step.next_observations is not self._observations:  # some are those from before
+            self._shown = {name: rows & shown[name] for name, rows in self._shown.items()}
+        self._ranges.check(step.next_observations, step.next_states, self._timestep, self._shown)
         self._observations, self._states = step.next_observations, step.next_states
         self._done = ended(step.terminated, step.truncated)
         self._timestep += 1
@@ -196,6 +207,7 @@ class PettingZooEnv(EnvWrapper):
             self._states = self._read_states(over)
             self._done = np.zeros(self.num_envs, bool)
             self._watch.check_reset(self._observations, self._states, self._timestep)
+            self._ranges.check(self._observations, self._states, self._timestep, self._shown)
         return self._observations
 
     def end_episodes(self, copies: np.ndarray) -> bool:
@@ -336,6 +348,8 @@ class PettingZooEnv(EnvWrapper):
         observations, infos = self._run(copy.begin, seed, episode)
         for array in self._observations.values():
             array[copy.index] = 0
+        for rows in self._shown.values():
+            rows[copy.index] = False
         self._masks.forget(np.arange(self.num_envs) == copy.index)
         self._put(copy.index, observations, infos)
         for name in self.members:
@@ -344,6 +358,8 @@ class PettingZooEnv(EnvWrapper):
     def _put(self, i: int, observations: dict[str, Any], infos: dict[str, Any]) -> None:
         """Put what one copy gave into its rows."""
         self._write(self._observations, i, observations)
+        for name in observations:
+            self._shown[name][i] = True
         self._masks.take(i, observations, infos)
 
     def _write(self, rows: ByMember, i: int, observations: dict[str, Any]) -> None:
@@ -361,6 +377,9 @@ class PettingZooEnv(EnvWrapper):
             for name, leaves in self._leaves.items()
             for path, leaf in leaves.items()
         }
+
+    def _nobody(self) -> ByMember:
+        return {name: np.zeros(self.num_envs, bool) for name in self.members}
 
     def _read_states(self, copies: Sequence[int] | np.ndarray) -> Arrays:
         """Return the states (N, *S), read anew from these copies."""

@@ -55,6 +55,7 @@ class Looks(NamedTuple):
     done: Array  # (K, L, N) bool: a copy's episode ended
     valid: Arrays  # (K, L, N) bool, or None: every row happened
     bad: Array  # (K, L, N) of rewards, observations and states the number, from 1, of the first that isn't finite; 0: all are
+    outside: Any  # what is outside its space after a step or its reset, by the environment: of arrays (K, L, N); or None
     playable: Array  # (K, L, N) bool: an action was allowed
     updates: tuple[Any, ...]  # per agent (metrics, which there are, due, finite), each (K,)
 
@@ -73,8 +74,9 @@ class FusedLoop:
         self.most = max(1, int(min(CHUNK_ENV_STEPS / trainer.env.num_envs, CHUNK_OPERATIONS / operations) / self.length))
         self.devices = devices
         groups = [slice(0, len(pures))] if devices is None else [slice(i, i + 1) for i in range(len(pures))]
+        find: Callable[..., Any] = trainer.env.find_outside  # type: ignore[attr-defined]
         self.programs = [
-            Program(self.env, pures[group], trainer.scopes[group], self.length, self.most, group) for group in groups
+            Program(self.env, find, pures[group], trainer.scopes[group], self.length, self.most, group) for group in groups
         ]
 
     def advance(self, until: int) -> bool:
@@ -129,16 +131,18 @@ class FusedLoop:
     def _check(self, looks: Looks, k: int) -> None:
         """Raise what the stepped loop would have raised in iteration `k`."""
         trainer = self.trainer
-        stuck, bad = ~looks.playable[k], looks.bad[k]
+        stuck, bad, outside = ~looks.playable[k], looks.bad[k], jax.tree.map(lambda rows: rows[k], looks.outside)
         if trainer.env.cfg.on_nonfinite != "error":  # type: ignore[attr-defined]
             bad = np.zeros_like(bad)
-        wrong = (stuck | (bad > 0)).any(axis=1)
+        wrong = (stuck | (bad > 0) | (False if outside is None else outside.leaf > 0)).any(axis=1)
         if not wrong.any():
             return
         t = int(np.argmax(wrong))
         where = f"env.id={trainer.env.name}: timestep {trainer.timestep + t}"
         if stuck[t].any():
             raise EnvironmentFailure(f"{where}: copy {np.argmax(stuck[t])}: action_masks allows no action")
+        if not bad[t].any():
+            trainer.env.refuse_outside(jax.tree.map(lambda rows: rows[t], outside), trainer.timestep + t)  # type: ignore[attr-defined]
         copy = int(np.argmax(bad[t] > 0))
         name = self.programs[0].watched[bad[t, copy] - 1]
         value = f"={rewards[k, t, copy]}" if (rewards := named(looks.rewards, "rewards").get(name)) is not None else ""
@@ -176,8 +180,12 @@ class FusedLoop:
 class Program:
     """Some agents on some copies, as one compiled program. `scopes` are theirs in the whole environment."""
 
-    def __init__(self, env: Any, pures: Sequence[Any], scopes: Sequence[slice], length: int, most: int, group: slice) -> None:
-        self.env, self.pures, self.length, self.most, self.group = env, pures, length, most, group
+    def __init__(
+        self, env: Any, find_outside: Callable[..., Any], pures: Sequence[Any], scopes: Sequence[slice], length: int, most: int,
+        group: slice,
+    ) -> None:  # fmt: skip
+        self.env, self.find_outside, self.pures = env, find_outside, pures
+        self.length, self.most, self.group = length, most, group
         first = scopes[0].start
         self.scopes = [slice(scope.start - first, scope.stop - first) for scope in scopes]
         self.watched: list[str] = []  # what must be finite, by full name; known once it is traced
@@ -211,13 +219,13 @@ class Program:
         """Make `length` timesteps, then let each agent learn that is due."""
         noise = self._draw(carry, carry.timestep + jnp.arange(self.length))
         turn = functools.partial(self._turn, horizon)
-        carry, (rewards, done, valid, bad, playable) = jax.lax.scan(turn, carry, noise)
+        carry, (rewards, done, valid, bad, playable, outside) = jax.lax.scan(turn, carry, noise)
         agents, updates = [], []
         for pure, agent in zip(self.pures, carry.agents, strict=True):
             after, update = self._update(pure, agent, Progress(carry.timestep - 1, horizon))
             agents.append(after)
             updates.append(update)
-        return carry._replace(agents=tuple(agents)), Looks(rewards, done, valid, bad, playable, tuple(updates))
+        return carry._replace(agents=tuple(agents)), Looks(rewards, done, valid, bad, outside, playable, tuple(updates))
 
     def _turn(self, horizon: Array, carry: Carry, noise: tuple[Array, ...]) -> tuple[Carry, tuple[Array, ...]]:
         """Make one timestep: act, step, record, reset."""
@@ -231,7 +239,9 @@ class Program:
             agents.append(agent._replace(memory=memory, carried=pure.reset_carried(after, env.done[scope])))
 
         # 7 reset
-        return Carry(self.env.reset_done(env), tuple(agents), carry.timestep + 1), looks
+        begun = self.env.reset_done(env)
+        outside = self.find_outside(env, looks[2], begun)
+        return Carry(begun, tuple(agents), carry.timestep + 1), (*looks, outside)
 
     def _play(
         self, carry: Carry, noise: tuple[Array, ...], horizon: Array
@@ -311,8 +321,8 @@ def _side_by_side(parts: list[Looks]) -> Looks:
     """Return the looks of several programs as those of one."""
     if len(parts) == 1:
         return parts[0]
-    rewards, done, valid, bad, playable = (
+    rewards, done, valid, bad, outside, playable = (
         jax.tree.map(lambda *rows: np.concatenate(rows, axis=-1), *(getattr(part, name) for part in parts))
-        for name in ("rewards", "done", "valid", "bad", "playable")
+        for name in ("rewards", "done", "valid", "bad", "outside", "playable")
     )
-    return Looks(rewards, done, valid, bad, playable, tuple(update for part in parts for update in part.updates))
+    return Looks(rewards, done, valid, bad, outside, playable, tuple(update for part in parts for update in part.updates))

@@ -180,7 +180,6 @@ def test_the_reset_of_a_single_copy(make, what):
         ("kind", r"expected observations 'goal' in a dict, got float32 \(2,\)"),
         ("missing", r"expected observations 'goal' in a dict with \['x'\], got one with \[\]"),
         ("extra", r"expected observations in a dict with \['goal', 'image', 'level'\], got one with \[.*'level', 'more'\]"),
-        ("member", r"expected observations 'level' in Discrete\(100\), got 100"),
     ],
 )  # fmt: skip
 def test_a_wrong_leaf_is_named_at_the_first_reset(make, what, says, vectorization):

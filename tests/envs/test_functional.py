@@ -1,8 +1,11 @@
 """Functional environments stepped from the host: privileged states and action masks, and what is wrong with an environment."""
 
 import copy
+import functools
+import re
 import traceback
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from gymnasium import spaces
 
 pytest.importorskip("jax")
 
-from functional_envs import Fenced, Nested, Walk, make_trainer
+from functional_envs import Fenced, Leaping, Nested, Walk, make_trainer
 
 from rltrain.agents.a2c.jax import A2C
 from rltrain.agents.ppo.jax import PPO
@@ -222,3 +225,37 @@ def test_what_can_be_read_is_no_fault():
     env.reset()
     step = env.step(np.zeros(5, int))
     assert step.rewards.dtype == np.float32 and step.truncated.dtype == bool and step.next_observations.dtype == np.float32
+
+
+def test_values_outside_their_space():
+    """Found alike by what a fused loop makes part of its program; on request nothing is looked at."""
+    env, other = (
+        FunctionalEnv({"id": "walk", "on_invalid": obey, "num_envs": 1}, seed=4, make=lambda cfg: Leaping(0.8, True, 3))
+        for obey in ("error", "ignore")
+    )
+    find = jax.jit(env.find_outside)
+    env.reset(), other.reset()
+    said = []
+    for timestep in range(60):
+        other.step(np.ones(1, int))
+        after = other.copies
+        other.reset_done()
+        found, told = jax.device_get(find(after, None, other.copies)), []
+        for call in (functools.partial(env.step, np.ones(1, int)), env.reset_done):
+            try:
+                call()
+            except EnvironmentFailure as error:
+                told.append(str(error))
+        env._timestep = timestep + 1  # a step that raises doesn't count
+        assert bool(found.leaf.any()) == bool(told)
+        if told:
+            with pytest.raises(EnvironmentFailure) as refused:
+                env.refuse_outside(found, timestep)
+            assert str(refused.value).replace("timestep", "step") == told[0]
+            said.append(told[0])
+    side, state = r"observations/side=3 is outside Discrete\(2\)", r"states\[1\]=-1 is outside MultiDiscrete\(\[50 50\]\)"
+    for when, what in ((r"step (1|4|7|10|13|16|19|22)", side), (r"step ([369]|12|15|18)", side), (r"step (2|5|8|11)", state)):
+        assert any(re.fullmatch(rf"env.id=walk: copy 0: {when}: {what}, 0 to .*env.on_invalid=ignore", text) for text in said), (
+            said
+        )
+    assert other.find_outside(after, None, other.copies) is None

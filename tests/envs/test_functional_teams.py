@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 jax = pytest.importorskip("jax")
 
@@ -34,6 +35,28 @@ def make(env, copies=2, **cfg):
 
 def rows(step, *names):
     return [[np.asarray(getattr(step, name)[member]).tolist() for member in ("walker_0", "walker_1")] for name in names]
+
+
+class Numbered(Shift):
+    """Observations are numbers from 5 on, so zeros, which stand for a member that is away, aren't in their space."""
+
+    observation_space = spaces.Dict({name: spaces.Discrete(4, start=5) for name in Shift.members})
+
+    def observe(self, state):
+        return {name: state[0] + jnp.where(name == "late", 4, 5) for name in self.members}
+
+
+def test_values_outside_their_space_of_those_who_are_there():
+    """`late` has 4 before it comes, which is passed over; in step 4 of 4 all have 5 + 4 = 9, `late` 8; `early` has left."""
+    env = make(Numbered())
+    env.reset()
+    idle = {name: np.zeros(2, int) for name in env.members}
+    for _ in range(3):
+        env.step(idle), env.reset_done()
+    with pytest.raises(
+        EnvironmentFailure, match=r"copy 0: step 3: observations/steady=9 is outside Discrete\(4, start=5\), 5 to 8"
+    ):
+        env.step(idle)
 
 
 def test_a_member_that_left_is_passed_over_until_the_next_episode():

@@ -11,13 +11,13 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp
-from functional_envs import Fenced, Nested, Walk, make_trainer, numbers
+from functional_envs import Fenced, Leaping, Nested, Walk, make_trainer, numbers
 
 from rltrain.agents.a2c.jax import A2C
 from rltrain.agents.base import Agent
 from rltrain.agents.ppo.jax import PPO
 from rltrain.backends import jax as backend
-from rltrain.errors import ConfigError, NonFiniteError
+from rltrain.errors import ConfigError, EnvironmentFailure, NonFiniteError
 from rltrain.evaluation import EvaluationConfig
 from rltrain.runs import Run
 from rltrain.tracking import TrackingConfig
@@ -154,6 +154,15 @@ def test_an_observation_that_is_not_finite_names_copy_part_and_timestep():
         return re.search(r"copy (\d+)", str(caught.value))[1], re.search(r"(?:step|timestep) (\d+)", str(caught.value))[1]
 
     assert copies_and_steps("true") == copies_and_steps("false")
+
+
+def test_an_observation_outside_its_space_names_copy_part_and_timestep():
+    """How it is found is tested with the environment (`test_functional.py`)."""
+    trainer = make_trainer([(A2C, 3, {"rollout_length": 8})], Leaping(late=2), timesteps=64)
+    with pytest.raises(
+        EnvironmentFailure, match=r"walk: copy \d: timestep [124578]: states\[1\]=-1 is outside MultiDiscrete\(.*; mend"
+    ):
+        trainer.train()
 
 
 def test_what_cannot_be_fused_says_why():

@@ -18,7 +18,8 @@ class Inputs:
     """Turns observations into network inputs: (B, *O), or a dict of such, -> (B, size) float32.
 
     Box and MultiBinary as numbers, each Discrete and each part of a MultiDiscrete one-hot; the leaves of Dict and Tuple side by
-    side, in the order of `rltrain.spaces.leaves`. With `normalize`, by running moments that change only in `fold`.
+    side, in the order of `rltrain.spaces.leaves`. A value that its space doesn't have is all zeros one-hot. With `normalize`, by
+    running moments that change only in `fold`.
     """
 
     def __init__(self, space: Any, *, normalize: bool, key: str = "env.observation_space") -> None:
@@ -57,8 +58,8 @@ class _Leaf:
         counts = spaces.choices(space)
         if counts is not None:
             self.size = sum(counts)
-            starts = np.ravel(space.start)
-            self.offsets = (np.cumsum([0, *counts[:-1]]) - starts).astype(np.int32)
+            self.parts, values = spaces.one_hot_columns(counts, space.start)
+            self.values = values.astype(np.int32)
         elif isinstance(space, gymnasium.spaces.Box | gymnasium.spaces.MultiBinary):
             self.size = int(np.prod(space.shape))
         else:
@@ -70,8 +71,8 @@ class _Leaf:
 
     def __call__(self, x: Array) -> Array:
         if self.one_hot:
-            columns = x.reshape(len(x), -1).astype(np.int32) + self.offsets
-            return (columns[:, :, None] == np.arange(self.size)).any(1).astype(np.float32)
+            x = x.reshape(len(x), -1).astype(np.int32)
+            return ((x if x.shape[1] == 1 else x[:, self.parts]) == self.values).astype(np.float32)
         return x.astype(np.float32).reshape(len(x), self.size)
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from rltrain import spaces
 from rltrain.errors import ConfigError
@@ -18,7 +17,8 @@ class Inputs:
     """Turns observations into network inputs: (B, *O), or a dict of such, -> (B, size) float32.
 
     Box and MultiBinary as numbers, each Discrete and each part of a MultiDiscrete one-hot; the leaves of Dict and Tuple side by
-    side, in the order of `rltrain.spaces.leaves`. With `normalize`, by running moments that change only in `fold`.
+    side, in the order of `rltrain.spaces.leaves`. A value that its space doesn't have is all zeros one-hot. With `normalize`, by
+    running moments that change only in `fold`.
     """
 
     def __init__(self, space: Any, device: torch.device, *, normalize: bool, key: str = "env.observation_space") -> None:
@@ -52,11 +52,11 @@ class _Leaf:
         import gymnasium
 
         counts = spaces.choices(space)
-        self.single = counts is not None and len(counts) == 1
         if counts is not None:
             self.size = sum(counts)
-            starts = np.ravel(space.start)
-            self.offsets = torch.as_tensor(np.cumsum([0, *counts[:-1]]) - starts, device=device)
+            first = np.cumsum([0, *counts[:-1]])
+            columns = (first - np.ravel(space.start), first, first + counts - 1)
+            self.offsets, self.first, self.last = (torch.as_tensor(numbers, device=device) for numbers in columns)
         elif isinstance(space, gymnasium.spaces.Box | gymnasium.spaces.MultiBinary):
             self.size = int(np.prod(space.shape))
         else:
@@ -67,9 +67,8 @@ class _Leaf:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.one_hot:
             columns = x.reshape(len(x), -1).long() + self.offsets
-            if self.single:
-                return nn.functional.one_hot(columns[:, 0], self.size).float()
-            return torch.zeros(len(x), self.size, device=x.device).scatter_(1, columns, 1.0)
+            inside = columns.clamp(self.first, self.last)
+            return torch.zeros(len(x), self.size, device=x.device).scatter_(1, inside, (inside == columns).float())
         if x.dtype != torch.float32:
             x = x.float()
         return x if x.ndim == 2 else x.reshape(len(x), self.size)
