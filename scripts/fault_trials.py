@@ -118,12 +118,7 @@ class Trials:
             os.killpg(pid, signal.SIGKILL)
             self.wait(pid, 10)
             return None, []
-        end = time.monotonic() + 5
-        while (left := group(pid)) and time.monotonic() < end:
-            time.sleep(0.05)
-        for orphan in left:
-            os.kill(orphan, signal.SIGKILL)
-        return status, left
+        return status, left_over(pid)
 
     def run(self, run: Path, *arguments: str, fault: str = "") -> int | None:
         """Run a command to its end."""
@@ -168,7 +163,7 @@ class Trials:
                 with_luck(os.kill, pid, sent)
             status, left = self.finish(pid)
         else:
-            left = group(pid)
+            left = left_over(pid)
         about = f"{cell}, {sent.name}{' twice' if twice else ''} after {delay:.2f} of {seconds:.2f} s"
         before = not (run / "train.log").exists()  # it was still starting: a signal then ends it as it ends any program
         allowed = {0, STATUS[sent]} | ({-sent} if before else set()) | ({130, 143} if twice else set())
@@ -288,7 +283,8 @@ def bad_values() -> list[tuple[str, str]]:
                 outside = [(about.get(name), change) for name, change in (("low", -1), ("high", 1))]
                 found.extend((key, str(bound + change)) for bound, change in outside if bound is not None)
             if about.get("choices"):
-                found.extend((key, value) for value in ("nonsense", "[auto]", "17"))
+                words = ("nonsense", "[auto]") if "int" in hint or "float" in hint else ("nonsense", "[auto]", "17")
+                found.extend((key, value) for value in words)
             if "bool" in hint and "int" not in hint:
                 found.extend((key, value) for value in ("maybe", "3", "[true]"))
 
@@ -345,6 +341,16 @@ def group(pid: int) -> list[int]:
     text = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=False).stdout
     rows = (line.split() for line in text.splitlines())
     return [int(row[0]) for row in rows if int(row[1]) == pid and not row[2].startswith("Z")]
+
+
+def left_over(pid: int) -> list[int]:
+    """Return what lives on of a process group after 5 seconds, and end it."""
+    end = time.monotonic() + 5
+    while (left := group(pid)) and time.monotonic() < end:
+        time.sleep(0.05)
+    for orphan in left:
+        with_luck(os.kill, orphan, signal.SIGKILL)
+    return left
 
 
 def with_luck(function: Callable[..., object], *arguments: object) -> None:

@@ -81,7 +81,7 @@ def test_without_sharing_every_member_is_a_ppo_of_its_own():
         actions = {name: rows.numpy() for name, rows in actions.items()}
         assert all(np.array_equal(actions[name], own[name][1].numpy()) for name in alone)
         step = env.step(actions)
-        ippo.record(Transition(observations, None, actions, *step, {key: value.numpy() for key, value in outputs.items()}))
+        ippo.record(Transition(observations, None, actions, *step[:7], {key: value.numpy() for key, value in outputs.items()}))
         for name, ppo in alone.items():
             rows = [value[name] for value in (observations, actions, step.next_observations, step.rewards)]
             ends = step.terminated[name], step.truncated[name]
@@ -133,7 +133,7 @@ def test_what_did_not_happen_does_not_count():
                 rewards = {name: np.where(step.valid[name], rows, np.float32(garbage)) for name, rows in step.rewards.items()}
                 step = step._replace(rewards=rewards)
             outputs = {key: value.numpy() for key, value in outputs.items()}
-            mappo.record(Transition(observations, states, actions, *step, outputs))
+            mappo.record(Transition(observations, states, actions, *step[:7], outputs))
             observations = env.reset_done()
         mappo.update(Progress(7, 8))
         found.append(tree_sha256(mappo.snapshot()["policy"]))
