@@ -18,6 +18,7 @@ import numpy as np
 
 Array = Any  # numpy.ndarray, torch.Tensor or jax.Array
 Arrays = Any  # an array, or a flat dict of arrays by path where a space is composite (`rltrain.spaces`)
+INFOS_BY_COPY = ("is_success", "state", "action_mask")  # entries of infos that this project reads, a row per copy
 
 
 class Step(NamedTuple):
@@ -109,11 +110,26 @@ def mean_of_those_who_played(returns: Array, played: Array) -> np.ndarray:
 
 
 def cut(value: Any, scope: slice, copies: int) -> Any:
-    """Return the rows of `scope` of every array in `value` that has a row per copy."""
+    """Return the rows of `scope` of every array in `value` that has a row per copy; of a Step's infos see `cut_infos`."""
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(cut(item, scope, copies) for item in value))
+        parts = zip(value._fields, value, strict=True)
+        return type(value)(*((cut_infos if name == "infos" else cut)(item, scope, copies) for name, item in parts))
     if isinstance(value, dict):
         return {key: cut(item, scope, copies) for key, item in value.items()}
     if hasattr(value, "shape") and value.shape and value.shape[0] == copies:
         return value[scope]
     return value
+
+
+def cut_infos(infos: Any, scope: slice, copies: int) -> Any:
+    """Return infos for the copies in `scope`: what has a row per copy is cut, anything else is whole, however long it is.
+
+    As Gymnasium's vector environments give them, `_key` beside `key` says which copies gave one, so `key` has a row per copy.
+    """
+    if not isinstance(infos, dict):
+        return cut(infos, scope, copies)
+    by_copy = {key for key in infos if key in INFOS_BY_COPY or f"_{key}" in infos or (str(key)[:1] == "_" and key[1:] in infos)}
+    return {
+        key: cut_infos(item, scope, copies) if isinstance(item, dict) else cut(item, scope, copies) if key in by_copy else item
+        for key, item in infos.items()
+    }

@@ -18,13 +18,13 @@ from rltrain.errors import ConfigError, RltrainError, RunError, said
 from rltrain.generators import Watch
 from rltrain.runs import Run
 from rltrain.signals import comes_from_signal, exits_as_errors
-from rltrain.spaces import map_arrays
+from rltrain.spaces import leaves, map_arrays
 from rltrain.structures import Arrays, Step, ended
 from rltrain.trainers import evaluating, keeping, lending
 from rltrain.trainers.bookkeeping import Best, Clock, overrides, select_infos, write_rows
 from rltrain.trainers.config import Cfg, TrainerConfig
-from rltrain.trainers.scopes import check_scopes, cut, even_scopes
-from rltrain.trainers.sharing import share_memories
+from rltrain.trainers.scopes import check_scopes, cut, cut_named, even_scopes
+from rltrain.trainers.sharing import settings, share_memories
 
 
 class Trainer:
@@ -268,7 +268,7 @@ class Trainer:
             copies = self.scopes[-1].stop
             for agent, scope in zip(self.agents, self.scopes, strict=True):
                 arguments = (cut(value, scope, copies) for value in args)
-                answers.append(getattr(agent, method)(*arguments, **{k: cut(v, scope, copies) for k, v in kwargs.items()}))
+                answers.append(getattr(agent, method)(*arguments, **cut_named(kwargs, scope, copies)))
         except RltrainError:
             raise
         except BaseException as error:
@@ -302,6 +302,7 @@ class Trainer:
             lending.hand_out(self)
         if self._even and len(set(self.agents_scope)) > 1:
             self._say_once(f"agents_scope=even: {self.agents_scope} copies, the remainder to the last agent")
+        self._tell_of_images()
         if any(getattr(agent.algorithm, "central", False) for agent in self.agents):
             own = self.env.info().get("state") == "own"
             self._say_once(f"critics read {'the state() of the environment' if own else 'the observations of all members'}")
@@ -312,6 +313,17 @@ class Trainer:
             self._attend()
         else:
             self._plan()
+
+    def _tell_of_images(self) -> None:
+        """Say that a network reads an image as a row of numbers up to 255, where its agent doesn't normalise them."""
+        if all(getattr(settings(agent), "normalize_observations", False) for agent in self.agents):
+            return
+        for path, leaf in leaves(self.env.observation_space).items():
+            if leaf.dtype == np.uint8 and len(leaf.shape) == 3:
+                which, count = f"observations {path!r}" if path else "observations", int(np.prod(leaf.shape))
+                what = f"{which}: an image {leaf.shape} of 0 to 255 is read as a row of {count:,} numbers, unscaled"
+                self._say_once(f"{what}; normalize_observations=true, or a wrapper that divides by 255, scales them")
+                return
 
     def _plan(self) -> None:
         self._next_stop = min(self._next(self.run.evaluation.interval), self._next(self.run.checkpoints.interval), self.timesteps)

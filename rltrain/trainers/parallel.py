@@ -23,7 +23,7 @@ from rltrain.trainers import keeping
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.bookkeeping import overrides
 from rltrain.trainers.config import ParallelConfig, TrainerConfig
-from rltrain.trainers.scopes import cut
+from rltrain.trainers.scopes import cut, cut_named
 from rltrain.trainers.sharing import groups
 from rltrain.trainers.workers.crew import Crew
 from rltrain.trainers.workers.free import FreeJob, Start
@@ -224,7 +224,7 @@ class ParallelTrainer(Trainer):
             return nothing
         copies = self.scopes[-1].stop
         each_args = [tuple(cut(value, scope, copies) for value in args) for scope in self.scopes]
-        each_kwargs = [{key: cut(value, scope, copies) for key, value in kwargs.items()} for scope in self.scopes]
+        each_kwargs = [cut_named(kwargs, scope, copies) for scope in self.scopes]
         return lockstep.call(method, each_args, each_kwargs)
 
     def _evaluate_for_best(self) -> list[str] | None:

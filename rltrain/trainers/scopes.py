@@ -1,12 +1,17 @@
 """Scopes: which copies of the environment belong to which agent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rltrain.errors import ConfigError
-from rltrain.structures import cut
+from rltrain.structures import cut, cut_infos
 
-__all__ = ["check_scopes", "cut", "even_scopes"]
+__all__ = ["check_scopes", "cut", "cut_infos", "cut_named", "even_scopes"]
+
+
+def cut_named(values: Mapping[str, Any], scope: slice, copies: int) -> dict[str, Any]:
+    """Return keyword arguments for the copies in `scope`."""
+    return {name: (cut_infos if name == "infos" else cut)(value, scope, copies) for name, value in values.items()}
 
 
 def even_scopes(copies: int, count: int) -> list[int]:

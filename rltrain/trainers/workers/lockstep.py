@@ -17,7 +17,7 @@ from rltrain.agents.base import Agent
 from rltrain.envs.base import EnvWrapper
 from rltrain.spaces import map_arrays
 from rltrain.structures import Arrays, Transition
-from rltrain.trainers.scopes import cut
+from rltrain.trainers.scopes import cut_infos
 from rltrain.trainers.sharing import shares_memory
 from rltrain.trainers.workers.board import ACT, RECORD, Board, Slot, slots_like
 from rltrain.trainers.workers.crew import Crew
@@ -172,7 +172,7 @@ class Lockstep:
         if infos:
             for index, scope in enumerate(self.scopes):
                 if self._reads_infos[index]:
-                    self.crew.send(index, ("infos", cut(infos, scope, self.scopes[-1].stop)))
+                    self.crew.send(index, ("infos", cut_infos(infos, scope, self.scopes[-1].stop)))
         self._owed, self._timestep, self._timesteps = RECORD, timestep, timesteps
 
     def ask(self, kind: str, *contents: Any) -> list[Any]:
