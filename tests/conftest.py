@@ -15,6 +15,7 @@ if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
 from command_line import Zygote, train
+from long_ones import NAMES
 from only_here import MISSING, left_out, needs
 
 
@@ -23,6 +24,14 @@ def pytest_ignore_collect(collection_path):
     if collection_path.suffix == ".py" and collection_path.name.startswith("test_") and needs(collection_path) & set(MISSING):
         return True
     return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Leave the long ones to -m slow."""
+    for item in items:
+        if item.nodeid in NAMES:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter):
