@@ -54,7 +54,7 @@ def test_a_time_limit_truncates_and_a_fall_terminates():
 
 def test_a_step_is_braxs_own():
     env = make(episode_length=5)
-    theirs, state = env.pure.env.env, None
+    theirs, state = env.pure.env.env.env, None
     own_step = jax.jit(jax.vmap(theirs.step))
     generator = np.random.default_rng(0)
     env.reset()
