@@ -1,24 +1,29 @@
 """Policies and evaluations that are not finite never pass for success."""
 
 import shutil
+from importlib import import_module
 
 import numpy as np
 import pytest
 from command_line import assert_one_error, call
 from forgery import put_file
 
+from rltrain.agents.base import Agent
 from rltrain.checkpoints import CheckpointStore, read_part, verify
+from rltrain.envs.gymnasium import GymnasiumEnv
+from rltrain.errors import NonFiniteError
+from rltrain.trainers import SequentialTrainer
 from rltrain.trainers.bookkeeping import Best
 from rltrain.trainers.evaluating import note_best
 from rltrain.trees import pack
 
 
 def poison(tree, value):
-    """Put a value into the first number of every array of floats; return how many there were."""
+    """Put a value into every array of floats; return how many there were."""
     if isinstance(tree, dict):
         return sum(poison(item, value) for item in tree.values())
     if isinstance(tree, np.ndarray) and tree.dtype.kind == "f" and tree.size:
-        tree.flat[0] = value
+        tree[...] = value
         return 1
     return 0
 
@@ -53,17 +58,21 @@ def test_returns_that_are_not_finite_are_no_success(trained, here, monkeypatch):
     assert not list(here.glob("outputs/**/eval.json"))
 
 
-def test_actions_that_are_not_finite_name_the_agent():
-    from rltrain.agents.base import Agent
-    from rltrain.agents.ppo.torch import PPO
-    from rltrain.envs.gymnasium import GymnasiumEnv
-    from rltrain.errors import NonFiniteError
-    from rltrain.trainers import SequentialTrainer
-
-    env = GymnasiumEnv({"id": "Pendulum-v1", "num_envs": 2}, seed=1)
-    agent = Agent(PPO(env.observation_space, env.action_space, num_envs=2), name="A")
-    parts = agent.snapshot()
-    assert poison(parts["policy"], np.nan)
-    agent.restore({"policy": parts["policy"]})
-    with pytest.raises(NonFiniteError, match=r"agents\.A: its policy gives actions that are not finite"):
+@pytest.mark.parametrize("value", [np.nan, 3e38])
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize(
+    "algorithm", ["a2c CartPole-v1", "dqn CartPole-v1", "sac CartPole-v1", "ppo Pendulum-v1", "td3 Pendulum-v1"]
+)
+def test_a_policy_that_gives_no_numbers_names_its_agent(algorithm, backend, value):
+    """Also one whose weights are finite: the likeliest of infinite logits, and tanh of infinity, are actions like any other."""
+    if backend == "jax":
+        pytest.importorskip("jax")
+    name, env_id = algorithm.split()
+    kind = getattr(import_module(f"rltrain.agents.{name}.{backend}"), name.upper())
+    env = GymnasiumEnv({"id": env_id, "num_envs": 2}, seed=1)
+    agent = Agent(kind(env.observation_space, env.action_space, num_envs=2), name="A")
+    policy = agent.snapshot()["policy"]
+    assert poison(policy, value)
+    agent.restore({"policy": policy})
+    with pytest.raises(NonFiniteError, match=r"agents\.A: its policy gives numbers that are not finite"):
         SequentialTrainer(env, agent, cfg={"timesteps": 1, "disable_progressbar": True}).eval(2)

@@ -164,14 +164,14 @@ class Agent:
             self._outputs = {key: self.backend.to_numpy(value) for key, value in outputs.items()}
         actions = map_arrays(self.backend.to_numpy, actions)
         if evaluation:
-            self._check_actions(actions)
+            self._check(actions, [value for key, value in outputs.items() if key.endswith("heads")])
         return actions
 
-    def _check_actions(self, actions: Arrays) -> None:
-        """Raise NonFiniteError for actions that no simulator can make sense of; in training the update finds the cause."""
-        for array in actions.values() if isinstance(actions, dict) else (actions,):
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise NonFiniteError(f"agents.{self.name}: its policy gives actions that are not finite")
+    def _check(self, actions: Arrays, heads: list[Array]) -> None:
+        """Raise NonFiniteError for numbers that a policy can't mean: a choice made by them looks like any other."""
+        arrays = [*map(self.backend.to_numpy, heads), *(actions.values() if isinstance(actions, dict) else (actions,))]
+        if not all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"):
+            raise NonFiniteError(f"agents.{self.name}: its policy gives numbers that are not finite")
 
     def read_outputs(self) -> dict[str, Array]:
         """Return what the algorithm acted by last, which it records."""

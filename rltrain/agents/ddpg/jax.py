@@ -50,8 +50,10 @@ class DDPG(OffPolicy):
         """Return the kind and shape of the random numbers that one step of acting takes."""
         return "normal", (num_envs, self.head.actions)
 
-    def _choose(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
-        heads = self.policy_network.heads(parameters, inputs)
+    def _heads(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+        return self.policy_network.heads(parameters, inputs)
+
+    def _best(self, heads: Array) -> Array:
         return (np if isinstance(heads, np.ndarray) else jnp).tanh(heads)
 
     def _explore(

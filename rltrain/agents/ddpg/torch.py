@@ -47,8 +47,11 @@ class DDPG(OffPolicy):
             actor.noise = torch.zeros(num_envs, self.head.actions, device=self.backend.device)
         return actor
 
-    def _choose(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
-        return torch.tanh(self.learners["policy"].network.heads(inputs))
+    def _heads(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+        return self.learners["policy"].network.heads(inputs)
+
+    def _best(self, heads: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(heads)
 
     def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
         actions = self._choose(inputs, action_masks)

@@ -37,8 +37,11 @@ class DQN(OffPolicy):
         """Return the kind and shape of the random numbers that one step of acting takes: explore or not, and what."""
         return "uniform", (num_envs, 2)
 
-    def _choose(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
-        return _masked(self.network.values(parameters, inputs), action_masks).argmax(1)
+    def _heads(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+        return _masked(self.network.values(parameters, inputs), action_masks)
+
+    def _best(self, values: Array) -> Array:
+        return values.argmax(1)
 
     def _explore(
         self, parameters: dict[str, Array], carried: Array | None, noise: Array, inputs: Array, action_masks: Array | None,

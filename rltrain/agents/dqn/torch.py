@@ -33,8 +33,10 @@ class DQN(OffPolicy):
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def _choose(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
-        values = _masked(self.learners["q"].network.values(inputs), action_masks)
+    def _heads(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+        return _masked(self.learners["q"].network.values(inputs), action_masks)
+
+    def _best(self, values: torch.Tensor) -> torch.Tensor:
         return values.argmax(1) if values.is_cuda else torch.from_numpy(values.numpy().argmax(1))  # a fifth of the time
 
     def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:

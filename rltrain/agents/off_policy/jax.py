@@ -129,11 +129,12 @@ class OffPolicy(Made, ABC):
     ) -> tuple[Array | None, Array, dict[str, Array]]:
         """Return what the actor carries on, actions (N, *A) as the environment takes them and what `record` wants back.
 
-        Without `noise` they are the best ones. With NumPy arrays everything is computed in NumPy.
+        Without `noise` they are the best ones, and the heads that they were read from. With NumPy arrays everything is computed in NumPy.
         """
         if noise is None:
             inputs = self.inputs(policy.observation_moments, observations)
-            return carried, self._to_environment(self._choose(policy.parameters, inputs, action_masks)), {}
+            heads = self._heads(policy.parameters, inputs, action_masks)
+            return carried, self._to_environment(self._best(heads)), {"heads": heads}
         warms_up = progress.timestep < self.cfg.learning_starts
         if warms_up is True:
             actions = self._draw_uniform(noise, action_masks)
@@ -148,8 +149,15 @@ class OffPolicy(Made, ABC):
         return carried, self._to_environment(actions), outputs
 
     @abstractmethod
-    def _choose(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+    def _heads(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+        """Return what the network gives for these inputs that `_best` reads an action from."""
+
+    @abstractmethod
+    def _best(self, heads: Array) -> Array:
         """Return the actions that look best."""
+
+    def _choose(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+        return self._best(self._heads(parameters, inputs, action_masks))
 
     @abstractmethod
     def _explore(

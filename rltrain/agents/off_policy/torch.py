@@ -98,10 +98,11 @@ class OffPolicy(Made, ABC):
         explore: bool,
         progress: Progress,
     ) -> tuple[Actor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Return actions (N, *A) as the environment takes them; exploring, also what `record` wants back."""
+        """Return actions (N, *A) as the environment takes them; exploring, what `record` wants back, else what they were read from."""
         with self._inference:
             if not explore:
-                return actor, self._to_environment(self._choose(self.inputs(observations), action_masks)), {}
+                heads = self._heads(self.inputs(observations), action_masks)
+                return actor, self._to_environment(self._best(heads)), {"heads": heads}
             if not actor.trains:
                 progress = Progress(max(progress.timesteps, 1), max(progress.timesteps, 1))
             if actor.trains and progress.timestep < self.cfg.learning_starts:
@@ -112,8 +113,15 @@ class OffPolicy(Made, ABC):
             return actor, self._to_environment(actions), outputs
 
     @abstractmethod
-    def _choose(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+    def _heads(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+        """Return what the network gives for these inputs that `_best` reads an action from."""
+
+    @abstractmethod
+    def _best(self, heads: torch.Tensor) -> torch.Tensor:
         """Return the actions that look best."""
+
+    def _choose(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+        return self._best(self._heads(inputs, action_masks))
 
     @abstractmethod
     def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:

@@ -159,12 +159,12 @@ class OnPolicy(Made, ABC):
     ) -> tuple[None, Array, dict[str, Array]]:
         """Return actions (N, *A) as the environment takes them, after what the actor carries; exploring, what `record` wants too.
 
-        Without `noise` the likeliest ones. With NumPy arrays everything is computed in NumPy.
+        Without `noise` the likeliest ones, and the heads that they were read from. With NumPy arrays everything is computed in NumPy.
         """
         inputs = self.inputs(policy.observation_moments, observations)
         heads = self._heads(policy.parameters, inputs, action_masks)
         if noise is None:
-            return None, self.head.to_environment(self.head.mode(heads)), {}
+            return None, self.head.to_environment(self.head.mode(heads)), {"heads": heads}
         actions = self.head.sample(heads, noise)
         outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
         return None, self.head.to_environment(actions), outputs

@@ -129,10 +129,10 @@ class OnPolicy(Made, ABC):
         explore: bool,
         progress: Progress,
     ) -> tuple[Actor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Return actions (N, *A) as the environment takes them; exploring, also what `record` wants back."""
+        """Return actions (N, *A) as the environment takes them; exploring, what `record` wants back, else what they were read from."""
         heads = self._masked(self.networks.heads(self.inputs(observations)), action_masks)
         if not explore:
-            return actor, self.head.to_environment(self.head.mode(heads)), {}
+            return actor, self.head.to_environment(self.head.mode(heads)), {"heads": heads}
         actions = self.head.sample(heads, actor.generator)
         outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
         return actor, self.head.to_environment(actions), outputs

@@ -70,8 +70,8 @@ class SAC(OffPolicy):
         """Return the kind and shape of the random numbers that one step of acting takes."""
         return self.head.noise, self.head.noise_shape(num_envs)
 
-    def _choose(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
-        return self._squashed(self.head.mode(self._heads(parameters, inputs, action_masks)))
+    def _best(self, heads: Array) -> Array:
+        return self._squashed(self.head.mode(heads))
 
     def _explore(
         self, parameters: dict[str, Array], carried: Array | None, noise: Array, inputs: Array, action_masks: Array | None,

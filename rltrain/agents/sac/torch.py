@@ -67,8 +67,8 @@ class SAC(OffPolicy):
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def _choose(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
-        modes = self.head.mode(self._heads(inputs, action_masks))
+    def _best(self, heads: torch.Tensor) -> torch.Tensor:
+        modes = self.head.mode(heads)
         return modes if self.discrete else torch.tanh(modes)
 
     def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
