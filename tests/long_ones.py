@@ -1,31 +1,103 @@
 """Tests that take seconds and whose kind the default run has in another form: `slow` by their names, measured by --durations."""
 
 LONG = {
-    "agents/test_probes.py": ["test_actions_by_observation[td3+]"],
-    "envs/test_functional.py": ["test_agents_draw_what_is_allowed_and_their_critics_read_states[true]"],
-    "test_asymmetric.py": ["test_a_critic_with_states_explains_what_the_observation_hides[A2C-60]"],
-    "test_beside.py": ["test_evaluations_beside_a_run_that_keeps_one"],
-    "test_cli.py": ["test_a_launcher_that_fails_is_one_sentence", "test_a_worker_that_dies_or_hangs_ends_the_run[kill]"],
-    "test_constant_reward.py": ["test_the_learned_value_is_ten_everywhere[async-3-False]"],
-    "test_exact_returns.py": ["test_through_workers[shared]"],
+    "agents/test_probes.py": [
+        "test_actions_by_observation[sac+]",
+        "test_actions_by_observation[td3+]",
+        "test_continuous_target[plain]",
+        "test_values_of_a_constant_and_of_an_observation[sac]",
+    ],
+    "agents/test_twins.py": [
+        "test_updates_agree[ppo-action_space1-cfg1]",
+        "test_updates_agree[ppo-action_space3-cfg3]",
+    ],
+    "envs/test_functional.py": [
+        "test_agents_draw_what_is_allowed_and_their_critics_read_states[true]",
+    ],
+    "envs/test_infos.py": [
+        "test_nothing_forbidden_is_ever_done[PPO-discrete-3-async]",
+        "test_resumed_equals_uninterrupted[A2C-async]",
+    ],
+    "test_agents_config.py": [
+        "test_sweeps[overrides1-jobs1]",
+        "test_sweeps[overrides3-jobs3]",
+    ],
+    "test_asymmetric.py": [
+        "test_a_critic_with_states_explains_what_the_observation_hides[A2C-60]",
+    ],
+    "test_beside.py": [
+        "test_evaluations_beside_a_run_that_keeps_one",
+    ],
+    "test_cli.py": [
+        "test_a_launcher_that_fails_is_one_sentence",
+        "test_a_worker_that_dies_or_hangs_ends_the_run[kill]",
+        "test_an_environment_that_raises_in_a_step[sync]",
+    ],
+    "test_config.py": [
+        "test_an_environment_of_ones_own_in_the_working_directory[how0]",
+    ],
+    "test_constant_reward.py": [
+        "test_the_learned_value_is_ten_everywhere[async-3-False]",
+        "test_the_learned_value_is_ten_everywhere[native-3-False]",
+    ],
+    "test_exact_returns.py": [
+        "test_through_workers[shared]",
+    ],
     "test_exits.py": [
         "test_a_script_ends_by_it_and_signals_stay_signals",
         "test_a_worker_s_agent_or_environment_quits[act:5:exit-: act, timestep 4: SystemExit: 0]",
     ],
-    "test_generators.py": ["test_the_same_again_and_after_a_stop_and_whatever_is_evaluated_or_kept[async]"],
-    "test_history.py": ["test_a_job_of_a_sweep_has_a_history_too"],
+    "test_finite_policies.py": [
+        "test_a_policy_that_gives_no_numbers_names_its_agent[dqn CartPole-v1-jax-3e+38]",
+        "test_a_policy_that_gives_no_numbers_names_its_agent[dqn CartPole-v1-jax-nan]",
+        "test_a_policy_that_gives_no_numbers_names_its_agent[ppo Pendulum-v1-jax-3e+38]",
+        "test_a_policy_that_gives_no_numbers_names_its_agent[ppo Pendulum-v1-jax-nan]",
+        "test_a_policy_that_gives_no_numbers_names_its_agent[sac CartPole-v1-jax-3e+38]",
+        "test_a_policy_that_gives_no_numbers_names_its_agent[sac CartPole-v1-jax-nan]",
+    ],
+    "test_generators.py": [
+        "test_the_same_again_and_after_a_stop_and_whatever_is_evaluated_or_kept[async]",
+    ],
+    "test_hangs.py": [
+        "test_a_hang_ends_the_run_also_after_a_signal[step-held]",
+        "test_a_hang_ends_the_run_also_after_a_signal[step-sleep]",
+    ],
+    "test_history.py": [
+        "test_a_job_of_a_sweep_has_a_history_too",
+    ],
     "test_manual.py": [
+        "test_the_manual_loop_is_the_sequential_trainer[jax-CartPole-v1-one]",
         "test_the_manual_loop_is_the_sequential_trainer[jax-CartPole-v1-two]",
         "test_the_script_trains_and_evaluates[jax]",
     ],
-    "test_resume_refused.py": ["test_a_signal_that_the_shell_ignores_stays_ignored"],
-    "test_signals.py": ["test_a_script_ends_with_the_first_of_two_trainings[4-15]"],
-    "test_step_cli.py": ["test_the_curriculum", "test_a_callback_may_end_the_run[finish-0-finished]"],
+    "test_modules.py": [
+        "test_nothing_in_the_current_directory_shadows_what_is_installed[command1]",
+    ],
+    "test_resume.py": [
+        "test_a_second_interrupt_or_term_quits_at_once[SIGINT-SIGTERM]",
+        "test_a_second_interrupt_or_term_quits_at_once[SIGTERM-SIGINT]",
+        "test_exit_status_of_a_process[SIGHUP]",
+        "test_exit_status_of_a_process[SIGUSR1]",
+        "test_killed_with_checkpoints[80]",
+        "test_where_no_checkpoint_verifies_all_stays_as_it_is[aside]",
+        "test_where_no_checkpoint_verifies_all_stays_as_it_is[half]",
+    ],
+    "test_resume_refused.py": [
+        "test_a_signal_that_the_shell_ignores_stays_ignored",
+    ],
+    "test_signals.py": [
+        "test_a_script_ends_with_the_first_of_two_trainings[4-15]",
+    ],
+    "test_step_cli.py": [
+        "test_the_curriculum",
+        "test_a_callback_may_end_the_run[finish-0-finished]",
+    ],
     "trainers/test_cut_episodes.py": [
         "test_a_cut_is_what_a_time_limit_of_the_environments_own_is[jax team]",
         "test_parallel_cuts_as_sequential_does[partitioned]",
     ],
     "trainers/test_fused.py": [
+        "test_a_second_training_draws_other_noise",
         "test_an_agent_with_a_hook_of_its_own_is_stepped",
         "test_evaluations_wait_for_whole_iterations",
         "test_fused_equals_stepped[discrete-two]",
@@ -34,13 +106,19 @@ LONG = {
     "trainers/test_fused_off_policy.py": [
         "test_a_chunk_is_as_long_as_its_learning_and_nothing_is_compiled_after_the_first",
     ],
-    "trainers/test_fused_teams.py": ["test_what_the_stepped_loop_began_the_fused_one_ends_as_it_would_have"],
-    "trainers/test_off_policy.py": ["test_parallel_is_sequential[partitioned-True]"],
+    "trainers/test_fused_teams.py": [
+        "test_what_the_stepped_loop_began_the_fused_one_ends_as_it_would_have",
+    ],
+    "trainers/test_off_policy.py": [
+        "test_parallel_is_sequential[partitioned-True]",
+    ],
     "trainers/test_parallel.py": [
+        "test_a_script_without_a_main_guard_is_told_once",
         "test_a_signal_stops_all_at_one_timestep_and_either_trainer_goes_on[partitioned]",
         "test_parallel_is_sequential[partitioned-jax]",
     ],
     "trainers/test_parallel_faults.py": [
+        "test_a_fault_of_one_worker_ends_the_run[partitioned-hang]",
         "test_a_fault_of_one_worker_ends_the_run[partitioned-kill]",
         "test_a_fault_of_one_worker_ends_the_run[partitioned-raise]",
         "test_a_worker_killed_from_outside_and_a_second_interrupt",

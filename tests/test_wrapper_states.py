@@ -179,3 +179,18 @@ def test_a_resume_that_is_not_exact_begins_with_a_share_each():
     for rms in other.env.get_attr("return_rms"):  # a reset of the new episodes has no reward
         assert (float(rms.mean), float(rms.var), rms.count) == (float(kept["mean"]), float(kept["var"]), kept["count"] / 2)
     assert all(state["NormalizeReward"]["flag"] for state in other.env.keep_policy_states())
+
+
+@pytest.mark.parametrize(("case", "settings", "said"), [
+    ("episodes", "env=wrapped_envs:Gathers-v0", True),
+    ("a level that only training reaches", "env=wrapped_envs:Gathers-v0 env.kwargs.count=0", True),
+    ("nothing", "env=wrapped_envs:Forgets-v0", False),
+    ("what is shared", "env=wrapped_envs:Levelled-v0", False),
+])  # fmt: skip
+def test_what_evaluations_cannot_share_is_said_once(case, settings, said, here):
+    evaluation = ("evaluation.interval=40", "evaluation.episodes=3", "env.num_envs=2", "trainer.timesteps=120", "run.dir=run")
+    result = train(*settings.split(), "agents.ppo.rollout_length=16", *evaluation)
+    line = "evaluation begins without what Gathers.seen gathers over episodes in training"
+    assert (result.text.count(line), result.text.count("begins without")) == (said, said)
+    if case in ("episodes", "nothing"):
+        assert call("eval", "run", "episodes=3").text.count(line) == said

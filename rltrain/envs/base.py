@@ -97,6 +97,10 @@ class EnvWrapper(ABC):
         """Put back what `keep_policy_states` returned."""
         return None
 
+    def wrapper_marks(self) -> list[dict[str, str]]:
+        """Return per copy what tells whether wrappers that don't say what they keep hold the same: a mark by attribute."""
+        return []
+
     def partition(self, sizes: Sequence[int]) -> list[Callable[[], "EnvWrapper"]] | None:
         """Return a picklable factory per slice of the copies, or None if the simulator can't be split."""
         return None

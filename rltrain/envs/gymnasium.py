@@ -22,7 +22,7 @@ import numpy as np
 from rltrain import spaces
 from rltrain.checks import build, option
 from rltrain.confidential import known
-from rltrain.envs import wrapper_states
+from rltrain.envs import wrapper_marks, wrapper_states
 from rltrain.envs.answers import why_not_batch
 from rltrain.envs.base import EnvWrapper
 from rltrain.envs.finite import FiniteWatch, narrow
@@ -349,6 +349,14 @@ class GymnasiumEnv(EnvWrapper):
             self._in_native("set_policy_state", wrapper_states.give_back, kept)
         else:
             self._call("call", "give_policy_state_back", kept, phase="set_policy_state")
+
+    def wrapper_marks(self) -> list[dict[str, str]]:
+        """Return marks per copy, of a native vector environment's wrappers as of one copy."""
+        if self.vectorization == "native":
+            each = [self._in_native("wrapper_marks", wrapper_marks.marks)]
+        else:
+            each = list(self._call("call", "read_wrapper_marks", phase="wrapper_marks"))
+        return each if any(each) else []
 
     def _in_native(self, phase: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return `function` of the native vector environment."""

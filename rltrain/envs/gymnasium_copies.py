@@ -14,7 +14,7 @@ import numpy as np
 
 from rltrain import modules
 from rltrain.confidential import learn
-from rltrain.envs import wrapper_states
+from rltrain.envs import wrapper_marks, wrapper_states
 from rltrain.envs.answers import FLAGS, NUMBERS, SUCCESS, fitting, why_not_reset, why_not_step
 from rltrain.envs.own_process import in_own_process, seed_process
 from rltrain.envs.snapshots import put_snapshot, remember, take_snapshot
@@ -215,6 +215,10 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool
             with self.told("set_policy_state"):
                 states, copies = each[index]
                 wrapper_states.put(self.env, states, copies=copies, frozen=frozen)
+
+        def read_wrapper_marks(self) -> dict[str, str]:
+            with self.told("wrapper_marks"):
+                return wrapper_marks.marks(self.env)
 
         def keep_policy_state(self) -> dict[str, Any]:
             with self.told("policy_state"):

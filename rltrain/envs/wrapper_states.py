@@ -101,10 +101,15 @@ def pool_statistics(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"mean": np.asarray(mean, dtypes[0]), "var": np.asarray(squares / total, dtypes[1]), "count": total}
 
 
+def shares(layer: Any) -> bool:
+    """Tell whether a layer's state can be read and put."""
+    return _speaks(layer) or _statistics(layer) is not None
+
+
 def _by_name(env: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for layer in layers(env):
-        if _speaks(layer) or _statistics(layer) is not None:
+        if shares(layer):
             name, number = type(layer).__name__, 2
             while name in found:
                 name, number = f"{type(layer).__name__}{number}", number + 1

@@ -25,6 +25,7 @@ from rltrain.trainers.bookkeeping import Best, Clock, overrides, select_infos, w
 from rltrain.trainers.config import Cfg, TrainerConfig
 from rltrain.trainers.scopes import check_scopes, cut, cut_named, even_scopes
 from rltrain.trainers.sharing import settings, share_memories
+from rltrain.trainers.unshared import Unshared
 
 
 class Trainer:
@@ -89,6 +90,7 @@ class Trainer:
         self._said: set[str] = set()
         self._awaited_infos: set[str] = set()  # keys to record that no step has had yet
         self._lent: Any = None  # what wrappers of the training environment had gathered when an evaluation borrowed it
+        self._unshared = Unshared()
         self._playing: tuple[Any, Any] = (env, None)  # an evaluation's environment and observations
 
     def __str__(self) -> str:

@@ -38,12 +38,15 @@ def evaluate(trainer: "Trainer", episodes: int | None) -> dict[str, dict[str, An
         turn = 0
         while turn < trainer.timesteps if episodes is None else not all(counter.is_full for counter in counters):
             make_turn(trainer, counters, turn)
+            trainer._unshared.turn(trainer, turn)
             turn += 1
             if trainer.run.stop_signal is not None:
                 break
             if episodes is not None and time.monotonic() > next_look:
                 next_look = time.monotonic() + LOOK
                 trainer.run.show_evaluation(progress(trainer, counters))
+        if trainer.run.stop_signal is None:
+            trainer._unshared.end(trainer)
         lending.give_back(trainer)
     trainer.last_evaluation = results(trainer, counters)
     return trainer.last_evaluation
@@ -76,6 +79,7 @@ def begin(trainer: "Trainer", episodes: int | None) -> list[Counter]:
         counters.append(TeamCounter(quota, agent.members) if agent.members else EpisodeCounter(quota))
     playing = _with_limit(env, trainer.run.evaluation.max_episode_steps)
     trainer._playing = (playing, playing.reset(seed=seeds))
+    trainer._unshared.begin(trainer)
     return counters
 
 

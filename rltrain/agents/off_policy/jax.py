@@ -129,7 +129,7 @@ class OffPolicy(Made, ABC):
     ) -> tuple[Array | None, Array, dict[str, Array]]:
         """Return what the actor carries on, actions (N, *A) as the environment takes them and what `record` wants back.
 
-        Without `noise` they are the best ones, and the heads that they were read from. With NumPy arrays everything is computed in NumPy.
+        Without `noise` the best ones, and the heads they were read from. With NumPy arrays everything is computed in NumPy.
         """
         if noise is None:
             inputs = self.inputs(policy.observation_moments, observations)

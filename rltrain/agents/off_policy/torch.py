@@ -98,7 +98,7 @@ class OffPolicy(Made, ABC):
         explore: bool,
         progress: Progress,
     ) -> tuple[Actor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Return actions (N, *A) as the environment takes them; exploring, what `record` wants back, else what they were read from."""
+        """Return actions (N, *A) as the environment takes them; exploring, what `record` wants back, else heads."""
         with self._inference:
             if not explore:
                 heads = self._heads(self.inputs(observations), action_masks)

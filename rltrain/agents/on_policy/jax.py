@@ -159,7 +159,7 @@ class OnPolicy(Made, ABC):
     ) -> tuple[None, Array, dict[str, Array]]:
         """Return actions (N, *A) as the environment takes them, after what the actor carries; exploring, what `record` wants too.
 
-        Without `noise` the likeliest ones, and the heads that they were read from. With NumPy arrays everything is computed in NumPy.
+        Without `noise` the likeliest ones, and the heads they were read from. With NumPy arrays everything is computed in NumPy.
         """
         inputs = self.inputs(policy.observation_moments, observations)
         heads = self._heads(policy.parameters, inputs, action_masks)

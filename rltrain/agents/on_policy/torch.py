@@ -129,7 +129,7 @@ class OnPolicy(Made, ABC):
         explore: bool,
         progress: Progress,
     ) -> tuple[Actor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Return actions (N, *A) as the environment takes them; exploring, what `record` wants back, else what they were read from."""
+        """Return actions (N, *A) as the environment takes them; exploring, what `record` wants back, else heads."""
         heads = self._masked(self.networks.heads(self.inputs(observations)), action_masks)
         if not explore:
             return actor, self.head.to_environment(self.head.mode(heads)), {"heads": heads}
