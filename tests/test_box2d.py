@@ -3,7 +3,10 @@
 import json
 import shutil
 
+import pytest
 from command_line import rows, summary, train
+
+pytest.importorskip("Box2D")
 
 LANDER = ("env=LunarLander-v3", "agents.ppo.normalize_observations=true", "agents.ppo.normalize_rewards=true")
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from rltrain.envs.wrapper_marks import Marks
-
 if TYPE_CHECKING:
     from rltrain.trainers.base import Trainer
 
+Marks = dict[str, str]  # of one copy, by wrapper and attribute
 SHOWN = 3  # attributes by name
 
 

@@ -53,7 +53,7 @@ def make(
     return trainer(Recorder(env, "env", log), recorded, scopes, {**QUIET, **cfg}, evaluation_env=evaluation_env)  # type: ignore[arg-type]
 
 
-LOOK = ("state", "action_masks", "snapshot", "policy_states")
+LOOK = ("wrapper_marks", "state", "action_masks", "snapshot", "policy_states")
 
 
 def order(log: list[dict]) -> list[str]:
