@@ -14,6 +14,23 @@ from rltrain.errors import ConfigError, nearest
 T = TypeVar("T")
 
 
+class Spelled(str):
+    """A value that only could be text where it was given, as an environment variable is; a field takes it as what it spells."""
+
+    def read(self, kind: type) -> Any:
+        """Return the number, boolean or None that this spells, or itself."""
+        text = self.strip().lower()
+        if text in ("true", "false", "null"):
+            return {"true": True, "false": False, "null": None}[text]
+        try:
+            number = float(text)
+        except ValueError:
+            return str(self)
+        if kind is float:
+            return number
+        return int(text) if text.lstrip("+-").isdigit() else int(number) if number.is_integer() else number
+
+
 def option(
     default: Any,
     doc: str,
@@ -85,6 +102,8 @@ def build(cls: type[T], given: Mapping[str, Any] | T | None, key: str = "") -> T
 def check(value: Any, hint: Any, field: dataclasses.Field, key: str) -> Any:
     """Return `value` converted to type `hint`, or raise ConfigError saying what is allowed."""
     origin, args = get_origin(hint), get_args(hint)
+    if isinstance(value, Spelled) and (hint in (int, float, bool) or (type(None) in args and value.read(str) is None)):
+        value = value.read(hint)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
@@ -103,7 +122,7 @@ def check(value: Any, hint: Any, field: dataclasses.Field, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return build(hint, value, key)  # type: ignore[arg-type]
     if hint is Any:
-        return value
+        return _as_text(value)
     if origin is list:
         if isinstance(value, str | bytes) or not isinstance(value, Sequence):
             raise ConfigError(key, value, _expected(hint, field))
@@ -111,7 +130,7 @@ def check(value: Any, hint: Any, field: dataclasses.Field, key: str) -> Any:
     if origin is dict:
         if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
             raise ConfigError(key, value, _expected(hint, field))
-        return dict(value)
+        return _as_text(dict(value))
     if hint is bool:
         if isinstance(value, bool):
             return value
@@ -126,10 +145,17 @@ def check(value: Any, hint: Any, field: dataclasses.Field, key: str) -> Any:
         if isinstance(value, bool) and choices:
             value = str(value).lower()  # YAML reads `true` where a choice of that name is meant
         if isinstance(value, str) and (value in choices if choices else value != ""):
-            return value
+            return str(value)
         if choices and isinstance(value, str):
             raise ConfigError(key, value, f"unknown; {nearest(value, choices)}")
     raise ConfigError(key, value, _expected(hint, field))
+
+
+def _as_text(value: Any) -> Any:
+    """Return data in which what may spell something is the text that it is."""
+    if isinstance(value, dict):
+        return {key: _as_text(item) for key, item in value.items()}
+    return [_as_text(item) for item in value] if isinstance(value, list) else str(value) if isinstance(value, Spelled) else value
 
 
 def _optional(value: Any, hint: Any, field: dataclasses.Field, key: str) -> Any:

@@ -597,3 +597,22 @@ def test_a_checkpoints_config_is_checked_like_any(edit, trained, here):
     shutil.copytree(trained, "run")
     edit_config(here / "run/checkpoints/200", edit)
     assert_one_error(call("eval", "run", "episodes=1"), 3, "checkpoints/200/config.yaml: ")
+
+
+@pytest.mark.parametrize(("key", "text", "value"), [
+    ("seed", "7", 7), ("agents.ppo.learning_rate", "1e-3", 1e-3), ("total_env_steps", "2e3", 2000),
+    ("agents.ppo.epochs", "2.5", None),
+    ("agents.ppo.normalize_observations", "true", True), ("trainer.headless", "yes", None), ("run.dir", "12", "12"),
+])  # fmt: skip
+def test_an_environment_variable_is_what_it_spells_for_its_key(key, text, value, monkeypatch):
+    """It can't be anything but text; a job of a cluster takes its seed from one."""
+    monkeypatch.setenv("GIVEN", text)
+    cfg = config.compose([f"{key}=${{oc.env:GIVEN}}"])
+    if value is None:
+        with pytest.raises(ConfigError, match=rf"{re.escape(key)}={re.escape(text)}: must be"):
+            config.check(cfg)
+        return
+    found = config.check(cfg)
+    for name in key.replace("agents.ppo.", "agents.ppo.cfg.").replace("trainer.", "trainer.cfg.").split("."):
+        found = found[name] if isinstance(found, dict) else getattr(found, name)
+    assert (found, type(found)) == (value, type(value))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rltrain.backends.base import check_countable
-from rltrain.checks import build, changed_fixed, option
+from rltrain.checks import Spelled, build, changed_fixed, option
 from rltrain.config.compose import translating_errors
 from rltrain.config.resolvers import watch
 from rltrain.config.schema import CHOICES, Config, options
@@ -40,8 +40,9 @@ def check(cfg: Any, *, training: bool = True) -> Config:
 
     cfg = OmegaConf.create(cfg)
     watch()
-    given = _leaves(OmegaConf.to_container(cfg, resolve=False))
-    plain = translating_errors(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), given)
+    written = OmegaConf.to_container(cfg, resolve=False)
+    plain = translating_errors(lambda: OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), _leaves(written))
+    plain = _spelled(plain, written)
     plain.pop("hydra", None)
     if "trust" in plain:
         raise ConfigError("trust", plain["trust"], "is read from the command line alone; take it out of the file")
@@ -72,6 +73,15 @@ def _repeat(name: str, node: Any, config: Config) -> dict[str, Checked]:
         node = {option: value for option, value in node.items() if option != "count"}
     names = [name] if count == 1 else [f"{name}_{i}" for i in range(count)]
     return {one: _check_choice("agents", node, f"agents.{name}", config) for one in names}
+
+
+def _spelled(value: Any, written: Any) -> Any:
+    """Return resolved data in which text that `${...}` gave may spell a number."""
+    if isinstance(value, dict) and isinstance(written, dict):
+        return {key: _spelled(item, written[key]) for key, item in value.items()}
+    if isinstance(value, list) and isinstance(written, list):
+        return [_spelled(item, was) for item, was in zip(value, written, strict=True)]
+    return Spelled(value) if type(value) is str and isinstance(written, str) and "${" in written else value
 
 
 def _leaves(node: Any, path: str = "") -> list[str]:

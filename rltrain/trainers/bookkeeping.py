@@ -9,6 +9,7 @@ import numpy as np
 
 from rltrain.agents.base import Agent
 from rltrain.runs import Run
+from rltrain.structures import mean
 
 
 @dataclass
@@ -62,14 +63,14 @@ def write_rows(
         row |= {"rollout/episodes": agent.statistics.episodes, **agent.read_metrics(), "time/env_steps_per_second": rate}
         if evaluation is not None:
             results = evaluation[agent.name]
-            row["evaluation/episode_return_mean"] = float(np.mean(results["returns"]))
+            row["evaluation/episode_return_mean"] = mean(results["returns"])
             row["evaluation/episode_return_std"] = float(np.std(results["returns"]))
             row["evaluation/episode_length_mean"] = float(np.mean(results["lengths"]))
             if "cut" in results:
                 row["evaluation/cut_episodes"] = sum(results["cut"])
             for name, own in results.get("members", {}).items():
                 if own["returns"]:
-                    row[f"members/{name}/evaluation_return_mean"] = float(np.mean(own["returns"]))
+                    row[f"members/{name}/evaluation_return_mean"] = mean(own["returns"])
         run.write_metrics(agent.name, timestep, agent.statistics.env_steps, row)
         if statistics["episode_return_mean"] is not None:
             returns.append(statistics["episode_return_mean"])

@@ -11,7 +11,7 @@ from rltrain.errors import ConfigError
 from rltrain.evaluation import MAX_EPISODE_STEPS, EpisodeCounter, TeamCounter, episode_quota
 from rltrain.screen import EvaluationProgress
 from rltrain.seeding import EVALUATION_ACTOR, EVALUATION_ENVIRONMENTS, PROCESS_GENERATORS, seed32, seed64
-from rltrain.structures import Step
+from rltrain.structures import Step, mean
 from rltrain.trainers import lending
 from rltrain.trainers.bookkeeping import Best
 from rltrain.trainers.cutting import CutEpisodes
@@ -155,7 +155,7 @@ def evaluate_for_best(trainer: "Trainer") -> list[str] | None:
 
 def note_best(best: dict[str, Best], results: dict[str, dict[str, Any]], timestep: int) -> list[str]:
     """Put the agents that were never better into `best`; return their names. What isn't finite is never better."""
-    scores = {name: float(np.mean(result["returns"])) for name, result in results.items()}
+    scores = {name: mean(result["returns"]) for name, result in results.items()}
     finite = {name: score for name, score in scores.items() if np.isfinite(score)}
     improved = [name for name, score in finite.items() if name not in best or not score <= best[name].score]
     best |= {name: Best(scores[name], timestep) for name in improved}
