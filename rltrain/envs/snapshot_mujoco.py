@@ -63,5 +63,7 @@ def _fields(model: Any, data: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
     empty = mujoco.MjData(model)
     named = {name: getattr(empty, name) for name in sorted(dir(empty)) if not name.startswith("_")}
+    if "dof_islandind" in named:  # before 3.4, when these were room that nobody had written to
+        named = {name: value for name, value in named.items() if "island" not in name}
     fixed = [getattr(data, name) for name, value in named.items() if isinstance(value, np.ndarray) and value.size]
     return [field for field in fixed if field.dtype.kind == "f"], [field for field in fixed if field.dtype.kind in "biu"]
