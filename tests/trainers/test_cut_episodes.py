@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 from command_line import call, merged, rows, train
