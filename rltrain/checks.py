@@ -178,15 +178,16 @@ def _within(value: float, field: dataclasses.Field) -> bool:
 
 
 def _expected(hint: Any, field: dataclasses.Field) -> str:
-    return "must be " + _describe(hint, field)
+    return "must be " + describe(hint, field)
 
 
-def _describe(hint: Any, field: dataclasses.Field) -> str:
+def describe(hint: Any, field: dataclasses.Field) -> str:
+    """Return in words what a field of type `hint` takes: `a finite number > 0 and <= 1`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join("null" if arg is type(None) else _describe(arg, field) for arg in args)
+        return " or ".join("null" if arg is type(None) else describe(arg, field) for arg in args)
     if origin is list:
-        return f"a list, each item {_describe(args[0], field)}"
+        return f"a list, each item {describe(args[0], field)}"
     if origin is dict:
         return "a mapping with text keys"
     if hint is str and field.metadata.get("choices"):
