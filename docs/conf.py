@@ -1,0 +1,47 @@
+"""The documentation site: pages in Markdown, API pages from docstrings, tables of settings from the dataclasses."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+import rltrain  # noqa: E402
+from tables import fill  # noqa: E402
+
+project = "rltrain"
+author = "The rltrain developers"
+copyright = "The rltrain developers, MIT license"  # noqa: A001
+version = release = re.sub(r"\+.*", "", rltrain.__version__)
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+suppress_warnings = ["toc.not_readable"]  # pages that are still to come stand in the contents already
+nitpicky = True  # a reference to a class or function of rltrain that isn't there is an error; other libraries' aren't looked up
+nitpick_ignore_regex = [("py:.*", r"(?!rltrain\.).*")]
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "amsmath"]
+myst_heading_anchors = 3
+myst_dmath_double_inline = True
+
+autodoc_mock_imports = ["torch", "jax", "flax", "optax"]  # pages are the same with and without them
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = f"rltrain {version}"
+html_copy_source = False
+html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+copybutton_exclude = ".linenos, .gp"
+
+
+def setup(app: Any) -> None:
+    """Put tables where pages ask for them with a comment."""
+    app.connect("source-read", lambda app, name, source: source.__setitem__(0, fill(source[0])))
