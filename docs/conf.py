@@ -8,12 +8,13 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-import rltrain  # noqa: E402
 from tables import fill  # noqa: E402
+
+import rltrain  # noqa: E402
 
 project = "rltrain"
 author = "The rltrain developers"
-copyright = "The rltrain developers, MIT license"  # noqa: A001
+copyright = "The rltrain developers, MIT license"
 version = release = re.sub(r"\+.*", "", rltrain.__version__)
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
