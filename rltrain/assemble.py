@@ -97,17 +97,24 @@ def make_agents(config: Config, env: EnvWrapper, backend: Any) -> list[Agent]:
     agents = []
     for index, ((name, checked), copies) in enumerate(zip(config.agents.items(), configuration.scopes(config), strict=True)):
         kind = follow(checked.target, config.plugins)
-        if env.members and not getattr(kind, "plays_teams", False):
-            there = f"{env.name} has named agents ({', '.join(env.members)})"
-            raise ConfigError(f"agents.{name}", kind.__name__, f"{there}, which a team plays; use ippo or mappo")
-        algorithm = kind(
-            env.observation_space, env.action_space, state_space=env.state_space, num_envs=copies, cfg=checked.cfg,
-            seed=config.seed, index=index, backend=backend, key=checked.key,
-        )  # fmt: skip
-        agent = Agent(algorithm, name=name)
+        agent = make_agent(kind, checked, env, backend, name=name, num_envs=copies, seed=config.seed, index=index)
         agent.keeps_memory = config.checkpoints.memory
         agents.append(agent)
     return agents
+
+
+def make_agent(
+    kind: Any, checked: Checked, env: EnvWrapper, backend: Any, *, name: str, num_envs: int, seed: int | None, index: int
+) -> Agent:  # fmt: skip
+    """Return an agent of the algorithm `kind` for `num_envs` copies of an environment."""
+    if env.members and not getattr(kind, "plays_teams", False):
+        there = f"{env.name} has named agents ({', '.join(env.members)})"
+        raise ConfigError(f"agents.{name}", kind.__name__, f"{there}, which a team plays; use ippo or mappo")
+    algorithm = kind(
+        env.observation_space, env.action_space, state_space=env.state_space, num_envs=num_envs, cfg=checked.cfg,
+        seed=seed, index=index, backend=backend, key=checked.key,
+    )  # fmt: skip
+    return Agent(algorithm, name=name)
 
 
 def make_trainer(config: Config, *, run: Run | None = None, training: bool = True, **env_arguments: Any) -> Trainer:

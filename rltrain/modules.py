@@ -3,7 +3,8 @@
 Nothing is imported from the current directory but what was typed on this command line; the directory then comes last on the
 import path, so it shadows nothing. A name that stands in a saved configuration or a preset is imported from the installed path
 alone (PYTHONPATH included), unless `trust=true` is typed. In a script and in the processes of workers and copies there is no
-gate: a script's path is its own, and what they get has passed the gate of the process that started them.
+gate: a script's path is its own, and what they get has passed the gate of the process that started them. But what a script
+loads somebody may have saved: `gated` is its gate meanwhile.
 """
 
 import importlib
@@ -91,6 +92,23 @@ def begin_job(overrides: Sequence[str]) -> None:
     if _gate is None:  # a process of the launcher's
         _leave_current_directory()
     _open(_typed(overrides), False, ["train", *overrides])
+
+
+@contextmanager
+def gated(*, trusted: bool, again: str) -> Iterator[None]:
+    """Have a gate also in a script, while it reads what somebody saved; what the script has imported is let in.
+
+    `again` says how to trust. Afterwards the import path is the script's own again, behind it what the gate has opened.
+    """
+    global _gate
+    before, path = _gate, list(sys.path)
+    _leave_current_directory()
+    _gate = Gate(_current_directory(), frozenset(name for name in sys.modules if "." not in name), trusted, again)
+    try:
+        yield
+    finally:
+        _gate = before
+        sys.path[:] = [*path, *(entry for entry in _opened if entry not in path)]
 
 
 def _open(typed: frozenset[str], trusted: bool, again: Sequence[str]) -> None:

@@ -63,6 +63,8 @@ class Run:
 
     def open(self, *, total: int, copies: int, show: bool | None, resumed_at: tuple[int, dict[str, int]] | None) -> None:
         """Start writing; `resumed_at` is (timestep, env steps by agent) of the checkpoint that the run goes on from."""
+        import rich.style  # noqa: F401  draws from `random` when it is imported: before anybody looks whether that moves
+
         self.screen = Screen(enabled=show, total=total, copies=copies)
         if self.directory is None:
             return

@@ -66,9 +66,61 @@ def evaluate(arguments: Sequence[str]) -> int:
     return status
 
 
+@dataclass
+class Played:
+    """What an evaluation found out; nothing of it is written yet."""
+
+    run: Run
+    config: Any
+    first: Held
+    held: dict[str, Held]  # by agent
+    results: dict[str, dict[str, Any]]  # by agent
+    at_random: dict[str, dict[str, Any]]
+    env_info: dict[str, Any]
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures as `rltrain eval` prints them.
+
+        Raises NonFiniteError for returns of which none can be made.
+        """
+        _check_returns(self.results)
+        figures = {"agents": {name: summarize(result) for name, result in self.results.items()}}
+        if self.at_random:
+            figures["random"] = {name: summarize(result) for name, result in self.at_random.items()}
+        return figures
+
+
 def _evaluate(options: EvalOptions, overrides: list[str]) -> tuple[int, dict[str, Any] | None]:
     """Evaluate; return the exit status and the figures, if there are any."""
+    overrides, special = take(overrides, "run.dir")
+    wanted = special.get("run.dir")
+    played = play(options, overrides, place=wanted or RESULTS)
+    if played.run.stop_signal is not None:
+        played.run.pass_signal_on()
+        return EXIT_STATUS[played.run.stop_signal], None
+    figures = played.figures()
+    directory = write(played, figures, options, wanted)
+    if not options.json:
+        _print(played, figures, directory)
+    low = [
+        name
+        for name, agent in figures["agents"].items()
+        if options.fail_under is not None and not agent["mean"] >= options.fail_under
+    ]
+    if low:
+        below = printable(", ".join(low))
+        print(f"error: fail_under={options.fail_under:g}: the mean of {below} is below", file=sys.stderr)
+    return (1 if low else 0), figures
+
+
+def play(options: EvalOptions, overrides: list[str], *, place: str | None) -> Played:
+    """Play a checkpoint's policies; `place` is where what comes of it will be written, which is checked beforehand.
+
+    A signal cuts it short: `run.stop_signal` is set then.
+    """
     overrides, plugins = load_plugins(overrides)
+    if place is not None:
+        _check_outside_runs(Path(place))
     first = hold_found(options.checkpoint)
     cfg = load_config(first.path, first.config)
     add_plugins(cfg, plugins)
@@ -80,10 +132,6 @@ def _evaluate(options: EvalOptions, overrides: list[str]) -> tuple[int, dict[str
             if configuration.is_known_key(key.lstrip("+")):
                 raise ConfigError(key, value, f"is the checkpoint's; an evaluation takes {known}")
             raise ConfigError(key, value, f"no such option; {nearest(key, OPTIONS)}, env.*, backend.*, run.dir")
-    overrides, special = take(overrides, "run.dir")
-    wanted = special.get("run.dir")
-    if wanted is not None:
-        _check_outside_runs(Path(wanted))
     cfg = configuration.apply_overrides(cfg, overrides, allowed_groups=("backend", "env"))
     cfg.run.dir, cfg.agents_scope.sizes = None, None
     config = configuration.check(cfg, training=False)
@@ -102,34 +150,17 @@ def _evaluate(options: EvalOptions, overrides: list[str]) -> tuple[int, dict[str
         trainer.generators.owned = True
         try:
             load_policies(trainer.agents, held)
-            check_writable(wanted or RESULTS)
+            if place is not None:
+                check_writable(place)
             trainer.evaluation_env = trainer.env
             with trainer.run.signals():
                 results = trainer.eval(episodes=options.episodes)
                 compare = options.random if options.random is not None else bool(trainer.env.members) and not options.render
                 at_random = _play_at_random(trainer, options.episodes) if compare and trainer.run.stop_signal is None else {}
-            if trainer.run.stop_signal is not None:
-                trainer.run.pass_signal_on()
-                return EXIT_STATUS[trainer.run.stop_signal], None
-            env_info = trainer.env.info()
+            return Played(run, config, first, held, results, at_random, trainer.env.info())
         finally:
             run.close()
             trainer.close()
-    _check_returns(results)
-    figures = {"agents": {name: summarize(result) for name, result in results.items()}}
-    if at_random:
-        figures["random"] = {name: summarize(result) for name, result in at_random.items()}
-    directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root=RESULTS)
-    _write(figures, results, config, options, held, first, directory, env_info)
-    low = [
-        name
-        for name, agent in figures["agents"].items()
-        if options.fail_under is not None and not agent["mean"] >= options.fail_under
-    ]
-    if low:
-        below = printable(", ".join(low))
-        print(f"error: fail_under={options.fail_under:g}: the mean of {below} is below", file=sys.stderr)
-    return (1 if low else 0), figures
 
 
 def _check_returns(results: dict[str, dict[str, Any]]) -> None:
@@ -185,10 +216,10 @@ def _check_outside_runs(directory: Path) -> None:
             )
 
 
-def _write(
-    figures: dict[str, Any], results: dict[str, Any], config: Any, options: EvalOptions, held: dict[str, Held],
-    first: Held, directory: Path, env_info: dict[str, Any],
-) -> None:  # fmt: skip
+def write(played: Played, figures: dict[str, Any], options: EvalOptions, wanted: str | None) -> Path:
+    """Write `eval.json` to `wanted`, or to a new directory; return that directory."""
+    config, held, first = played.config, played.held, played.first
+    directory = make_run_directory(wanted, config.env.cfg.id, list(config.agents), config.seed, root=RESULTS)
     paths = {name: one.path for name, one in held.items()}
     steps = {name: {key: one.manifest.get(key) for key in STEPS} for name, one in held.items()}
     one = len(set(paths.values())) == 1
@@ -198,16 +229,18 @@ def _write(
         "seed": config.seed, "episodes": options.episodes, "copies": config.env.cfg.num_envs,
         "max_episode_steps": config.evaluation.max_episode_steps,
         "deterministic": not config.trainer.cfg.stochastic_evaluation,
-        "environment": {"id": config.env.cfg.id, **env_info}, "trained_with": first.manifest.get("versions"),
+        "environment": {"id": config.env.cfg.id, **played.env_info}, "trained_with": first.manifest.get("versions"),
     }  # fmt: skip
+    saved = {**figures, "about": about, "episodes": played.results}
     try:
-        checkpoints.replace_text(
-            directory / "eval.json", json.dumps(conceal_tree({**figures, "about": about, "episodes": results}), indent=1) + "\n"
-        )
+        checkpoints.replace_text(directory / "eval.json", json.dumps(conceal_tree(saved), indent=1) + "\n")
     except OSError as error:
         raise checkpoints.storage_error(f"run.dir={directory}", error) from None
-    if options.json:
-        return
+    return directory
+
+
+def _print(played: Played, figures: dict[str, Any], directory: Path) -> None:
+    config = played.config
     columns = figures["agents"] | {f"{name} at random": agent for name, agent in figures.get("random", {}).items()}
     lines = []
     for key, label in LABELS.items():
@@ -217,8 +250,8 @@ def _write(
     for name in dict.fromkeys(name for agent in columns.values() for name in agent.get("members", {})):
         means = (agent.get("members", {}).get(name, {}).get("mean") for agent in columns.values())
         lines.append([f"mean of {name}", *map(_shown, means)])
-    how = "deterministic" if about["deterministic"] else "stochastic"
-    checkpoint = ", ".join(dict.fromkeys(map(str, paths.values())))
+    how = "stochastic" if config.trainer.cfg.stochastic_evaluation else "deterministic"
+    checkpoint = ", ".join(dict.fromkeys(str(one.path) for one in played.held.values()))
     print_out(
         f"{checkpoint} on {config.env.cfg.id}, {config.env.cfg.num_envs} copies, seed {config.seed}, {how}",
         table(["", *columns], lines),

@@ -24,6 +24,7 @@ class EnvWrapper(ABC):
     action_space: Any  # of one copy
     name: str  # the environment's id, for messages and folders
     seeds: list[int] | None = None  # one per copy: the seeds of the first `reset`
+    run_seed: int | None = None  # that these come from, where `rltrain.make_env` was given one; an agent for it takes it too
     draws_from: tuple[str, ...] = ()  # the generators of a whole process that moved while it was stepped, found at snapshots
 
     @abstractmethod

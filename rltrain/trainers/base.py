@@ -22,17 +22,20 @@ from rltrain.spaces import leaves, map_arrays
 from rltrain.structures import Arrays, Step, ended
 from rltrain.trainers import evaluating, keeping, lending
 from rltrain.trainers.bookkeeping import Best, Clock, overrides, select_infos, write_rows
-from rltrain.trainers.config import Cfg, TrainerConfig
+from rltrain.trainers.config import Cfg, TrainerConfig, with_settings
 from rltrain.trainers.scopes import check_scopes, cut, cut_named, even_scopes
 from rltrain.trainers.sharing import settings, share_memories
 from rltrain.trainers.unshared import Unshared
+from rltrain.trainers.wrapped import check_wrapped
 
 
 class Trainer:
     """Runs agents on an environment. Slices arrays and passes them on; never computes.
 
-    `agents` is one agent or a list; `agents_scope` gives each its number of copies, in order. `cfg` is a TrainerConfig or a
-    dict of its fields. A user's own subclass may pass a dict with further keys; they are found in `self.cfg` too.
+    `agents` is one agent or a list; `agents_scope` gives each its number of copies, in order. How long: `total_env_steps`, the
+    steps of all copies together, or `timesteps`, the turns of the loop. Other settings of TrainerConfig are keywords too, or
+    `cfg`: a TrainerConfig or a dict of its fields. A user's own subclass may pass a dict with further keys; they are found in
+    `self.cfg` too.
     """
 
     config: ClassVar[type[TrainerConfig]] = TrainerConfig
@@ -48,10 +51,15 @@ class Trainer:
         evaluation_env: EnvWrapper | None = None,
         run: Run | None = None,
         horizon: int | None = None,
+        total_env_steps: float | None = None,
+        timesteps: int | None = None,
+        **settings: Any,
     ) -> None:
-        self.cfg = self._read_cfg(cfg)
-        self.env, self.evaluation_env = env, evaluation_env
         self.agents: list[Agent] = list(agents) if isinstance(agents, Sequence) else [agents]
+        check_wrapped(self.agents, env=env, evaluation_env=evaluation_env)
+        settings |= {"total_env_steps": total_env_steps, "timesteps": timesteps}
+        self.cfg = self._read_cfg(with_settings(cfg, settings, self.config, env.num_envs))
+        self.env, self.evaluation_env = env, evaluation_env
         self.agents_scope = [] if agents_scope is None else list(getattr(agents_scope, "tolist", lambda: agents_scope)())
         self._even = not self.agents_scope
         self.run = run or Run()

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from rltrain.checks import option
-from rltrain.errors import ConfigError
+from rltrain.checks import build, option
+from rltrain.errors import ConfigError, nearest
 
 
 @dataclass
@@ -53,6 +53,38 @@ class StepConfig(TrainerConfig):
         """Raise ConfigError unless `callback` has the form of a function's name."""
         if self.callback is not None and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", self.callback):
             raise ConfigError(f"{key}.callback", self.callback, "write package.module:function, or null")
+
+
+@dataclass
+class Length:
+    """How long to train, in steps of all copies together."""
+
+    total_env_steps: int = option(1, "steps of all copies together, rounded up to whole timesteps", low=1)
+
+
+def with_settings(cfg: Any, settings: Mapping[str, Any], kind: type[TrainerConfig], num_envs: int) -> Any:
+    """Return `cfg` with settings that were given by keyword, `total_env_steps` turned into timesteps.
+
+    Raises ConfigError for one that there isn't, and for both ways to say how long.
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    if not given:
+        return cfg
+    known = [field.name for field in fields(kind)]
+    for key in given:
+        if key not in (*known, "total_env_steps"):
+            raise ConfigError(f"trainer.{key}", given[key], f"no such setting; {nearest(key, [*known, 'total_env_steps'])}")
+    base: dict[str, Any] = {} if cfg is None else dict(cfg) if isinstance(cfg, Mapping) else asdict(cfg)
+    if isinstance(cfg, TrainerConfig):  # perhaps of another kind of trainer
+        base = {key: value for key, value in base.items() if key in known}
+    total = given.pop("total_env_steps", None)
+    if total is not None:
+        timesteps = given.get("timesteps", base.get("timesteps"))
+        if timesteps is not None:
+            raise ConfigError("trainer.timesteps", timesteps, f"total_env_steps={total} is given too; give one of them")
+        total = int(total) if isinstance(total, float) and total.is_integer() else total  # 1e6 is how people write a million
+        given["timesteps"] = -(-build(Length, {"total_env_steps": total}).total_env_steps // num_envs)
+    return {**base, **given}
 
 
 class Cfg(Mapping[str, Any]):

@@ -23,6 +23,7 @@ LAYERS = [
     r"config(\..*)?",
     r"assemble",
     r"commands(\..*)?",
+    r"library",
     r"cli|__main__|",
 ]
 EXTENDS = {("ppo", "on_policy"), ("a2c", "on_policy"), ("ippo", "ppo"), ("mappo", "ppo"), ("ddqn", "dqn"), ("td3", "ddpg")}
