@@ -146,7 +146,7 @@ def make_trainer(config: Config, *, run: Run | None = None, training: bool = Tru
 
 
 def find_checkpoint(path: str, *, agent: str | None = None, key: str = "checkpoint") -> Path:
-    """Return the directory of a checkpoint named as PATH, RUN, RUN/best, RUN/latest or latest.
+    """Return the directory of a checkpoint named as PATH, RUN, RUN/best, RUN/latest, latest or latest/best.
 
     Where each agent has a best of its own, RUN/best is that of `agent`, without one the newest of them.
     Raises ConfigError if nothing of that name is there, StorageError if it can't be looked for.
@@ -168,8 +168,9 @@ def _find_checkpoint(path: str, agent: str | None, key: str) -> Path:
     if re.fullmatch(r"latest|best(-[\w-]+)?", given.name) and not given.is_dir():
         given, name = given.parent, given.name
         given = given.parent if given.name == "checkpoints" else given
+        given = Path("outputs/latest") if str(given) == "latest" and not given.is_dir() else given
     if not given.is_dir():
-        where = " (no run was started under outputs/ here)" if path == "latest" else ""
+        where = " (no run was started under outputs/ here)" if path.startswith("latest") else ""
         raise ConfigError(
             key, path, f"no such run or checkpoint{where}; name a run's directory or a folder under its checkpoints/"
         )

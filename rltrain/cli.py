@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rltrain import __version__, confidential, modules
 from rltrain.errors import ConfigError, RltrainError
-from rltrain.screen import open_missing_streams, printable, silence, write_out
+from rltrain.screen import open_missing_streams, silence, write_error, write_out
 from rltrain.signals import comes_from_signal, interrupts_told_apart
 
 USAGE = """\
@@ -63,19 +63,19 @@ def _run(arguments: list[str], *, program: bool, debug: bool) -> int:
     except ModuleNotFoundError as error:
         return _tell(_missing(error), debug=debug)
     except MemoryError:
-        _write("error: out of memory")
+        write_error("error: out of memory")
         return 1
     except BaseException as error:  # an agent's, or our own
         if comes_from_signal(error):
             if not isinstance(error, KeyboardInterrupt):
                 raise
-            _write("interrupted")
+            write_error("interrupted")
             return 130
         import traceback
 
         first = "".join(f"{note}: " for note in getattr(error, "__notes__", [])[:1]) + type(error).__name__
         first += f": {(str(error).splitlines() or [''])[0]}"
-        _write(f"error: {first}\n" + "".join(traceback.format_exception(error)).rstrip())
+        write_error(f"error: {first}\n" + "".join(traceback.format_exception(error)).rstrip())
         return 1
 
 
@@ -162,20 +162,13 @@ def _tell(error: RltrainError, *, debug: bool) -> int:
     text = str(error)
     lines = text.splitlines() or [type(error).__name__]
     head = lines if error.exit_status == 1 else lines[:3]
-    _write("error: " + "\n".join(head))
+    write_error("error: " + "\n".join(head))
     if debug or error.exit_status == 1:
         import traceback
 
         cause = error.__cause__
         if debug:
-            _write("".join(traceback.format_exception(error)).rstrip())
+            write_error("".join(traceback.format_exception(error)).rstrip())
         elif cause is not None and len(lines) == 1 and error.shows_cause:
-            _write("".join(traceback.format_exception(cause)).rstrip())
+            write_error("".join(traceback.format_exception(cause)).rstrip())
     return error.exit_status
-
-
-def _write(text: str) -> None:
-    try:
-        print(printable(text), file=sys.stderr, flush=True)
-    except OSError:
-        silence(sys.stderr)

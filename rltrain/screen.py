@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+import textwrap
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,29 @@ def printable(text: str) -> str:
     return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
 
 
+def fitted(text: str, stream: Any) -> str:
+    """Return a text with its lines broken between words where `stream` is a terminal that is too narrow for them.
+
+    A line that begins with a blank, of a traceback or a command to copy, and a word that is too long stay whole.
+    """
+    try:
+        width = int(os.environ.get("COLUMNS") or os.get_terminal_size(stream.fileno()).columns) if stream.isatty() else 0
+    except (OSError, ValueError, AttributeError):
+        return text
+    how: dict[str, Any] = {"width": max(width, 20), "break_long_words": False, "break_on_hyphens": False}
+    lines = text.split("\n")
+    wrap = [width and len(line) > width and not line[:1].isspace() for line in lines]
+    return "\n".join(textwrap.fill(line, **how) if wraps else line for line, wraps in zip(lines, wrap, strict=True))
+
+
+def write_error(text: str) -> None:
+    """Print text to stderr; a closed one is not an error."""
+    try:
+        print(fitted(printable(text), sys.stderr), file=sys.stderr, flush=True)
+    except OSError:
+        silence(sys.stderr)
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
     """Return a table for `print_out`; what stands in it is shown as it is, no markup."""
     from rich.table import Table
@@ -48,7 +72,8 @@ def print_out(*items: Any) -> None:
         console = _console(sys.stdout)
         for item in items:
             is_text = isinstance(item, str)
-            console.print(printable(item) if is_text else item, markup=False, highlight=False, soft_wrap=is_text)
+            item = fitted(printable(item), sys.stdout) if is_text else item
+            console.print(item, markup=False, highlight=False, soft_wrap=is_text)
     except OSError:
         silence(sys.stdout)
 
@@ -164,6 +189,7 @@ class Screen:
         self._next_look = 0.0
         self._rate = 0.0  # as last told
         self._return: float | None = None
+        self._ended = False  # the last plain line is said
         self._marks: deque[tuple[float, int]] = deque()  # (time, timestep) of late
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self.plain = enabled is None and not terminal
@@ -171,7 +197,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        line = printable(line)
+        line = fitted(printable(line), sys.stderr)
         try:
             if self._bar is not None:
                 self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -187,10 +213,10 @@ class Screen:
     def update(self, timestep: int, env_steps_per_second: float, episode_return: float | None) -> None:
         """Show where the run stands; cheap enough to be called for every row of metrics."""
         self._rate, self._return = env_steps_per_second, episode_return
-        self.move(timestep)
+        self.move(timestep, is_row=True)
 
-    def move(self, timestep: int) -> None:
-        """Show where the run stands between rows of metrics."""
+    def move(self, timestep: int, *, is_row: bool = False) -> None:
+        """Show where the run stands, also between rows of metrics; the last plain line comes with the last row, once."""
         now = time.monotonic()
         self._next_look = now + self.LOOK if self._enabled or self.plain else math.inf
         env_steps_per_second, episode_return = self._recent_rate(now, timestep), self._return
@@ -205,13 +231,19 @@ class Screen:
                         self._task, completed=timestep, **self._fields(timestep, env_steps_per_second, episode_return)
                     )
                     self._bar.refresh()
-            elif self.plain and (now - self._last_print > self.PLAIN_SECONDS or timestep >= self.total):
-                self._last_print = now
-                fields = self._fields(timestep, env_steps_per_second, episode_return)
-                left = max(0.0, (self.total - timestep) * self.copies / max(env_steps_per_second, 1e-9))
-                self.say(f"{fields['at']}, {fields['steps']}, {fields['rate']}, {fields['score']}, {left:.0f} s left")
+            elif self.plain and not self._ended:
+                self._ended = timestep >= self.total and is_row
+                if self._ended or (now - self._last_print > self.PLAIN_SECONDS and timestep < self.total):
+                    self._last_print = now
+                    self._say_plainly(timestep, env_steps_per_second, episode_return)
         except OSError:
             self._lose()
+
+    def _say_plainly(self, timestep: int, rate: float, episode_return: float | None) -> None:
+        fields = self._fields(timestep, rate, episode_return)
+        parts = [fields["at"], fields["steps"], fields["rate"], fields["score"]]
+        parts += [f"{(self.total - timestep) * self.copies / rate:.0f} s left"] if rate > 0 else []
+        self.say(", ".join(part for part in parts if part))
 
     def show_evaluation(self, progress: EvaluationProgress | None) -> None:
         """Show how an evaluation stands; None: it is over."""
@@ -261,7 +293,7 @@ class Screen:
         score = "return -" if episode_return is None else f"return {episode_return:.1f}"
         return {
             "at": f"{timestep:,}/{self.total:,} timesteps", "steps": f"{timestep * self.copies:,} env steps",
-            "rate": f"{rate:,.0f} env steps/s", "score": score,
+            "rate": f"{rate:,.0f} env steps/s" if rate > 0 else "", "score": score,
         }  # fmt: skip
 
     def _open_bar(self) -> None:

@@ -18,8 +18,10 @@ from command_line import RLTRAIN, SMALL, assert_one_error, call, merged, summary
 
 from rltrain.agents.ppo.torch import PPO
 from rltrain.checkpoints import CheckpointStore, read_part, verify
+from rltrain.commands.jobs import check_jobs
 from rltrain.commands.plans import make_plan
 from rltrain.commands.train import execute
+from rltrain.errors import ConfigError
 
 LENGTH = "trainer.timesteps=100"
 FAULTY = "env=sample_envs:Faulty-v0"
@@ -638,6 +640,15 @@ def test_a_sweep_of_good_jobs(here, zygote):
     assert single.status == 0
     first = json.loads(runs[0].read_text())["agents"]["ppo"]["parameters_sha256"]
     assert summary(here / "single")["agents"]["ppo"]["parameters_sha256"] == first
+
+
+def test_jobs_take_whole_numbers_as_single_runs_do():
+    """A job that can't be would raise; 1e3 of seeds is as whole as 1000, 1e-3 stays."""
+    check_jobs(["total_env_steps=1e4"])
+    check_jobs(["total_env_steps=1e4,2e4", "checkpoints.interval=1e4", "agents.ppo.learning_rate=1e-3,1e-4"])
+    check_jobs(["seed=range(1e1,3e1,1e1)", "evaluation.interval=choice(1e3,5000)"])
+    with pytest.raises(ConfigError, match=r"total_env_steps=1\.5: must be a whole number"):
+        check_jobs(["total_env_steps=1e4,1.5"])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -460,14 +461,10 @@ def test_auto_with_a_seed_drawn_goes_on_with_it(at, here):
 
 def test_longer_keeps_the_horizon_and_says_so(trained, here):
     shutil.copytree(trained, "run")
-    result = call("train", "resume=run", "total_env_steps=1000")
+    result = call("train", "resume=run", "total_env_steps=1000", "agents.ppo.learning_rate_schedule=linear")
     assert result.status == 0
-    assert (
-        result.text.count(
-            "schedules keep their horizon of 200 timesteps (schedule.horizon): where there are any, this is not equal"
-        )
-        == 1
-    )
+    said = "schedules keep their horizon of 200 timesteps (schedule.horizon): this is not equal"
+    assert result.text.count(said) == 1
     path = latest(here / "run")
     assert path.name == "250"
     assert read_part(path, "trainer", verify(path))["horizon"] == 200
@@ -716,3 +713,35 @@ def test_nothing_but_the_settings_of_learning_changes_what_is_learned(overrides,
 def test_the_settings_of_learning_do(override, here, uninterrupted):
     train(LENGTH, override, "run.dir=run")
     assert hashes(here / "run") != hashes(uninterrupted("cartpole"))
+
+
+def test_schedules_are_not_spoken_of_where_none_is_set(trained, here):
+    shutil.copytree(trained, "run")
+    result = call("train", "resume=run", "trainer.timesteps=201")
+    assert result.status == 0 and "schedules" not in result.text
+
+
+def test_a_finished_run_says_that_it_is_and_how_to_train_on(trained, here):
+    """It stays as it is, to the byte, and the command that it names trains on."""
+    shutil.copytree(trained, "my run")
+    before = {path: path.read_bytes() for path in Path("my run").rglob("*") if path.is_file()}
+    result = call("train", "resume=my run")
+    assert result.status == 0
+    assert "my run is finished: 200 of 200 timesteps are made, 800 env steps; nothing was trained" in result.out
+    assert "env steps/s" not in result.text and "episodes" not in result.text
+    assert {path: path.read_bytes() for path in Path("my run").rglob("*") if path.is_file()} == before
+    longer = shlex.split(result.out.splitlines()[-1])
+    assert longer[:2] == ["rltrain", "train"] and call(*longer[1:]).status == 0
+    assert summary(here / "my run")["timestep"] == 400
+
+
+def test_a_finished_run_that_was_killed_before_its_summary_gets_one(trained, here):
+    shutil.copytree(trained, "run")
+    told = summary(here / "run")
+    (here / "run/summary.json").unlink()
+    result = call("train", "resume=run")
+    assert result.status == 0 and "saved in run" in result.out
+    again = summary(here / "run")
+    assert {key: again[key] for key in ("exit_reason", "agents", "timestep")} == {
+        key: told[key] for key in ("exit_reason", "agents", "timestep")
+    }

@@ -9,7 +9,7 @@ from command_line import Result, call, merged
 from forgery import edit_config, edit_manifest
 
 from rltrain.checkpoints import CheckpointStore
-from rltrain.screen import EvaluationProgress, Screen, print_out, printable, table
+from rltrain.screen import EvaluationProgress, Screen, print_out, printable, table, write_error
 
 RUDE = (
     "seed=1", "env=rude_envs:Rude-v0", "env.num_envs=2", "trainer.timesteps=20", "run.dir=run", "tracking.tensorboard=false",
@@ -27,6 +27,40 @@ def test_the_screen_moves_by_time_and_shows_the_rate_of_late(monkeypatch, capsys
         screen.move(timestep) if timestep > 100 else screen.update(timestep, 999.0, 7.0)
         assert not screen.is_due()
     assert capsys.readouterr().err == "400/1,000 timesteps, 800 env steps, 25 env steps/s, return 7.0, 48 s left\n"
+
+
+def test_plain_lines_leave_out_what_is_not_known_and_the_last_comes_once(monkeypatch, capsys):
+    """No rate, no seconds left; movements at the end wait for the last row, which has the return."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    screen = Screen(total=1000, copies=8)
+    now[0] = 11.0
+    screen.move(0)
+    screen.move(1000)
+    screen.update(1000, 500.0, 7.0)
+    for _ in range(3):
+        now[0] += 11
+        screen.move(1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "0/1,000 timesteps, 0 env steps, return -"
+    assert len(lines) == 2 and lines[1].startswith("1,000/1,000 timesteps, 8,000 env steps, ") and "return 7.0" in lines[1]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_long_lines_break_between_words_on_a_terminal_only(terminal, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    sentence = "no such key; did you mean 'learning_rate'? top level has seed, env, agents and more"
+    lines = (sentence, "  rltrain train resume=" + "x" * 50, "/a/" + "long-path/" * 8)
+    write_error("\n".join(lines))
+    Screen(total=1, copies=1).say(sentence)
+    print_out(sentence)
+    shown = capsys.readouterr()
+    for text in (shown.err, shown.out):
+        assert " ".join(text.split()).count(sentence) == text.count("no such key")
+        assert all(len(line) <= 40 or line in lines[1:] for line in text.splitlines()) == terminal
+    assert lines[1] in shown.err and lines[2] in shown.err
 
 
 def test_a_screen_that_shows_nothing_is_never_due():

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from rltrain.confidential import conceal_tree
 from rltrain.errors import ConfigError, NonFiniteError, nearest
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
-from rltrain.screen import Screen, print_out, printable, stdout_to_stderr, table, write_out
+from rltrain.screen import Screen, print_out, stdout_to_stderr, table, write_error, write_out
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED, PROCESS_GENERATORS, seed64
 
 
@@ -30,7 +29,7 @@ from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS, MAX_SEED, PROCESS_GEN
 class EvalOptions:
     """What `rltrain eval` takes besides overrides of the checkpoint's configuration."""
 
-    checkpoint: str = option("latest", "a checkpoint, RUN, RUN/best, RUN/latest, or latest")
+    checkpoint: str = option("latest", "a checkpoint, RUN, RUN/best, RUN/latest, latest or latest/best")
     episodes: int = option(100, "episodes per agent", low=1, high=10_000_000)
     seed: int | None = option(None, "of environments and sampling; null: the run's", low=0, high=MAX_SEED)
     json: bool = option(False, "print the figures as JSON, alone on stdout")
@@ -108,8 +107,7 @@ def _evaluate(options: EvalOptions, overrides: list[str]) -> tuple[int, dict[str
         if options.fail_under is not None and not agent["mean"] >= options.fail_under
     ]
     if low:
-        below = printable(", ".join(low))
-        print(f"error: fail_under={options.fail_under:g}: the mean of {below} is below", file=sys.stderr)
+        write_error(f"error: fail_under={options.fail_under:g}: the mean of {', '.join(low)} is below")
     return (1 if low else 0), figures
 
 

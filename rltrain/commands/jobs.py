@@ -26,6 +26,8 @@ def check_jobs(overrides: Sequence[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parser = OverridesParser.create()
+    pairs = [override.partition("=") for override in overrides]
+    overrides = [key + equals + configuration.plain_numbers(value) for key, equals, value in pairs]
     parsed = configuration.translating_errors(lambda: parser.parse_overrides(list(overrides)), overrides)
     hydras = [override for override in parsed if override.key_or_group.startswith(("hydra.", "hydra/"))]
     of_hydra = [str(override.input_line) for override in hydras if not override.is_sweep_override()]

@@ -28,6 +28,7 @@ class Plan:
     skipped: tuple[str, ...] = ()  # newer checkpoints that don't verify
     before: history.Settings | None = None  # of the run's last start
     command: str = ""  # that was typed
+    presets: Sequence[str] = ()  # for the environment that was typed without one
 
     def __post_init__(self) -> None:
         """Find out what was changed since the run's last start."""

@@ -1,14 +1,19 @@
 """What a run tells when it ends: `summary.json`, the closing table, a sweep's objective; and a dry run's plan."""
 
+import json
+import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rltrain import checkpoints
+from rltrain import checkpoints, files
 from rltrain.config import Config
+from rltrain.errors import RltrainError
 from rltrain.screen import print_out, table
 from rltrain.trainers.base import Trainer
+
+MAX_BYTES = 64 * 2**20  # of a summary: it has every start of the run
 
 
 def summarize(trainer: Trainer, reason: str, versions: dict[str, str], started: float) -> dict[str, Any]:
@@ -39,28 +44,51 @@ def summarize(trainer: Trainer, reason: str, versions: dict[str, str], started: 
     }
 
 
-def objective(trainer: Trainer, summary: dict[str, Any]) -> float | None:
-    """Return what a sweep compares: the best evaluation, else the mean return of the last 100 episodes, over agents."""
-    if trainer.best:
-        return sum(best.score for best in trainer.best.values()) / len(trainer.best)
+def read_finished(directory: Path) -> dict[str, Any] | None:
+    """Return a run's summary if it says that the run is finished, else None."""
+    try:
+        summary = json.loads(files.read_small(directory / "summary.json", MAX_BYTES, "a summary"))
+        return summary if summary["exit_reason"] == "finished" and summary["agents"] else None
+    except (OSError, ValueError, KeyError, TypeError, RltrainError):
+        return None  # none, or none that can be read: it is written anew
+
+
+def final(summary: dict[str, Any]) -> float | None:
+    """Return the mean return of the last 100 episodes of training, over agents."""
     returns = [agent["episode_return_mean"] for agent in summary["agents"].values()]
     return None if None in returns else sum(returns) / len(returns)
 
 
+def best(summary: dict[str, Any]) -> float | None:
+    """Return the best evaluation's mean return, over agents."""
+    scores = [agent["best"]["score"] for agent in summary["agents"].values() if agent["best"] is not None]
+    return sum(scores) / len(scores) if scores else None
+
+
+def objective(summary: dict[str, Any]) -> float | None:
+    """Return what a sweep compares: the best evaluation, else the mean return of the last 100 episodes, over agents."""
+    score = best(summary)
+    return final(summary) if score is None else score
+
+
 def print_summary(trainer: Trainer, summary: dict[str, Any], directory: Path) -> None:
     """Print the closing table."""
-    evaluated = ("best", "at timestep") if trainer.best else ()
+    evaluated = ("best evaluation", "at timestep") if trainer.best else ()
     rows = []
     for name, agent in summary["agents"].items():
         mean, length = agent["episode_return_mean"], agent["episode_length_mean"]
         cells = ["-" if mean is None else f"{mean:.1f}", "-" if length is None else f"{length:.1f}"]
         if trainer.best:
-            cells += [f"{agent['best']['score']:.1f}", f"{agent['best']['timestep']:,}"]
+            own = agent["best"]
+            cells += ["-", "-"] if own is None else [f"{own['score']:.1f}", f"{own['timestep']:,}"]
         rows.append([name, f"{agent['env_steps']:,}", f"{agent['episodes']:,}", *cells])
     lines = [
         f"{summary['exit_reason']} after {summary['training_seconds']:.1f} s, {summary['env_steps_per_second']:,.0f} env steps/s"
     ]
-    lines += [f"saved in {directory}", f"  rltrain eval {directory}", f"  tensorboard --logdir {directory}"]
+    longer = [] if trainer.timestep < trainer.timesteps else [f"total_env_steps={2 * trainer.timestep * trainer.env.num_envs}"]
+    commands = [["tensorboard", "--logdir", str(directory)]] if trainer.run.tracking.tensorboard else []
+    commands += [["rltrain", "train", f"resume={directory}", *longer], ["rltrain", "eval", str(directory)]]
+    lines += [f"saved in {directory}", *(f"  {shlex.join(command)}" for command in commands)]
     print_out(table(["agent", "env steps", "episodes", "return (last 100)", "length", *evaluated], rows), *lines)
 
 

@@ -16,7 +16,7 @@ from rltrain.confidential import conceal
 from rltrain.errors import ConfigError, RltrainError, RunError, said
 from rltrain.processes import start_as_usual, without_current_directory
 from rltrain.runs import EXIT_STATUS, check_writable
-from rltrain.screen import printable
+from rltrain.screen import printable, write_error
 from rltrain.signals import exits_as_errors
 
 SWEEP_DIR = "hydra.sweep.dir"
@@ -95,7 +95,7 @@ def _failure(error: Exception) -> JobFailed:
     left = printable(conceal(f"job {hydra.job.num}: {(first.splitlines() or [''])[0]}"))
     if cause is not None:
         text += "\n" + printable(conceal("".join(traceback.format_exception(cause)).rstrip()))
-    print(text, file=sys.stderr, flush=True)  # now, not after the last job
+    write_error(text)  # now, not after the last job
     return JobFailed(left if hydra.runtime.choices["hydra/launcher"] in HERE else text)
 
 
@@ -112,7 +112,7 @@ def _launch(overrides: Sequence[str], launcher: str) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except JobFailed as failed:
-        print(f"error: {failed}", file=sys.stderr)
+        write_error(f"error: {failed}")
         return 1
     except Exception as error:
         what = " ".join(printable(conceal(said(error))).split())

@@ -13,9 +13,10 @@ from rltrain import __version__, assemble, checkpoints, generators
 from rltrain import config as configuration
 from rltrain.agents.base import Agent
 from rltrain.commands import history
+from rltrain.commands.announce import announce, find_presets, say_horizon, tell_finished
 from rltrain.commands.plans import Plan, make_plan
 from rltrain.commands.reading import Held, hold_each, hold_found
-from rltrain.commands.summary import objective, print_plan, print_summary, summarize
+from rltrain.commands.summary import objective, print_plan, print_summary, read_finished, summarize
 from rltrain.confidential import conceal
 from rltrain.config import Config
 from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, NonFiniteError, StorageError
@@ -35,6 +36,7 @@ def train(overrides: Sequence[str]) -> int:
     """Train, and return the exit status."""
     plan = make_plan(overrides)
     plan.command = history.command_line(["train", *overrides])
+    plan.presets = find_presets(plan.config, overrides)
     status, _ = execute(plan)
     return status
 
@@ -92,17 +94,23 @@ def check_memories(trainer: Trainer) -> None:
 
 
 def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, Any] | None) -> tuple[int, float | None]:
+    done = parts is not None and _is_done(trainer, parts["trainer"])
+    before = read_finished(directory) if done else None
+    if before is not None and plan.checkpoint is not None and plan.checkpoint.name.isdigit():  # not aside, to be put back
+        tell_finished(trainer, directory, trainer.timesteps)
+        return 0, objective(before)
     run = _open_run(plan, trainer, directory, parts)
     started = time.time()
     with ExitStack() as stack:
         stack.enter_context(run.signals())  # until all is written: a signal during the summary must not lose it
         stack.callback(run.close)
-        _announce(plan, trainer, directory)
+        announce(plan, trainer, directory)
         gc.freeze()  # libraries' objects stay: to look through them again and again takes 2 to 5 % of a quick loop
         stack.callback(gc.unfreeze)
         reason, failure = "finished", None
         try:
-            trainer.train_to_end()
+            if not done:  # else it was killed before its summary
+                trainer.train_to_end()
         except BaseException as error:
             if comes_from_signal(error):
                 reason = "interrupted"
@@ -123,11 +131,16 @@ def _execute_locked(plan: Plan, trainer: Trainer, directory: Path, parts: dict[s
                 summary = summarize(trainer, reason, run.manifest["versions"], started)
                 summary["history"] = history.read_starts(directory)
                 run.write_summary(summary)
-        print_summary(trainer, summary, directory)
+        print_summary(trainer, summary, directory) if before is None else tell_finished(trainer, directory, trainer.timesteps)
     if run.stop_signal is not None:
         run.pass_signal_on()
         return EXIT_STATUS[run.stop_signal], None
-    return 0, objective(trainer, summary)
+    return 0, objective(summary)
+
+
+def _is_done(trainer: Trainer, kept: Mapping[str, Any]) -> bool:
+    """Tell whether what was kept of a trainer is its end."""
+    return int(kept["timestep"]) == trainer.timesteps and not kept["pending"]
 
 
 def _open_run(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, Any] | None) -> Run:
@@ -174,43 +187,8 @@ def _restore(trainer: Trainer, parts: dict[str, Any], config: Config) -> None:
         total = config.total_env_steps
         key, value = ("total_env_steps", total) if total else ("trainer.timesteps", trainer.timesteps)
         raise ConfigError(key, value, f"{there}, already; give more, or leave it out")
-    if trainer.horizon != trainer.timesteps and config.schedule.horizon is None:
-        trainer.run.say(
-            f"schedules keep their horizon of {trainer.horizon:,} timesteps (schedule.horizon): "
-            "where there are any, this is not equal to one run of the new length"
-        )
-
-
-def _announce(plan: Plan, trainer: Trainer, directory: Path) -> None:
-    config = plan.config
-    total, copies = trainer.timesteps, trainer.env.num_envs
-    say = trainer.run.say
-    for line in plan.skipped:
-        say(f"skipped: {line}")
-    lines = [
-        f"run: {directory}",
-        f"seed: {config.seed}",
-        str(trainer),
-        f"{total:,} timesteps x {copies} copies = {total * copies:,} env steps",
-    ]
-    for agent in trainer.agents:
-        if total < agent.algorithm.schedule.first():
-            lines.append(
-                f"warning: agents.{agent.name} learns nothing: its first update would come after "
-                f"{agent.algorithm.schedule.first():,} timesteps"
-            )
-    if config.total_env_steps and config.total_env_steps % copies:
-        lines.append(f"total_env_steps={config.total_env_steps:,} is rounded up to whole timesteps")
-    if plan.checkpoint is not None:
-        lines.append(f"going on from {plan.checkpoint}")
-    elif plan.directory is not None:
-        lines.append("the run has no checkpoint yet: starting from the beginning")
-    if plan.changes:
-        verb = "resumed" if plan.checkpoint is not None else "started anew"
-        lines.append(f"{verb} at {trainer.timestep:,}: {history.describe(plan.changes)}")
-    trainer.run.open_log()
-    for line in lines:
-        say(line)
+    if config.schedule.horizon is None:
+        say_horizon(trainer)
 
 
 def read_parts(path: Path, agents: Sequence[Agent]) -> dict[str, Any]:

@@ -81,8 +81,8 @@ def translate(overrides: Sequence[str]) -> list[str]:
         if i in chosen[:-1]:
             continue  # the last one counts, as of any key; named agents would add up
         key, has_value, value = override.partition("=")
-        if value != plain_number(value):
-            value = plain_number(value)
+        if value != plain_numbers(value):
+            value = plain_numbers(value)
             override = f"{key}={value}"
         if not has_value and not key.startswith("~"):
             raise ConfigError(key, "", "an override is written key=value")
@@ -134,6 +134,13 @@ def plain_number(value: str) -> str:
     """Return a whole number without an exponent, anything else as it is: 1e6 is how people write a million steps."""
     whole = re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", value) and float(value) < 1e15 and float(value).is_integer()
     return str(int(float(value))) if whole else value
+
+
+def plain_numbers(value: str) -> str:
+    """Return `plain_number` of a value, or of each that a sweep has: 1e4,2e4 and range(1e4,3e4,1e4)."""
+    if value[:1] in "[{" or re.search(r"['\"\\$]", value):
+        return value
+    return re.sub(r"(?<![^,( ])[\d.]+[eE]\+?\d+(?![^,) ])", lambda number: plain_number(number[0]), value)
 
 
 def _named_agents(value: str) -> list[str]:

@@ -119,7 +119,10 @@ class Trainer:
             raise ConfigError("trainer.timesteps", None, "say how long to train, a whole number >= 1")
         self._check_countable()
         if self.timestep >= self.timesteps and not self._pending:
-            self._say_once(f"already at timestep {self.timestep:,} of {self.timesteps:,}: give more timesteps to train on")
+            raise ConfigError(
+                "trainer.timesteps", self.timesteps,
+                f"all of them were made: the trainer is at timestep {self.timestep:,}; set trainer.timesteps to more to train on",
+            )  # fmt: skip
         if self.env.members:
             self.multi_agent_train()
         else:

@@ -1,7 +1,7 @@
 """How a trainer evaluates its agents: which copies and episodes count, where they are cut, and which agents were never better."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +150,17 @@ def evaluate_for_best(trainer: "Trainer") -> list[str] | None:
     trainer.clock.stop()
     results = trainer.find_eval()(trainer.run.evaluation.episodes)
     trainer.clock.start()
-    return None if trainer.run.stop_signal is not None else note_best(trainer.best, results, trainer.timestep)
+    if trainer.run.stop_signal is not None:
+        return None
+    improved = note_best(trainer.best, results, trainer.timestep)
+    trainer.run.say(describe(results, improved, trainer.timestep))
+    return improved
+
+
+def describe(results: dict[str, dict[str, Any]], improved: Iterable[str], timestep: int) -> str:
+    """Say in a line how each agent did, and who was never better: `evaluation at 2,000: ppo 312.4 (best)`."""
+    scores = (f"{name} {mean(result['returns']):.1f}{' (best)' * (name in improved)}" for name, result in results.items())
+    return f"evaluation at {timestep:,}: {', '.join(scores)}"
 
 
 def note_best(best: dict[str, Best], results: dict[str, dict[str, Any]], timestep: int) -> list[str]:

@@ -304,3 +304,13 @@ def test_scopes_are_even_unless_given():
     env = GymnasiumEnv({"id": "CartPole-v1", "num_envs": 8})
     assert Trainer(env, agents(2, 2, 4), None, QUIET).agents_scope == [2, 2, 4]  # the remainder in the last
     assert Trainer(env, agents(8), None, QUIET).agents_scope == [8]
+
+
+def test_a_second_training_says_that_all_is_made_and_goes_on_with_more():
+    trainer = make([2], timesteps=8)
+    trainer.train()
+    with pytest.raises(ConfigError, match=r"trainer.timesteps=8: .* at timestep 8; set trainer.timesteps to more"):
+        trainer.train()
+    trainer.timesteps = 12
+    trainer.train()
+    assert (trainer.timestep, trainer.agents[0].updates) == (12, 3)

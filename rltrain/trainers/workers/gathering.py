@@ -102,6 +102,7 @@ class Gathering:
         before = dict(trainer.best)
         trainer.last_evaluation = {name: found[worker] for worker, name in enumerate(self.names)}
         improved = evaluating.note_best(trainer.best, trainer.last_evaluation, timestep)
+        self.run.say(evaluating.describe(trainer.last_evaluation, improved, timestep))
         if improved:
             self._improved[timestep] = (improved, before)
         for worker in found:
