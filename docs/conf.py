@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
@@ -35,14 +38,28 @@ autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 
 html_theme = "furo"
+html_math_renderer = "mathml"
 html_title = f"rltrain {version}"
 html_copy_source = False
 html_show_sphinx = False
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["site.css"]
 copybutton_exclude = ".linenos, .gp"
 
 
+def write_math(translator: Any, node: Any) -> None:
+    """Write a formula as MathML, which browsers show by themselves: no script, nothing from the network."""
+    translator.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def write_math_block(translator: Any, node: Any) -> None:
+    """Write a formula on lines of its own."""
+    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
-    """Put tables where pages ask for them with a comment."""
+    """Put tables where pages ask for them with a comment; formulas as MathML."""
     app.connect("source-read", lambda app, name, source: source.__setitem__(0, fill(source[0])))
+    app.add_html_math_renderer("mathml", (write_math, None), (write_math_block, None))

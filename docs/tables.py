@@ -27,7 +27,8 @@ def table(request: str) -> str:
         found = [entry for entry in found if entry.group is None and section_of(entry) == group]
     if not found:
         raise ValueError(f"no settings for {request!r}")
-    return lines(found)
+    under = f"agents.{choice}." if group == "agents" and choice else ""
+    return lines(found, under)
 
 
 def section_of(entry: Entry) -> str:
@@ -36,13 +37,20 @@ def section_of(entry: Entry) -> str:
     return first if dot else "-"
 
 
-def lines(found: Sequence[Entry]) -> str:
-    """Return entries as a table in Markdown."""
-    rows = ["| key | default | takes | what it is |", "|---|---|---|---|"]
+def lines(found: Sequence[Entry], under: str = "") -> str:
+    """Return entries as a table in Markdown, keys without `under`."""
+    rows = [f"| key{f', after `{under}`' if under else ''} | default | takes | what it is |", "|---|---|---|---|"]
     for entry in found:
-        cells = (f"`{entry.key}`", f"`{shown(entry.default)}`", entry.allowed, entry.sentence + (" †" if entry.fixed else ""))
+        key, default = entry.key.removeprefix(under), shown(entry.default)
+        cells = (f"`{key}`", f"`{default}`", in_signs(entry.allowed), entry.sentence + (" †" if entry.fixed else ""))
         rows.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |")
-    return "\n".join(rows)
+    return "\n".join([":::{table}", ":class: settings", "", *rows, ":::"])
+
+
+def in_signs(allowed: str) -> str:
+    """Return what a setting takes with signs for words, and large numbers in groups of three."""
+    text = re.sub(r"\d{5,}", lambda digits: f"{int(digits[0]):,}", allowed.replace("000.0", "000"))
+    return text.replace(">= ", "≥ ").replace("<= ", "≤ ").replace("a whole number", "integer").replace("a number", "number")
 
 
 def shown(value: Any) -> str:
