@@ -26,17 +26,8 @@ from rltrain.envs import wrapper_marks, wrapper_states
 from rltrain.envs.answers import why_not_batch
 from rltrain.envs.base import EnvWrapper
 from rltrain.envs.finite import FiniteWatch, narrow
-from rltrain.envs.gymnasium_copies import (
-    CopyError,
-    dump_stacks,
-    end_processes,
-    find_spec,
-    make_by_id,
-    make_copy,
-    make_sync,
-    register,
-    work,
-)
+from rltrain.envs.gymnasium_copies import CopyError, dump_stacks, end_processes, make_copy, make_sync, work
+from rltrain.envs.gymnasium_ids import as_gymnasium, find_spec, make_by_id, register
 from rltrain.envs.gymnasium_infos import Infos
 from rltrain.envs.own_process import GENERATORS
 from rltrain.envs.ranges import RangeWatch
@@ -55,7 +46,11 @@ ASYNC_TIMEOUT = 300.0  # seconds
 class GymnasiumConfig:
     """A Gymnasium environment by id."""
 
-    id: str = option("CartPole-v1", "environment id as Gymnasium writes it; module:Own-v0 imports the module first", fixed=True)
+    id: str = option(
+        "CartPole-v1",
+        "environment id as Gymnasium writes it; module:Own-v0 imports the module first, module:Name takes its class or function",
+        fixed=True,
+    )
     num_envs: int = option(8, "copies that are stepped together", low=1, high=65536, fixed=True)
     vectorization: str = option(
         "auto", "auto is sync for every id; native takes the environment's own vector entry point",
@@ -470,10 +465,12 @@ class GymnasiumEnv(EnvWrapper):
     def _make_native(self, render_mode: str | None) -> Any:
         import gymnasium
 
-        if find_spec(self.cfg.id).vector_entry_point is None:
+        spec = find_spec(self.cfg.id)
+        if spec.vector_entry_point is None:
             raise ConfigError("env.vectorization", "native", f"{self.cfg.id} has no vector entry point; use sync or async")
         kwargs = {**self.cfg.kwargs, **({"render_mode": render_mode} if render_mode else {})}
-        venv = gymnasium.make_vec(self.cfg.id, self.num_envs, vectorization_mode="vector_entry_point", **kwargs)
+        known = as_gymnasium(self.cfg.id, spec)
+        venv = gymnasium.make_vec(known, self.num_envs, vectorization_mode="vector_entry_point", **kwargs)
         self._made = remember(venv)
         return venv
 

@@ -1,4 +1,4 @@
-"""Single copies of Gymnasium environments: found by id, made in whichever process, their failures told with their number."""
+"""Single copies of Gymnasium environments, made in whichever process, their failures told with their number."""
 
 import faulthandler
 import os
@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from rltrain import modules
 from rltrain.confidential import learn
 from rltrain.envs import wrapper_marks, wrapper_states
 from rltrain.envs.answers import FLAGS, NUMBERS, SUCCESS, fitting, why_not_reset, why_not_step
 from rltrain.envs.own_process import in_own_process, seed_process
 from rltrain.envs.snapshots import put_snapshot, remember, take_snapshot
-from rltrain.errors import ConfigError, RltrainError, nearest, portable, said
+from rltrain.errors import RltrainError, portable, said
 from rltrain.hangs import name_in_dumps
 from rltrain.processes import leave_signals_to_parent, start_as_usual, watch_parent
 from rltrain.signals import comes_from_signal
@@ -50,68 +49,6 @@ class TellsCopies:
         if not isinstance(error, CopyError):
             error = CopyError((index, "", said(error), trace), portable(error))
         self.queue.put((index, CopyError, error, trace))
-
-
-def register(spec: Any) -> None:
-    """Make an id known in this process, if it isn't: a plugin or a script may have registered it in another one."""
-    from gymnasium.envs.registration import registry
-
-    if spec is not None:
-        registry.setdefault(spec.id, spec)
-
-
-def find_spec(env_id: str) -> Any:
-    """Return Gymnasium's spec of an id; `module:` imports the module first.
-
-    Raises ConfigError if there is none: the nearest match, or the extra to install.
-    """
-    import gymnasium
-    from gymnasium.envs.registration import registry
-
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            modules.import_named(module, "env.id", env_id)
-        except BaseException as error:  # whatever the module's own code raises
-            if isinstance(error, modules.Refused) or comes_from_signal(error):
-                raise
-            raise ConfigError(
-                "env.id", env_id, f"module {module!r} can't be imported ({said(error)}); is it on PYTHONPATH?"
-            ) from error
-    elif name.startswith("ALE/"):
-        with suppress(ImportError):
-            import ale_py
-
-            gymnasium.register_envs(ale_py)
-    try:
-        return gymnasium.spec(name)
-    except gymnasium.error.DeprecatedEnv as error:
-        raise ConfigError("env.id", env_id, str(error)) from None
-    except gymnasium.error.Error:
-        hint = "pip install ale-py, or " if name.startswith("ALE/") else ""
-        raise ConfigError("env.id", env_id, f"no such environment; {hint}{nearest(name, registry, limit=6)}") from None
-
-
-def make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None, spec: Any = None) -> Any:
-    """Return one environment; raises ConfigError for a package that is missing or kwargs that don't fit."""
-    import gymnasium
-
-    register(spec)
-    find_spec(env_id)  # also imports `module:` in a process that has not done so
-    mode: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}  # not every environment takes it
-    try:
-        return gymnasium.make(env_id.rpartition(":")[2], disable_env_checker=True, **mode, **kwargs)
-    except gymnasium.error.DependencyNotInstalled as error:
-        extras = {"box2d": "box2d", "mujoco": "mujoco", "classic_control": "classic", "toy_text": "classic"}
-        entry = str(find_spec(env_id).entry_point)
-        extra = next((extra for folder, extra in extras.items() if folder in entry), None)
-        remedy = f"pip install 'rltrain[{extra}]'" if extra else str(error)
-        raise ConfigError("env.id", env_id, f"its package is not installed; {remedy}") from None
-    except TypeError as error:
-        if kwargs:
-            reason = str(error).split(" was raised from the environment creator")[0]  # what follows repeats them, secrets too
-            raise ConfigError("env.kwargs", kwargs, f"{env_id} does not take them: {reason}") from None
-        raise
 
 
 def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool = True) -> Any:
