@@ -221,3 +221,4 @@ def test_a_run_that_names_a_module_here_is_trusted_or_not(trained, here, monkeyp
     assert sys.path == path and (here / "mark").exists()
     modules._opened.clear()
     sys.modules.pop("lurking", None)
+    plugin_packages.discard("lurking")
