@@ -21,6 +21,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 import rltrain
 from rltrain import checkpoints, library, modules
 from rltrain.agents.ppo.torch import PPO
+from rltrain.config.schema import plugin_packages
 from rltrain.envs.gymnasium import GymnasiumEnv
 
 SMALL = {"rollout_length": 32, "epochs": 2, "minibatches": 2, "network": {"policy_sizes": [8], "value_sizes": [8]}}
