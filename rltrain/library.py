@@ -235,8 +235,9 @@ def evaluate(
         trust: also import from the current directory what the run's configuration names.
 
     Returns:
-        {"agents": {name: {"episodes", "mean", "mean_interval", "std", "median", "iqm", "min", "max", "length_mean",
-        "success_rate"}}}; with random actions, theirs under "random".
+        A dict with the figures of each agent under `agents`, by name, and with those of random actions under `random`. They are
+        `episodes`, `mean`, `mean_interval` (95 %), `std`, `median`, `iqm` (interquartile mean), `min`, `max`, `length_mean` and
+        `success_rate`; a team's have `sum_mean` and `members` too.
 
     Raises:
         ConfigError: no such run or override; a module that only the current directory has, without `trust`.
