@@ -60,7 +60,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
 
     made = Table()
     for column in columns:
-        made.add_column(Text(printable(column)))
+        made.add_column(Text(printable(column)), overflow="fold")
     for row in rows:
         made.add_row(*(Text(printable(cell)) for cell in row))
     return made

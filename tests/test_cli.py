@@ -600,11 +600,15 @@ SWEEP = (FAULTY, "env.kwargs.when=1000,5,1001", "trainer.timesteps=40", "hydra.s
 def check_sweep(result, here) -> None:
     """The job in the middle failed, the others are complete, each in a directory of its own."""
     assert result.status == 1, result.err
-    for name in ("0", "2"):
+    for name in ("0_when-1000", "2_when-1001"):
         assert summary(here / "sweep" / name)["exit_reason"] == "finished"
         assert verify(CheckpointStore(here / "sweep" / name / "checkpoints").pointer("latest"))["timestep"] == 40
-    assert summary(here / "sweep/1")["exit_reason"].startswith("failed: EnvironmentFailure")
-    assert "broken on purpose" in (here / "sweep/1/error.log").read_text()
+    assert summary(here / "sweep/1_when-5")["exit_reason"].startswith("failed: EnvironmentFailure")
+    assert "broken on purpose" in (here / "sweep/1_when-5/error.log").read_text()
+    jobs = json.loads((here / "sweep/sweep.json").read_text())["jobs"]
+    assert [(job["job"], job["state"]) for job in jobs] == [(0, "finished"), (1, "failed"), (2, "finished")]
+    assert "copy" in jobs[1]["reason"] and jobs[1]["overrides"] == {"env.kwargs.when": "5"}
+    assert jobs[0]["final"] == summary(here / "sweep" / jobs[0]["directory"])["agents"]["ppo"]["episode_return_mean"]
 
 
 def test_a_sweep_goes_on_after_a_failed_job(here, zygote):
@@ -620,7 +624,9 @@ def test_a_job_that_is_wrong_is_told_without_a_traceback(here, zygote):
     result = zygote.run("train", "-m", "agents=td3,a2c", "trainer.timesteps=20", "hydra.sweep.dir=sweep")
     assert (result.status, "Traceback" in result.text) == (1, False), result.text
     error = "job 0: error: env.action_space=Discrete(2): this agent acts in Box spaces of floats; use dqn, sac or ppo"
-    assert error in result.err and summary(here / "sweep/1")["exit_reason"] == "finished"
+    assert error in result.err and summary(here / "sweep/1_agents-a2c")["exit_reason"] == "finished"
+    jobs = json.loads((here / "sweep/sweep.json").read_text())["jobs"]
+    assert [(job["state"], job["directory"]) for job in jobs] == [("failed", "0_agents-td3"), ("finished", "1_agents-a2c")]
 
 
 @pytest.mark.slow
@@ -746,13 +752,15 @@ def test_numbers_of_a_sweep_are_checked_as_they_are_composed(monkeypatch):
 def test_an_interrupt_ends_a_sweep(here, zygote):
     """The job in hand is saved, the jobs after it are not begun."""
     process = zygote.start("train", "-m", *merged(SMALL, ("seed=1,2,3", ENDLESS, "hydra.sweep.dir=sweep")))
-    metrics = here / "sweep/0/metrics.jsonl"
+    metrics = here / "sweep/0_seed-1/metrics.jsonl"
     wait_until(lambda: (metrics.exists() and metrics.stat().st_size) or process.poll() is not None, 30)
     process.send(signal.SIGINT)
     result = process.wait(10)
     assert result.status == 130, result.err
-    assert summary(here / "sweep/0")["exit_reason"] == "stopped by SIGINT"
-    assert not (here / "sweep/1/config.yaml").exists()
+    assert summary(here / "sweep/0_seed-1")["exit_reason"] == "stopped by SIGINT"
+    assert not list(here.glob("sweep/1*"))
+    assert "stopped by SIGINT" in (here / "sweep/sweep.json").read_text()
+    assert "the same command with hydra.sweep.dir=sweep goes on" in result.out
 
 
 def test_the_objective_of_a_job(here):

@@ -153,7 +153,7 @@ def test_a_sweep_s_job_quits(zygote, here):
     """The others are run all the same."""
     sweep = ("-m", "seed=1,2", "hydra.sweep.dir=runs", *AGENT[:-1], "env.num_envs=2", "tracking.tensorboard=false")
     assert zygote.run("train", *sweep, QUIT="update:1:exit").status == 1
-    assert [summary(Path(f"runs/{i}"))["exit_reason"].partition(":")[0] for i in range(2)] == ["failed", "finished"]
+    assert [summary(Path(f"runs/{i}_seed-{i + 1}"))["exit_reason"].partition(":")[0] for i in range(2)] == ["failed", "finished"]
 
 
 def test_an_evaluation_s_environment_quits(quits, trained):

@@ -101,12 +101,13 @@ def test_a_run_of_before_there_was_a_setting_is_gone_on_with_by_auto(here):
 
 
 def test_a_job_of_a_sweep_has_a_history_too(here, zygote):
-    how = ("trainer.timesteps=8", "hydra.sweep.dir=sweep")
-    for seed in ("seed=1,2", "seed=1"):
-        assert zygote.run("train", "-m", *merged(SMALL, (*how, seed)), cwd=here).status == 0
-    starts = summary(here / "sweep/0")["history"]
-    assert [(start["timestep"], start["changed"]) for start in starts] == [(0, {}), (8, {})]
-    assert "seed=1 " in starts[0]["command"] and starts[0]["command"].endswith(f"run.dir={here}/sweep/0 resume=auto")
+    for timesteps in (8, 12):
+        how = ("seed=1,2", f"trainer.timesteps={timesteps}", "hydra.sweep.dir=sweep")
+        assert zygote.run("train", "-m", *merged(SMALL, how), cwd=here).status == 0
+    starts = summary(here / "sweep/0_seed-1")["history"]
+    longer = {"trainer.timesteps": {"old": 8, "new": 12}}
+    assert [(start["timestep"], start["changed"]) for start in starts] == [(0, {}), (8, longer)]
+    assert "seed=1 " in starts[0]["command"] and starts[0]["command"].endswith(f"run.dir={here}/sweep/0_seed-1 resume=auto")
 
 
 # -- what is compared and shown ----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 from rltrain import config as configuration
 from rltrain import modules
-from rltrain.commands import history
+from rltrain.commands import history, sweep_results
 from rltrain.commands.jobs import check_jobs
 from rltrain.commands.plans import load_plugins, plan_auto, plugins_override, refuse_hydras
 from rltrain.commands.train import execute
@@ -46,7 +46,16 @@ def sweep(overrides: Sequence[str]) -> int:
     overrides = [*overrides, *plugins_override(plugins)]
     check_jobs(overrides)
     check_writable(given.get(SWEEP_DIR, "outputs/multirun").partition("${")[0] or ".", SWEEP_DIR)
-    return _launch([*configuration.search_path(), *configuration.translate(overrides)], given.get("hydra/launcher", "basic"))
+    overrides = configuration.translate(overrides)
+    if sweep_results.FIXED not in given:
+        overrides.append(sweep_results.fixed_keys(overrides))
+    try:
+        status = _launch([*configuration.search_path(), *overrides], given.get("hydra/launcher", "basic"))
+    except LaunchFailed:
+        sweep_results.tell_sweep()
+        raise
+    sweep_results.tell_sweep()
+    return status
 
 
 def job(cfg: Any) -> float | None:
@@ -65,6 +74,7 @@ def job(cfg: Any) -> float | None:
         cfg.run.dir = str(hydra.runtime.output_dir)
     modules.begin_job(list(hydra.overrides.task))
     configuration.load_plugins(list(cfg.plugins or []))
+    sweep_results.note_job(hydra)
     try:
         with exits_as_errors():
             plan = plan_auto(cfg)  # a cluster requeues a job into the directory it had
@@ -95,6 +105,7 @@ def _failure(error: Exception) -> JobFailed:
     left = printable(conceal(f"job {hydra.job.num}: {(first.splitlines() or [''])[0]}"))
     if cause is not None:
         text += "\n" + printable(conceal("".join(traceback.format_exception(cause)).rstrip()))
+    sweep_results.note_job(hydra, left.partition(": ")[2])
     write_error(text)  # now, not after the last job
     return JobFailed(left if hydra.runtime.choices["hydra/launcher"] in HERE else text)
 

@@ -91,7 +91,7 @@ def test_copies_in_processes_of_their_own_and_jobs_of_joblib(sequential, tmp_pat
     command = [sys.executable, "-m", "rltrain", *RUN, *ENVIRONMENTS["torch"], "-m", "trainer=sequential,parallel", *launcher]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
-    assert_same_runs(tmp_path / "sweep/0", tmp_path / "sweep/1")
+    assert_same_runs(tmp_path / "sweep/0_trainer-sequential", tmp_path / "sweep/1_trainer-parallel")
 
 
 # -- in a script -------------------------------------------------------------------------------------------------------------
