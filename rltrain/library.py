@@ -17,7 +17,7 @@ from rltrain.agents.base import Agent
 from rltrain.backends.base import Backend, BackendConfig, prepare
 from rltrain.checks import build
 from rltrain.commands.evaluate import EvalOptions, play, write
-from rltrain.commands.plans import load_config
+from rltrain.commands.plans import add_plugins, load_config, load_plugins
 from rltrain.commands.reading import beside_training, hold_each, hold_found
 from rltrain.commands.train import load_policies, read_parts
 from rltrain.config import CHOICES, Checked, Config
@@ -180,11 +180,13 @@ def load(run: str | Path, checkpoint: str = "latest", *, overrides: Sequence[str
         CheckpointError: the checkpoint is corrupt, incomplete, or of another architecture.
     """
     name = _checkpoint_name(run, checkpoint)
-    with _gated("load", run, trust):
+    with _gated("load", run, trust, overrides):
+        others, plugins = load_plugins(overrides)
         first = hold_found(name, key="run")
         cfg = load_config(first.path, first.config)
+        add_plugins(cfg, plugins)
         before = configuration.check(cfg)
-        config = configuration.check(configuration.apply_overrides(cfg, overrides, allowed_groups=("trainer", "backend")))
+        config = configuration.check(configuration.apply_overrides(cfg, others, allowed_groups=("trainer", "backend")))
         configuration.check_resumable(before, config)
         trainer = assemble.make_trainer(config)
         try:
@@ -245,8 +247,8 @@ def evaluate(
     """
     given = {"checkpoint": _checkpoint_name(run, checkpoint), "episodes": episodes, "seed": seed, "random": random, "json": True}
     options, place = build(EvalOptions, given), None if directory is None else str(directory)
-    with _gated("evaluate", run, trust):
-        played = play(options, list(overrides), place=place)
+    with _gated("evaluate", run, trust, overrides):
+        played = play(options, list(overrides), place=place, key="run")
     played.run.answer_signal()
     figures = played.figures()
     if place is not None:
@@ -298,5 +300,5 @@ def _checkpoint_name(run: str | Path, checkpoint: str) -> str:
     return str(given / "best") if checkpoint == "best" else str(run)
 
 
-def _gated(function: str, run: str | Path, trust: bool) -> Any:
-    return modules.gated(trusted=trust, again=f'rltrain.{function}("{run}", trust=True)')
+def _gated(function: str, run: str | Path, trust: bool, overrides: Sequence[str]) -> Any:
+    return modules.gated(overrides, trusted=trust, again=f'rltrain.{function}("{run}", trust=True)')

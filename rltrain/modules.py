@@ -95,15 +95,16 @@ def begin_job(overrides: Sequence[str]) -> None:
 
 
 @contextmanager
-def gated(*, trusted: bool, again: str) -> Iterator[None]:
-    """Have a gate also in a script, while it reads what somebody saved; what the script has imported is let in.
+def gated(overrides: Sequence[str], *, trusted: bool, again: str) -> Iterator[None]:
+    """Have a gate also in a script while it reads what somebody saved; what it has imported or names in `overrides` is let in.
 
     `again` says how to trust. Afterwards the import path is the script's own again, behind it what the gate has opened.
     """
     global _gate
     before, path = _gate, list(sys.path)
     _leave_current_directory()
-    _gate = Gate(_current_directory(), frozenset(name for name in sys.modules if "." not in name), trusted, again)
+    imported = frozenset(name for name in sys.modules if "." not in name)
+    _gate = Gate(_current_directory(), imported | _typed(overrides), trusted, again)
     try:
         yield
     finally:

@@ -179,7 +179,7 @@ WRONG = [
     (lambda: trainer(made(), total_env_steps=8, cfg={"timesteps": 1}), "trainer.timesteps=1: total_env_steps=8 is given too"),
     (lambda: rltrain.load("nowhere"), "run=nowhere: no such run or checkpoint"),
     (lambda: rltrain.load("nowhere", "newest"), "checkpoint=newest: latest or best"),
-    (lambda: rltrain.evaluate("nowhere"), "checkpoint=nowhere: no such run or checkpoint"),
+    (lambda: rltrain.evaluate("nowhere"), "run=nowhere: no such run or checkpoint"),
     (lambda: rltrain.evaluate("nowhere", episodes=0), "episodes=0: must be a whole number >= 1"),
 ]  # fmt: skip
 
@@ -218,8 +218,10 @@ def test_a_run_that_names_a_module_here_is_trusted_or_not(trained, here, monkeyp
         with pytest.raises(rltrain.ConfigError, match=r"plugins=lurking: a configuration names lurking(.|\n)*trust=True"):
             function("run")
     assert sys.path == path and not (here / "mark").exists()
-    rltrain.load("run", trust=True).close()
-    assert sys.path == path and (here / "mark").exists()
+    for allowing in ({"trust": True}, {"overrides": ["plugins=[lurking]"]}):
+        rltrain.load("run", **allowing).close()
+        assert sys.path == path and (here / "mark").exists()
+        (here / "mark").unlink()
+        sys.modules.pop("lurking")
     modules._opened.clear()
-    sys.modules.pop("lurking", None)
     plugin_packages.discard("lurking")

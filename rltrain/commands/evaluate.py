@@ -111,29 +111,29 @@ def _evaluate(options: EvalOptions, overrides: list[str]) -> tuple[int, dict[str
     return (1 if low else 0), figures
 
 
-def play(options: EvalOptions, overrides: list[str], *, place: str | None) -> Played:
+def play(options: EvalOptions, overrides: list[str], *, place: str | None, key: str = "checkpoint") -> Played:
     """Play a checkpoint's policies; `place` is where what comes of it will be written, which is checked beforehand.
 
-    A signal cuts it short: `run.stop_signal` is set then.
+    `key` is what names the checkpoint, for errors. A signal cuts it short: `run.stop_signal` is set then.
     """
     overrides, plugins = load_plugins(overrides)
     if place is not None:
         _check_outside_runs(Path(place))
-    first = hold_found(options.checkpoint)
+    first = hold_found(options.checkpoint, key=key)
     cfg = load_config(first.path, first.config)
     add_plugins(cfg, plugins)
     for override in overrides:
-        key, _, value = override.partition("=")
-        if not TAKEN.fullmatch(key):
+        name, _, value = override.partition("=")
+        if not TAKEN.fullmatch(name):
             known = "env.*, backend.*, trainer.stochastic_evaluation, evaluation.max_episode_steps, run.dir, plugins and "
             known += ", ".join(OPTIONS)
-            if configuration.is_known_key(key.lstrip("+")):
-                raise ConfigError(key, value, f"is the checkpoint's; an evaluation takes {known}")
-            raise ConfigError(key, value, f"no such option; {nearest(key, OPTIONS)}, env.*, backend.*, run.dir")
+            if configuration.is_known_key(name.lstrip("+")):
+                raise ConfigError(name, value, f"is the checkpoint's; an evaluation takes {known}")
+            raise ConfigError(name, value, f"no such option; {nearest(name, OPTIONS)}, env.*, backend.*, run.dir")
     cfg = configuration.apply_overrides(cfg, overrides, allowed_groups=("backend", "env"))
     cfg.run.dir, cfg.agents_scope.sizes = None, None
     config = configuration.check(cfg, training=False)
-    held = hold_each(options.checkpoint, list(config.agents), first)
+    held = hold_each(options.checkpoint, list(config.agents), first, key=key)
     if options.seed is not None:
         config.seed = options.seed
     if options.render:
