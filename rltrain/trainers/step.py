@@ -59,9 +59,9 @@ class StepTrainer(Trainer):
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is no timestep left to make: `timesteps` are reached, or a signal has ended the run.
+        """Whether there is no timestep left to make.
 
-        A signal between two steps ends it with the next one.
+        `timesteps` are reached, or a signal has ended the run. A signal between two steps ends it with the next one.
         """
         return self.timestep >= self.timesteps or (self.run.stop_signal is not None and not self._opened)
 
