@@ -287,6 +287,8 @@ def _name_of(env: Any, kind: str) -> str:
         raise ConfigError(
             "env", type(env).__name__, f"{what}; give its id, its class or a function that makes one: {remedy(env)}"
         )
+    if kind == "gymnasium" and any(base.__module__.startswith("pettingzoo") for base in getattr(env, "__mro__", ())):
+        raise ConfigError("env", env.__name__, 'is an environment of PettingZoo; add kind="pettingzoo"')
     if kind not in BY_CALL:
         raise ConfigError("env", getattr(env, "__name__", env), f"environments of kind={kind} are made by id")
     inner = env.func if isinstance(env, functools.partial) else env

@@ -21,6 +21,7 @@ MODULES = ("my_env", "my_wrapped", "my_team", "my_lines", "my_agent", "my_packag
 @pytest.fixture(autouse=True)
 def _afterwards():
     path, choices = list(sys.path), {group: dict(there) for group, there in CHOICES.items()}
+    options = set(plugin_options)
     yield
     modules.begin([], program=False)
     sys.path[:] = path
@@ -30,7 +31,7 @@ def _afterwards():
     for group, there in choices.items():
         CHOICES[group].clear()
         CHOICES[group].update(there)
-    plugin_options.clear()
+    plugin_options.intersection_update(options)
     gymnasium.registry.pop("Corridor-v0", None)
 
 

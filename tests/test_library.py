@@ -135,6 +135,11 @@ def test_a_team():
     assert agent.members == env.members == ("agent_0", "agent_1", "agent_2")
     rltrain.SequentialTrainer(env, agent, timesteps=32).train()
     assert agent.updates == 1
+    from team_envs import Relay
+
+    assert rltrain.make_env(Relay, num_envs=2, kind="pettingzoo").members
+    with pytest.raises(rltrain.ConfigError, match='env=Relay: is an environment of PettingZoo; add kind="pettingzoo"'):
+        rltrain.make_env(Relay)
 
 
 def raw(kind="env"):
