@@ -60,7 +60,7 @@ def make_env(
 
     Example::
 
-        env = rltrain.make_env("Pendulum-v1", num_envs=4, seed=1, kwargs={"g": 9.0}, vectorization="async")
+        env = rltrain.make_env("Pendulum-v1", num_envs=4, seed=1, kwargs={"g": 9.0})
 
     Args:
         env: an id, as on the command line; or a class, or a function that makes one copy.
@@ -104,7 +104,8 @@ def make_agent(
 
     Example::
 
-        agent = rltrain.make_agent("ppo", env, learning_rate=1e-3, network={"policy_sizes": [64, 64]})
+        network = {"policy_sizes": [64, 64], "activation": "relu"}
+        agent = rltrain.make_agent("ppo", env, learning_rate=1e-3, network=network)
 
     Args:
         algorithm: ppo, a2c, dqn, ddqn, ddpg, td3, sac; for environments with named members ippo, mappo; or a plugin's own.
@@ -135,14 +136,23 @@ def make_agent(
 
 @dataclass
 class Loaded:
-    """A run as `load` found it; a context manager that closes its environments."""
+    """A run as `load` found it; a context manager that closes its environments.
 
-    checkpoint: Path  # that it was loaded from
-    config: Config  # the run's, checked
+    Attributes:
+        checkpoint: the directory that it was loaded from.
+        config: the run's configuration, checked.
+        env: the environment that it trains on.
+        evaluation_env: other copies of it, so that `trainer.eval()` leaves `env` alone.
+        agents: by name.
+        trainer: with all of these; it writes nothing to the run's directory.
+    """
+
+    checkpoint: Path
+    config: Config
     env: EnvWrapper
-    evaluation_env: EnvWrapper  # other copies, so that `trainer.eval()` leaves `env` alone
-    agents: dict[str, Agent]  # by name
-    trainer: Trainer  # with all of these; it writes nothing unless `trainer.run` is given a directory
+    evaluation_env: EnvWrapper
+    agents: dict[str, Agent]
+    trainer: Trainer
 
     def close(self) -> None:
         """Close the environments."""
@@ -167,7 +177,8 @@ def load(run: str | Path, checkpoint: str = "latest", *, overrides: Sequence[str
 
         with rltrain.load("outputs/latest", "best") as run:
             observations = run.env.reset()
-            actions = run.agents["ppo"].act(observations, timestep=0, timesteps=1, explore=False)
+            now = {"timestep": 0, "timesteps": 1}
+            actions = run.agents["ppo"].act(observations, **now, explore=False)
 
     Args:
         run: a run's directory, `latest` for the last one started here, or a folder under a run's `checkpoints/`.
@@ -224,7 +235,8 @@ def evaluate(
     Example::
 
         figures = rltrain.evaluate("outputs/latest", episodes=100, checkpoint="best")
-        print(figures["agents"]["ppo"]["mean"], figures["agents"]["ppo"]["mean_interval"])
+        ppo = figures["agents"]["ppo"]
+        print(ppo["mean"], ppo["mean_interval"])
 
     Args:
         run: a run's directory, `latest` for the last one started here, or a folder under a run's `checkpoints/`.
