@@ -9,9 +9,10 @@ import os
 import re
 import sys
 import textwrap
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cache
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
+
+SHOWING = threading.RLock()  # one thread at a time shows something
 
 
 def printable(text: str) -> str:
@@ -176,6 +179,7 @@ class Screen:
 
     PLAIN_SECONDS = 10.0
     LOOK = 0.2  # seconds
+    STILL = 3.0  # seconds without a move after which compiling is told
     RECENT = 5.0  # seconds that the rate shown is a mean of: the warm-up's says nothing of the rest
 
     def __init__(self, *, enabled: bool | None = None, total: int, copies: int) -> None:
@@ -190,6 +194,10 @@ class Screen:
         self._rate = 0.0  # as last told
         self._return: float | None = None
         self._ended = False  # the last plain line is said
+        self._closed: threading.Event | None = None  # where a thread watches
+        self._moved = time.monotonic()
+        self._timestep = 0
+        self._told_compiling = False  # since the last move
         self._marks: deque[tuple[float, int]] = deque()  # (time, timestep) of late
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self.plain = enabled is None and not terminal
@@ -199,12 +207,41 @@ class Screen:
         """Print a line above the bar."""
         line = fitted(printable(line), sys.stderr)
         try:
-            if self._bar is not None:
-                self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            else:
-                _console(sys.stderr).print(line, markup=False, highlight=False, soft_wrap=True)
+            with SHOWING:
+                console = _console(sys.stderr) if self._bar is None else self._bar.console
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
         except OSError:
             self._lose()
+
+    def watch(self, is_compiling: Callable[[], bool], timestep: int = 0) -> None:
+        """From a thread, say that a program is compiled, and for how long, as long as nothing else moves."""
+        if not self._enabled and not self.plain:
+            return
+        closed = self._closed = threading.Event()
+        self._moved, self._timestep = time.monotonic(), timestep
+
+        def look() -> None:
+            while not closed.wait(min(1.0, self.STILL)):
+                with SHOWING:
+                    seconds = time.monotonic() - self._moved
+                    if seconds >= self.STILL and not closed.is_set() and is_compiling():
+                        self._show_compiling(seconds)
+
+        threading.Thread(target=look, name="rltrain-screen", daemon=True).start()
+
+    def _show_compiling(self, seconds: float) -> None:
+        line = f"compiling, {seconds:.0f} s"
+        try:
+            if self._enabled:
+                self._open_task()
+                self._bar.update(self._task, rate=line)
+                self._bar.refresh()
+            elif self.plain and (not self._told_compiling or time.monotonic() - self._last_print > self.PLAIN_SECONDS):
+                self._last_print = time.monotonic()
+                self.say(line)
+        except OSError:
+            self._lose()
+        self._told_compiling = True
 
     def is_due(self) -> bool:
         """Tell whether what stands there is old; takes a tenth of a microsecond."""
@@ -217,14 +254,18 @@ class Screen:
 
     def move(self, timestep: int, *, is_row: bool = False) -> None:
         """Show where the run stands, also between rows of metrics; the last plain line comes with the last row, once."""
-        now = time.monotonic()
+        with SHOWING:
+            self._timestep = timestep
+            self._move(timestep, is_row)
+
+    def _move(self, timestep: int, is_row: bool) -> None:
+        now = self._moved = time.monotonic()
+        self._told_compiling = False
         self._next_look = now + self.LOOK if self._enabled or self.plain else math.inf
         env_steps_per_second, episode_return = self._recent_rate(now, timestep), self._return
         try:
             if self._enabled:
-                if self._task is None:
-                    self._open_bar()
-                    self._task = self._bar.add_task("", total=self.total, completed=timestep, **self._fields(timestep, 0.0, None))
+                self._open_task()
                 if now - self._last_bar > 0.1 or timestep >= self.total:
                     self._last_bar = now
                     self._bar.update(
@@ -247,6 +288,11 @@ class Screen:
 
     def show_evaluation(self, progress: EvaluationProgress | None) -> None:
         """Show how an evaluation stands; None: it is over."""
+        with SHOWING:
+            self._moved = time.monotonic()
+            self._show_evaluation(progress)
+
+    def _show_evaluation(self, progress: EvaluationProgress | None) -> None:
         try:
             if progress is None:
                 if self._evaluation is not None:
@@ -277,12 +323,16 @@ class Screen:
 
     def close(self) -> None:
         """Leave the last state of the bar on the screen."""
-        if self._bar is not None:
-            try:
-                self._bar.stop()
-            except OSError:
-                self._lose()
-            self._bar = self._task = self._evaluation = None
+        if self._closed is not None:
+            self._closed.set()
+            self._closed = None
+        with SHOWING:
+            if self._bar is not None:
+                try:
+                    self._bar.stop()
+                except OSError:
+                    self._lose()
+                self._bar = self._task = self._evaluation = None
 
     def _lose(self) -> None:
         """The terminal is gone: the run goes on."""
@@ -295,6 +345,12 @@ class Screen:
             "at": f"{timestep:,}/{self.total:,} timesteps", "steps": f"{timestep * self.copies:,} env steps",
             "rate": f"{rate:,.0f} env steps/s" if rate > 0 else "", "score": score,
         }  # fmt: skip
+
+    def _open_task(self) -> None:
+        if self._task is None:
+            self._open_bar()
+            fields = self._fields(self._timestep, 0.0, None)
+            self._task = self._bar.add_task("", total=self.total, completed=self._timestep, **fields)
 
     def _open_bar(self) -> None:
         if self._bar is not None:

@@ -2,6 +2,8 @@
 
 import shutil
 import sys
+import threading
+import time
 import unicodedata
 
 import pytest
@@ -44,6 +46,33 @@ def test_plain_lines_leave_out_what_is_not_known_and_the_last_comes_once(monkeyp
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "0/1,000 timesteps, 0 env steps, return -"
     assert len(lines) == 2 and lines[1].startswith("1,000/1,000 timesteps, 8,000 env steps, ") and "return 7.0" in lines[1]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_compiling_is_told_while_nothing_moves(terminal, monkeypatch, capsys):
+    """Not while something moves, not once it is over, not after the end."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setattr(Screen, "STILL", 0.05)
+    compiling = threading.Event()
+    screen, shown = Screen(total=10, copies=1), ""
+    screen.watch(compiling.is_set, timestep=3)
+    time.sleep(0.15)
+    assert "compiling" not in capsys.readouterr().err
+    compiling.set()
+    end = time.monotonic() + 10
+    while "compiling, 0 s" not in shown and time.monotonic() < end:
+        time.sleep(0.02)
+        shown += capsys.readouterr().err
+    assert "compiling, 0 s" in shown and ("3/10 timesteps" in shown) == terminal
+    compiling.clear()
+    screen.update(10, 100.0, 1.0)
+    screen.close()
+    compiling.set()
+    capsys.readouterr()
+    time.sleep(0.15)
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -1,6 +1,8 @@
 """The JAX backend."""
 
+import math
 import os
+import time
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -58,6 +60,11 @@ class JaxBackend:
         """Seconds that this process has spent on compiling."""
         return _compiling["seconds"]
 
+    @property
+    def is_compiling(self) -> bool:
+        """Whether this process compiles, as far as JAX tells: each part of it when it is over."""
+        return bool(_compiling["lowered"]) or time.monotonic() - _compiling["traced"] < TRACED
+
     def own(self, pure: Any) -> "Stateful":
         """Return an algorithm that holds the state of a pure one."""
         return Stateful(pure)
@@ -77,7 +84,8 @@ class JaxBackend:
         return {**versions, "device": device, "threads": str(self.cfg.threads)}
 
 
-_compiling = {"seconds": 0.0, "programs": 0}
+_compiling = {"seconds": 0.0, "programs": 0, "traced": -math.inf, "lowered": 0}
+TRACED = 5.0  # seconds for which what was traced is taken to be compiled soon
 
 
 def _watch_compiling() -> None:
@@ -87,6 +95,9 @@ def _watch_compiling() -> None:
     def listen(event: str, duration_secs: float, **_: Any) -> None:
         if event.startswith("/jax/core/compile/"):
             _compiling["seconds"] += duration_secs
+            is_over = event.endswith("/backend_compile_duration")
+            _compiling["traced"] = -math.inf if is_over else time.monotonic()
+            _compiling["lowered"] = event.endswith("/jaxpr_to_mlir_module_duration")
         _compiling["programs"] += event == "/jax/core/compile/backend_compile_duration"
 
     if "listener" not in _compiling:

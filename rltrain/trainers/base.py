@@ -306,6 +306,9 @@ class Trainer:
             show=False if self.cfg.disable_progressbar else (True if self.cfg.disable_progressbar is False else None),
             resumed_at=(self.timestep - self._pending, env_steps) if self._resumed else None,
         )
+        backend = self.agents[0].backend
+        if self.run.screen is not None and hasattr(backend, "is_compiling"):
+            self.run.screen.watch(lambda: backend.is_compiling, self.timestep)
         self.generators.begin()
         if self.observations is None:
             if self.timestep == 0 and self._env_steps():
