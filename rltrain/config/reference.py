@@ -65,7 +65,9 @@ def _groups() -> Iterator[Entry]:
         defaults |= line if isinstance(line, dict) else {}
     for group in GROUPS:
         more = {"agents_scope": " or a list of whole numbers", "env": " or an environment's id"}.get(group, "")
-        yield Entry(group, defaults.get(group), f"one of {', '.join(options(group))}{more}", GROUP_SENTENCES[group])
+        listed = ", ".join(options(group))
+        allowed = f"one of {listed}{more}" if "," in listed else f"{listed}{more}"
+        yield Entry(group, defaults.get(group), allowed, GROUP_SENTENCES[group])
 
 
 def _leaves(cls: type, key: str, fixed: bool) -> Iterator[Entry]:
