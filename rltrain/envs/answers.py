@@ -105,7 +105,16 @@ def why_not_batch(space: Any, copies: int, phase: str, answer: Any) -> str:
         return f"expected infos in a dict, got {kind(infos, show=True)}"
     if SUCCESS in infos and (np.shape(infos[SUCCESS]) != (copies,) or np.asarray(infos[SUCCESS]).dtype.kind not in "biuf"):
         return f"expected infos['{SUCCESS}'] as numbers ({copies},), got {kind(np.asarray(infos[SUCCESS]))}"
-    return why_not_in(space, observations)
+    return why_not_in(space, _in_numpy(observations))
+
+
+def _in_numpy(batch: Any) -> Any:
+    """Return a batch with the arrays of other libraries, which Gymnasium's own JAX environments answer with, as NumPy's."""
+    if isinstance(batch, dict):
+        return {key: _in_numpy(part) for key, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        return type(batch)(map(_in_numpy, batch))
+    return np.asarray(batch) if hasattr(batch, "__array__") else batch
 
 
 def why_not_infos(infos: Any) -> str:
