@@ -5,34 +5,11 @@ import sys
 from collections.abc import Sequence
 
 from rltrain import __version__, confidential, modules
-from rltrain.errors import ConfigError, RltrainError
+from rltrain.errors import CommandError, ConfigError, RltrainError
 from rltrain.screen import open_missing_streams, silence, write_error, write_out
 from rltrain.signals import comes_from_signal, interrupts_told_apart
 
-USAGE = """\
-rltrain: train and evaluate reinforcement learning agents
-
-  rltrain train [overrides]            train; PPO on CartPole-v1 unless told otherwise
-  rltrain train -m [overrides]         a sweep: seed=1,2,3 agents.ppo.learning_rate=1e-3,3e-4
-  rltrain train resume=RUN             go on where a run stopped (run.dir=RUN resume=auto: or start it)
-  rltrain eval CHECKPOINT [options]    episodes=100 seed=N json=true render=human random=true fail_under=475
-  rltrain checkpoint verify|show PATH  check or describe a checkpoint
-  rltrain checkpoint export PATH FILE  an agent's replay memory as FILE.npz or FILE.parquet; agent=NAME of several
-  rltrain list WHAT                    trainers, backends, agents, envs or experiments
-
-overrides, written key=value ('quoted' where they hold brackets):
-  env=CartPole-v1  env.num_envs=8  env=my_package:Own-v0  env.kwargs.gravity=3
-  agents=ppo  agents.ppo.learning_rate=3e-4  experiment=ppo_acrobot
-  total_env_steps=100000 (or trainer.timesteps=12500)  seed=1  run.dir=DIR  dry_run=true
-  evaluation.interval=2000  checkpoints.interval=2000  backend.device=cpu  plugins=[my_package]
-  trust=true           also import from the current directory what a saved configuration names
-
-flags:
-  --cfg job|resolved   print the configuration and stop
-  -m, --multirun       a sweep
-  --debug              tracebacks for every error
-  --version, --help
-"""
+HELP = ("--help", "-h")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +33,7 @@ def _run(arguments: list[str], *, program: bool, debug: bool) -> int:
             silence(sys.stdout)
         return status
     except RltrainError as error:
-        return _tell(error, debug=debug)
+        return _tell(_as_typed(error, arguments), debug=debug)
     except BrokenPipeError:  # whoever read the output has left
         silence(sys.stdout)
         return 0
@@ -80,28 +57,28 @@ def _run(arguments: list[str], *, program: bool, debug: bool) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("--help", "-h", "help") or "--help" in arguments or "-h" in arguments:
-        write_out(USAGE)
-        return 0
+    from rltrain.commands import verbs
+
+    words = [argument for argument in arguments if argument not in HELP]
+    if len(words) < len(arguments) or arguments[:1] in ([], ["help"]):
+        return _help(words[1:] if words[:1] == ["help"] else words)
     if "--version" in arguments:
         write_out(f"rltrain {__version__}\n")
         return 0
+    verb, rest = verbs.find_verb(arguments)
     _check_working_directory()
-    command, *rest = arguments
-    if command == "train":
-        return _train(rest)
-    _refuse_flags(rest)
-    if command == "eval":
-        from rltrain.commands.evaluate import evaluate
+    return verb.run(rest)
 
-        return evaluate(rest)
-    if command in ("list", "checkpoint"):
-        from rltrain.commands import show
 
-        return show.list_choices(rest) if command == "list" else show.checkpoint(rest)
-    from rltrain.errors import ConfigError, nearest
+def _help(words: list[str]) -> int:
+    """Print the help of a command, or the overview; `rltrain train --help agents.sac` explains settings."""
+    from rltrain.commands import verbs
 
-    raise ConfigError("command", command, f"unknown; {nearest(command, ('train', 'eval', 'list', 'checkpoint'))}")
+    keys = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
+    if words[:1] == ["train"] and keys:
+        return verbs.VERBS["config"].run([word for word in words[1:] if not word.startswith("-")])
+    write_out(verbs.help_text(words))
+    return 0
 
 
 def _check_working_directory() -> None:
@@ -109,52 +86,28 @@ def _check_working_directory() -> None:
         os.getcwd()
     except OSError as error:
         reason = "it was deleted" if isinstance(error, FileNotFoundError) else error.strerror
-        raise ConfigError("working directory", None, f"there is none ({reason}); change to one that exists") from None
-
-
-def _train(arguments: list[str]) -> int:
-    from rltrain.errors import ConfigError
-
-    shown = None
-    if "--cfg" in arguments:
-        at = arguments.index("--cfg")
-        shown = arguments[at + 1] if at + 1 < len(arguments) else ""
-        if shown not in ("job", "resolved"):
-            raise ConfigError("--cfg", shown, "write --cfg job or --cfg resolved")
-        del arguments[at : at + 2]
-    multirun = any(flag in arguments for flag in ("-m", "--multirun"))
-    overrides = [argument for argument in arguments if argument not in ("-m", "--multirun")]
-    _refuse_flags(overrides)
-    if multirun and shown is not None:
-        raise ConfigError("--cfg", shown, "shows one run; leave -m out")
-    if multirun:
-        from rltrain.commands.sweep import sweep
-
-        return sweep(overrides)
-    from rltrain.commands import train
-
-    if shown is None:
-        return train.train(overrides)
-    train.show_config(overrides, resolved=shown == "resolved")
-    return 0
-
-
-def _refuse_flags(arguments: Sequence[str]) -> None:
-    from rltrain.errors import ConfigError
-
-    for argument in arguments:
-        if argument.startswith("-"):
-            raise ConfigError("flag", argument, "unknown; see rltrain --help")
+        raise CommandError(["working directory"], f"there is none ({reason}); change to one that exists") from None
 
 
 def _missing(error: ModuleNotFoundError) -> RltrainError:
     """Say which extra brings a missing package."""
-    from rltrain.errors import ConfigError
-
     package = (error.name or "").split(".")[0]
     extras = {"torch": "torch", "jax": "jax", "flax": "jax", "optax": "jax", "gymnasium": "classic", "safetensors": "torch"}
     remedy = f"pip install 'rltrain[{extras[package]}]'" if package in extras else f"pip install {package}"
-    return ConfigError("package", package, f"is not installed; {remedy}")
+    return CommandError([package], f"is not installed; {remedy}")
+
+
+def _as_typed(error: RltrainError, arguments: Sequence[str]) -> RltrainError:
+    """Return an error that begins with what was typed, where its value was: a lone word, as in `rltrain eval RUN`."""
+    if (
+        type(error) is not ConfigError
+        or str(error.value) not in arguments
+        or any(a.startswith(f"{error.key}=") for a in arguments)
+    ):
+        return error
+    told = CommandError([str(error.value)], error.message)
+    told.__cause__ = error.__cause__
+    return told.with_traceback(error.__traceback__)
 
 
 def _tell(error: RltrainError, *, debug: bool) -> int:

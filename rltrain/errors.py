@@ -7,7 +7,7 @@
 import difflib
 import pickle
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rltrain.confidential import conceal
@@ -34,6 +34,17 @@ class ConfigError(RltrainError, ValueError):
 
     def __reduce__(self) -> tuple:
         return type(self), (self.key, self.value, self.message)
+
+
+class CommandError(ConfigError):
+    """A command line is wrong in words that are no `key=value`: begins with the words that were typed."""
+
+    def __init__(self, words: Sequence[str], message: str) -> None:
+        self.words, self.key, self.value, self.message = list(words), " ".join(words).strip(), None, message
+        RltrainError.__init__(self, f"{shown(' '.join(map(masked_argument, words)))}: {message}")
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.words, self.message)
 
 
 class CheckpointError(RltrainError):
@@ -77,6 +88,13 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
+def closest(word: str, options: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """Return the option that a word most likely means, or None: one that it begins or ends with comes before one like it."""
+    options = sorted(options)
+    within = [option for option in options if len(word) > 1 and (option.startswith(f"{word}-") or option.endswith(f".{word}"))]
+    return within[-1] if within else next(iter(difflib.get_close_matches(str(word), options, n=1, cutoff=cutoff)), None)
+
+
 def nearest(word: str, options: Iterable[str], *, limit: int = 12) -> str:
     """Say which options there are, the nearest match first: `did you mean 'x'? options: x, y, z`."""
     options = sorted(options)
@@ -94,6 +112,12 @@ def masked(tree: Any) -> Any:
     if isinstance(tree, str):
         return PASSWORD.sub(r"\1***@", conceal(tree))
     return [masked(item) for item in tree] if isinstance(tree, list) else tree
+
+
+def masked_argument(argument: str) -> str:
+    """Return a word of a command line with *** for a secret."""
+    key, equals, value = argument.partition("=")
+    return f"{key}{equals}{masked({key: value})[key]}" if equals else masked(argument)
 
 
 def hidden(value: Any) -> Any:

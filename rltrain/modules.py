@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rltrain.errors import ConfigError, masked
+from rltrain.errors import ConfigError, masked_argument
 
 TRUST = re.compile(r"[+~]*trust(=.*)?")
 NAMING = ("env", "env.id", "trainer.callback")  # keys whose value may name a module before a colon
@@ -114,8 +114,7 @@ def gated(overrides: Sequence[str], *, trusted: bool, again: str) -> Iterator[No
 
 def _open(typed: frozenset[str], trusted: bool, again: Sequence[str]) -> None:
     global _gate
-    pairs = [argument.partition("=") for argument in again]
-    told = [f"{key}{equals}{masked({key: value})[key] if equals else ''}" for key, equals, value in pairs]
+    told = map(masked_argument, again)
     sys.path[:] = [entry for entry in sys.path if entry not in _opened]
     _opened.clear()
     _gate = Gate(_current_directory(), typed, trusted, shlex.join(["rltrain", *told]))

@@ -524,7 +524,7 @@ def test_its_settings_are_checked_like_any(overrides, sentence, own_package, zyg
 
 
 def test_its_choices_are_listed(own_package, zygote):
-    assert zygote.run("list", "agents", "plugins=[own_package]").out.split() == sorted([*config.CHOICES["agents"], "own"])
+    assert {*config.CHOICES["agents"], "own"} <= set(zygote.run("list", "agents", "plugins=[own_package]").out.split())
     assert {"own_preset", "stub", "ppo_cartpole"} <= set(zygote.run("list", "experiments", "plugins=[own_package]").out.split())
 
 

@@ -33,20 +33,20 @@ def test_every_transition_is_written_with_its_successor(trained):
 
 def test_what_is_there_stays(trained):
     (trained / "mine.npz").write_text("mine")
-    assert_one_error(call("checkpoint", "export", "run", "mine.npz", "agent=a"), 2, "FILE=mine.npz: is there already")
+    assert_one_error(call("checkpoint", "export", "run", "mine.npz", "agent=a"), 2, "mine.npz: is there already")
     assert (trained / "mine.npz").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "rows.npz"], "agent=null: say whose memory; options: a, b"),
-        (["run", "rows.npz", "agent=c"], "agent=c: say whose memory; "),
-        (["run", "rows.npz", "agent=a", "agent=b"], "checkpoint export=run rows.npz agent=a agent=b: write `rltrain"),
-        (["run"], "checkpoint export=run: write `rltrain"),
-        (["run", "rows.csv", "agent=a"], "FILE=rows.csv: is neither .npz nor .parquet"),
-        (["run", "nowhere/rows.npz", "agent=a"], "FILE=nowhere/rows.npz: there is no directory nowhere"),
-        (["nowhere", "rows.npz", "agent=a"], "checkpoint=nowhere: no such run or checkpoint"),
+        (["run", "rows.npz"], "rltrain checkpoint export: say whose memory with agent=NAME; options: a, b"),
+        (["run", "rows.npz", "agent=c"], "agent=c: no such agent; options: a, b"),
+        (["run", "rows.npz", "agent=a", "agent=b"], "rltrain checkpoint export run rows.npz agent=a agent=b: write rltrain"),
+        (["run"], "rltrain checkpoint export run: write rltrain"),
+        (["run", "rows.csv", "agent=a"], "rows.csv: is neither .npz nor .parquet"),
+        (["run", "nowhere/rows.npz", "agent=a"], "nowhere/rows.npz: there is no directory nowhere"),
+        (["nowhere", "rows.npz", "agent=a"], "nowhere: no such run or checkpoint"),
     ],
 )
 def test_a_wrong_command_writes_nothing(trained, arguments, sentence):

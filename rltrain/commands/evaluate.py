@@ -18,7 +18,7 @@ from rltrain.commands.plans import add_plugins, load_config, load_plugins, take
 from rltrain.commands.reading import Held, hold_each, hold_found
 from rltrain.commands.train import load_policies
 from rltrain.confidential import conceal_tree
-from rltrain.errors import ConfigError, NonFiniteError, nearest
+from rltrain.errors import CommandError, ConfigError, NonFiniteError, nearest
 from rltrain.evaluation import summarize
 from rltrain.runs import EXIT_STATUS, Run, check_writable, holds_run, make_run_directory
 from rltrain.screen import Screen, print_out, stdout_to_stderr, table, write_error, write_out
@@ -196,7 +196,7 @@ def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:
         else:
             overrides.append(argument)
     if "checkpoint" not in given:
-        raise ConfigError("checkpoint", None, "say what to evaluate: a run's directory, RUN/best, or latest")
+        raise CommandError(["rltrain eval", *arguments], "say what to evaluate: a run's directory, RUN/best, or latest")
     return build(EvalOptions, given), overrides
 
 

@@ -10,7 +10,7 @@ from rltrain.agents.base import Agent
 from rltrain.commands.plans import load_config, load_plugins
 from rltrain.commands.reading import beside_training
 from rltrain.commands.train import read_parts
-from rltrain.errors import CheckpointError, ConfigError, nearest
+from rltrain.errors import CheckpointError, CommandError, ConfigError, nearest
 from rltrain.runs import Run
 from rltrain.screen import printable, write_out
 from rltrain.trainers import keeping
@@ -24,11 +24,8 @@ def export(arguments: Sequence[str]) -> int:
     names = [argument.removeprefix("agent=") for argument in arguments if argument.startswith("agent=")]
     words = [argument for argument in arguments if not argument.startswith("agent=")]
     if len(words) != 2 or len(names) > 1:
-        raise ConfigError(
-            "checkpoint export",
-            " ".join(arguments),
-            "write `rltrain checkpoint export PATH FILE.npz [agent=NAME]`, or FILE.parquet",
-        )
+        remedy = "write rltrain checkpoint export PATH FILE.npz [agent=NAME], or FILE.parquet"
+        raise CommandError(["rltrain", "checkpoint", "export", *arguments], remedy)
     file = Path(os.path.expanduser(words[1]))
     _check_file(file)
     checkpoint = words[0].removeprefix("checkpoint=")
@@ -74,8 +71,8 @@ def _find_agent(names: Sequence[str], there: Sequence[str]) -> str:
     if not names and len(there) == 1:
         return there[0]
     if not names or names[0] not in there:
-        given = names[0] if names else None
-        raise ConfigError("agent", given, f"say whose memory; {nearest(given or '', there)}")
+        wrong = ConfigError("agent", names[0], f"no such agent; {nearest(names[0], there)}") if names else None
+        raise wrong or CommandError(["rltrain checkpoint export"], f"say whose memory with agent=NAME; {nearest('', there)}")
     return names[0]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rltrain.checks import defaults
 from rltrain.config.resolvers import watch
 from rltrain.config.schema import CHOICES, GROUPS, Config, ScopeConfig, conf_directory, directories, options, plugin_options
-from rltrain.errors import ConfigError, nearest
+from rltrain.errors import ConfigError, closest, nearest
 
 PLUGINS = (
     "hydra-joblib-launcher", "hydra-submitit-launcher", "hydra-ray-launcher", "hydra-rq-launcher", "hydra-optuna-sweeper",
@@ -217,16 +217,40 @@ def _known_keys(named: Mapping[str, str]) -> list[str]:
 
 def unknown_key(key: str, overrides: Sequence[str] = ()) -> str:
     """Say that there is no such key, what may have been meant, and what its section has; `overrides` may name agents."""
-    parent = key.rpartition(".")[0]
     known = _known_keys(dict(re.findall(r"^\+agents@agents\.([\w-]+)=([\w-]+)$", "\n".join(overrides), re.MULTILINE)))
-    siblings = [name for name in known if name.rpartition(".")[0] == parent]
-    matches = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if key.startswith("hydra."):
         return "no such key of Hydra's with what is chosen; hydra/launcher=NAME chooses a launcher with its own hydra.launcher.*"
-    hint = f"did you mean {matches[0]!r}? " if matches else ""
-    return f"no such key; {hint}" + (
-        f"{parent or 'top level'} has {', '.join(name.rpartition('.')[2] for name in siblings)}" if siblings else ""
+    parent = key.rpartition(".")[0]
+    while parent and parent not in known:  # the nearest section that there is
+        parent = parent.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    meant = _meant(key, siblings, known)
+    hint = f"did you mean {meant!r}? " if meant else ""
+    return f"no such key; {hint}{parent or 'top level'} has {', '.join(name.rpartition('.')[2] for name in siblings)}"
+
+
+def _meant(key: str, siblings: Sequence[str], known: Sequence[str]) -> str | None:
+    """Return the key that was probably meant, or None: one of the same section, by its initials too, before others."""
+    leaf = key.rpartition(".")[2]
+    others = sorted(
+        (name for name in known if not key.startswith(f"{name}.")), key=lambda name: not name.startswith("agents.ppo.")
     )
+    for names in (siblings, others):
+        short = {name: name.rpartition(".")[2] for name in names}
+        for name, word in short.items():
+            if leaf in (word, "".join(part[0] for part in word.split("_"))) and len(leaf) > 1:
+                return name
+        close = difflib.get_close_matches(key, short, n=1, cutoff=0.8 if names is siblings else 0.6)
+        if close:
+            return close[0]
+    return None
+
+
+def _nearest_id(name: str) -> str | None:
+    """Return the id of Gymnasium's that a name is most like, or None."""
+    from gymnasium.envs.registration import registry
+
+    return closest(name, [one for one in registry if "/" not in one])
 
 
 def _setting_of_another(group: str, name: str) -> str:
@@ -247,6 +271,11 @@ def translating_errors(call: Any, overrides: Sequence[str]) -> Any:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         known = options(group) if group in GROUPS else list(error.options or [])
         more = ", or an id like CartPole-v1" if group == "env" else ""
+        environment = _nearest_id(name) if group == "env" and closest(name, known) is None else None
+        if environment:
+            raise ConfigError(
+                "env", name, f"no such environment; did you mean {environment!r}? rltrain list envs shows all"
+            ) from None
         if group in ("hydra/launcher", "hydra/sweeper"):
             plugin = f"hydra-{name.partition('_')[0]}-{group.removeprefix('hydra/')}"
             more = f"; pip install {plugin} brings it" if plugin in PLUGINS else "; others come with plug-ins of Hydra"

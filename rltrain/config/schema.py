@@ -39,7 +39,7 @@ class ScopeConfig:
     """How many copies each agent owns, in the order of agents."""
 
     sizes: list[int] | None = option(
-        None, "copies per agent; null: as equal as possible, the remainder to the last", low=1, fixed=True
+        None, "copies per agent; null: the same number for each, the last takes the remainder", low=1, fixed=True
     )
 
 

@@ -15,7 +15,7 @@ def cut_named(values: Mapping[str, Any], scope: slice, copies: int) -> dict[str,
 
 
 def even_scopes(copies: int, count: int) -> list[int]:
-    """Return `count` sizes as equal as possible, the remainder in the last."""
+    """Return `count` equal sizes; the last takes the remainder, too."""
     size = copies // count
     return [size] * (count - 1) + [copies - size * (count - 1)]
 

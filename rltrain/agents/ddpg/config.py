@@ -1,6 +1,7 @@
 """DDPG's settings, the same for both backends."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rltrain.agents.off_policy.config import OffPolicyConfig
 from rltrain.checks import option, section
@@ -11,6 +12,8 @@ from rltrain.ops.schedules import END, KINDS
 @dataclass
 class DDPGConfig(OffPolicyConfig):
     """Deep deterministic policy gradient (Lillicrap et al. 2016). Noise is in units of half the action range."""
+
+    KIND: ClassVar[str] = "Off-policy; acts in bounded Box spaces."
 
     policy_learning_rate: float | None = option(None, "of the policy's optimiser; null: learning_rate", above=0, high=1)
     noise: str = option(

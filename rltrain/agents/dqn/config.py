@@ -1,6 +1,7 @@
 """DQN's settings, the same for both backends."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rltrain.agents.off_policy.config import OffPolicyConfig
 from rltrain.checks import option, section
@@ -12,6 +13,8 @@ from rltrain.ops.schedules import KINDS
 @dataclass
 class DQNConfig(OffPolicyConfig):
     """Deep Q-learning (Mnih et al. 2015)."""
+
+    KIND: ClassVar[str] = "Off-policy; acts in Discrete spaces."
 
     update_interval: int = option(4, "timesteps between updates", low=1, high=10_000_000)
     gradient_steps: int | str = option(

@@ -1,6 +1,7 @@
 """IPPO's settings, the same for both backends."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rltrain.agents.multi_agent.config import TeamConfig
 from rltrain.agents.ppo.config import PPOConfig
@@ -11,6 +12,8 @@ from rltrain.errors import ConfigError
 @dataclass
 class IPPOConfig(PPOConfig, TeamConfig):
     """Independent proximal policy optimisation (de Witt et al. 2020): every critic reads its own member's observation."""
+
+    KIND: ClassVar[str] = "On-policy; for teams; acts in Box, Discrete, MultiDiscrete and MultiBinary spaces."
 
     use_states: bool = option(False, "stays false: a critic that reads the state of the whole is mappo's", fixed=True)
 

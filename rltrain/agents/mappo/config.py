@@ -1,6 +1,7 @@
 """MAPPO's settings, the same for both backends."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rltrain.agents.multi_agent.config import TeamConfig
 from rltrain.agents.ppo.config import PPOConfig
@@ -11,6 +12,8 @@ from rltrain.errors import ConfigError
 @dataclass
 class MAPPOConfig(PPOConfig, TeamConfig):
     """Multi-agent proximal policy optimisation (Yu et al. 2022): every critic reads the state of the whole."""
+
+    KIND: ClassVar[str] = "On-policy; for teams; acts in Box, Discrete, MultiDiscrete and MultiBinary spaces."
 
     use_states: bool = option(True, "stays true: a critic that reads its own member's observation is ippo's", fixed=True)
 

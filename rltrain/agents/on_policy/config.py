@@ -1,6 +1,7 @@
 """Settings that PPO and A2C share, the same for both backends."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rltrain.checks import option, section
 from rltrain.errors import ConfigError
@@ -11,6 +12,8 @@ from rltrain.ops.schedules import END, KINDS
 @dataclass
 class OnPolicyConfig:
     """Rollouts, advantages, normalisers and networks."""
+
+    KIND: ClassVar[str] = "On-policy; acts in Box, Discrete, MultiDiscrete and MultiBinary spaces."
 
     rollout_length: int = option(128, "timesteps between updates", low=1, high=10_000_000, fixed=True)
     learning_rate: float = option(2.5e-4, "the optimiser's step size", above=0, high=1)

@@ -1,6 +1,7 @@
 """SAC's settings, the same for both backends."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rltrain.agents.off_policy.config import OffPolicyConfig
 from rltrain.checks import option, section
@@ -10,6 +11,8 @@ from rltrain.models.config import ActorCriticsConfig
 @dataclass
 class SACConfig(OffPolicyConfig):
     """Soft actor-critic (Haarnoja et al. 2018b), for choices too (Christodoulou 2019)."""
+
+    KIND: ClassVar[str] = "Off-policy; acts in Discrete and bounded Box spaces."
 
     policy_learning_rate: float | None = option(None, "of the policy's optimiser; null: learning_rate", above=0, high=1)
     entropy_coefficient: float | str = option(
