@@ -8,7 +8,6 @@ from typing import Any
 
 from rltrain import config as configuration
 from rltrain.commands.layout import grid, pairs, width, wrap
-from rltrain.commands.plans import load_plugins, make_plan
 from rltrain.config.compose import unknown_key
 from rltrain.config.reference import Entry, entries
 from rltrain.errors import CommandError, masked, shown
@@ -20,7 +19,11 @@ HEADS = ("key", "value", "takes", "what it is")
 
 def settings(arguments: Sequence[str]) -> int:
     """Explain what is asked for; with overrides the values are those that a run would have."""
-    rest, plugins = load_plugins(arguments)
+    rest, plugins = list(arguments), list[str]()
+    if any(argument.startswith("plugins=") for argument in arguments):
+        from rltrain.commands.plans import load_plugins
+
+        rest, plugins = load_plugins(arguments)
     words = [argument for argument in rest if "=" not in argument]
     overrides = [argument for argument in rest if "=" in argument and not argument.startswith("json=")]
     entries = _with_values(overrides, plugins) if overrides else _defaults()
@@ -41,6 +44,8 @@ def _defaults() -> list[Entry]:
 def _with_values(overrides: Sequence[str], plugins: Sequence[str]) -> list[Entry]:
     """Return the entries of what overrides choose, with the values that they give."""
     from omegaconf import OmegaConf
+
+    from rltrain.commands.plans import make_plan
 
     plan = make_plan([*overrides, *([f"plugins=[{','.join(plugins)}]"] if plugins else [])])
     cfg: Any = masked(OmegaConf.to_container(plan.cfg, resolve=False))
