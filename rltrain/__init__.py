@@ -13,7 +13,7 @@ Names are imported when they are first used.
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"
 __all__ = [
     "Agent", "CheckpointError", "ConfigError", "EnvWrapper", "EnvironmentFailure", "Loaded", "NonFiniteError", "ParallelTrainer",
     "RltrainError", "Run", "RunError", "SequentialTrainer", "StepResult", "StepTrainer", "StorageError", "Trainer",
