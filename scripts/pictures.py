@@ -30,7 +30,7 @@ COMMANDS = ("rltrain train experiment=ppo_acrobot seed=1 evaluation.interval=500
 WIDTH, HEIGHT = 96, 40  # of the screen, in characters
 POINTS = 60  # of a curve
 INK = {"light": "#1f2328", "dark": "#e6edf3"}
-COLORS = {"torch": "#e8590c", "jax": "#1c7ed6", "ours": "#1c7ed6", "peer": "#868e96"}
+COLORS = {"torch": "#e8590c", "jax": "#1c7ed6", "ours": "#2f9e44", "peer": "#868e96"}
 
 
 def main() -> None:
@@ -155,9 +155,11 @@ def draw_speed(ink: str, path: Path) -> None:
         )  # fmt: skip
         panel.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=3, color=ink, fontsize=8)
         panel.set_xlim(0, max(rates) * 1.3)
+        panel.set_ylim(-0.6, 2.6 if len(own) == 3 else 1.95)
         panel.set_xticks([])
         panel.spines["bottom"].set_visible(False)
-        panel.set_title(task, color=ink, fontsize=9)
+        panel.set_title(task, color=ink, fontsize=8.5)
+    panels[0].set_xlabel("env steps per second, one core", color=ink, fontsize=8, loc="left")
     save(figure, path)
 
 
