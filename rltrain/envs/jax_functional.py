@@ -85,6 +85,8 @@ class FunctionalEnv(EnvWrapper):
             seeds = seed if seed is not None else self.seeds if self.seeds is not None else range(self.num_envs)
             keys = np.array([(0, int(s)) for s in seeds], np.uint32)
             self.copies = self._init(jax.random.wrap_key_data(jnp.asarray(keys), impl="threefry2x32"))
+        if self.cfg.on_nonfinite == "error":
+            self._watch.check_reset(self.copies.observations, self.state(), self._timestep)
         self._check_ranges(self.copies.there)
         return self.copies.observations
 

@@ -104,6 +104,17 @@ def test_resumed_in_mid_rollout_equals_uninterrupted(fused):
     np.testing.assert_equal(numbers(rest), numbers(whole))
 
 
+@pytest.mark.parametrize("fused", ["false", "true"])
+def test_a_first_observation_that_is_not_finite_names_its_copy(fused):
+    class Begins(Walk):
+        def reset(self, key):
+            state, observation = super().reset(key)
+            return state, observation.at[0].divide(jnp.where(state[0] < 0, 0.0, 1.0))
+
+    with pytest.raises(NonFiniteError, match=r"^env.id=walk: copy \d: .*observations=\[ *-inf"):
+        make_trainer(TWO, Begins(), timesteps=8, fused=fused).train()
+
+
 def test_without_masks_the_forbidden_is_drawn():
     class Open(Fenced):
         def step(self, key, state, action):
