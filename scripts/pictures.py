@@ -15,6 +15,7 @@ import argparse
 import csv
 import io
 import json
+import re
 import shlex
 import subprocess
 import tempfile
@@ -61,6 +62,7 @@ def record() -> str:
         subprocess.run(
             [*tmux, "new-session", "-d", "-x", str(WIDTH), "-y", str(HEIGHT), "-c", directory, shlex.join(shell)], check=True
         )
+        time.sleep(1)  # for the prompt
         try:
             for number, command in enumerate(COMMANDS):
                 done = Path(directory, f"done{number}")
@@ -88,7 +90,8 @@ def draw_screen(page: str) -> str:
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(text, soft_wrap=True)
     theme = SVG_EXPORT_THEME if page == "dark" else DEFAULT_TERMINAL_THEME
-    return console.export_svg(title="rltrain", theme=theme, unique_id=f"rltrain-{page}")
+    svg = console.export_svg(title="rltrain", theme=theme, unique_id=f"rltrain-{page}")
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # fonts that a viewer would fetch from elsewhere
 
 
 # -- learning curves ---------------------------------------------------------------------------------------------------------
