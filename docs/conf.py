@@ -22,11 +22,6 @@ version = release = re.sub(r"\+.*", "", rltrain.__version__)
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
-suppress_warnings = ["toc.not_readable"]  # of TO_COME
-TO_COME = (  # pages that others link to already
-    "start", "install", "concepts", "environments", "trainers", "evaluate", "resume", "sweeps", "metrics", "library",
-    "coming_from", "benchmarks", "design", "questions",
-)  # fmt: skip
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", ".*")]  # types in signatures link where there is a page, and only there
 
@@ -57,12 +52,6 @@ def escape(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[s
     lines[:] = [re.sub(r"(?<![`*\\])\*(?=[A-Z])", r"\\*", line) for line in lines]
 
 
-def without_links_to_come(page: str) -> str:
-    """Return a page whose links to pages that are still to come are plain words."""
-    missing = "|".join(name for name in TO_COME if not (HERE / f"{name}.md").exists())
-    return re.sub(rf"\[([^\]]+)\]\((?:\.\./)?(?:{missing})\.md(?:#[\w-]+)?\)", r"\1", page) if missing else page
-
-
 def write_math(translator: Any, node: Any) -> None:
     """Write a formula as MathML, which browsers show by themselves: no script, nothing from the network."""
     translator.body.append(tex2mathml(node.astext()))
@@ -77,6 +66,6 @@ def write_math_block(translator: Any, node: Any) -> None:
 
 def setup(app: Any) -> None:
     """Put tables where pages ask for them with a comment; formulas as MathML."""
-    app.connect("source-read", lambda app, name, source: source.__setitem__(0, without_links_to_come(fill(source[0]))))
+    app.connect("source-read", lambda app, name, source: source.__setitem__(0, fill(source[0])))
     app.connect("autodoc-process-docstring", escape, priority=100)  # before napoleon
     app.add_html_math_renderer("mathml", (write_math, None), (write_math_block, None))
