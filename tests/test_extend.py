@@ -1,8 +1,11 @@
 """The recipes in docs/extend, followed word by word: their code blocks become files, their commands are run."""
 
+import os
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from rltrain import modules
 from rltrain.config.schema import CHOICES, plugin_options, plugin_packages
 
 PAGES = Path(__file__).parents[1] / "docs/extend"
-BLOCK = re.compile(r"^```(python|yaml|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(python|py|yaml|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MODULES = ("my_env", "my_wrapped", "my_team", "my_lines", "my_agent", "my_package", "my_package.corridor")
 
 
@@ -71,3 +74,35 @@ def test_an_algorithm(here):
     follow("algorithm.md", here)
     text = (here / "climber/metrics.jsonl").read_text()
     assert "climber/best_score" in text
+
+
+@pytest.mark.slow
+def test_a_command(here):
+    """The page's code goes into a copy of rltrain; so does its test, which is run there."""
+    root = PAGES.parents[1]
+    shutil.copytree(root / "rltrain", here / "rltrain", ignore=shutil.ignore_patterns("__pycache__"))
+    (here / "tests").mkdir()
+    for name in ("conf", "pyproject.toml"):
+        (here / name).symlink_to(root / name)
+    for name in ("conftest.py", "command_line.py", "long_ones.py", "only_here.py"):
+        (here / "tests" / name).symlink_to(root / "tests" / name)
+    commands = []
+    for kind, text in BLOCK.findall((PAGES / "command.md").read_text(encoding="utf-8")):
+        first, _, rest = text.partition("\n")
+        table = re.fullmatch(r"# in (\w+) of (\S+)", first)
+        if kind == "bash":
+            commands += text.splitlines()
+        elif table is None:
+            (here / first.removeprefix("# ")).write_text(rest)
+        else:
+            path = here / table[2]
+            source = path.read_text(encoding="utf-8")
+            place = re.search(rf"^{table[1]}\b[^\n]*\n(?:    verb\.name: verb\n    for verb in \(\n)?", source, re.MULTILINE)
+            path.write_text(source[: place.end()] + rest + source[place.end() :], encoding="utf-8")
+    environ = {**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1"}
+    script = " && ".join(line.replace("rltrain ", f"{sys.executable} -m rltrain ", 1) for line in commands)
+    done = subprocess.run(script, shell=True, capture_output=True, text=True, env=environ, cwd=here)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1].startswith("64: "), done.stderr
+    pytest_here = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_size.py"]
+    done = subprocess.run(pytest_here, capture_output=True, text=True, env=environ, cwd=here)
+    assert done.returncode == 0, done.stdout
