@@ -73,6 +73,11 @@ def import_named(name: str, key: str, value: Any) -> ModuleType:
     return importlib.import_module(name)
 
 
+def is_here_needed() -> bool:
+    """Tell whether something was imported from the current directory, so that whoever reads the configuration has to trust it."""
+    return bool(_opened)
+
+
 def begin(arguments: Sequence[str], *, program: bool) -> list[str]:
     """Set up the gate of one command line; return the arguments without `trust=true`, which nobody else reads.
 

@@ -24,6 +24,7 @@ def folder(number: int, overrides: list[str], fixed: tuple[str, ...] = (), direc
     ("overrides", "name"),
     [
         (["seed=2", "agents.ppo.learning_rate=0.001", "total_env_steps=100"], "3_seed-2_learning_rate-0.001"),
+        (["agents.ppo.learning_rate=0.0004939665834512466"], "3_learning_rate-0.000494"),
         (["env.id=pkg/Own:X-v0"], "3_env-pkg_Own_X-v0"),
         (["agents.a.epochs=1", "agents.b.epochs=2"], "3_agents.a.epochs-1_agents.b.epochs-2"),
         (["agents_scope.sizes=[2,6]", "+env.kwargs.x='../é'"], "3_agents_scope-2_6_x"),

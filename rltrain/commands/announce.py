@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rltrain import modules
 from rltrain.agents.base import Agent
 from rltrain.commands import history
 from rltrain.commands.plans import Plan
@@ -52,7 +53,8 @@ def tell_finished(trainer: Trainer, directory: Path, timestep: int) -> None:
     """Say that a run has nothing left to train, and how to train on."""
     copies = trainer.env.num_envs
     done = f"{timestep:,} of {trainer.timesteps:,} timesteps are made, {timestep * copies:,} env steps"
-    longer = shlex.join(["rltrain", "train", f"resume={directory}", f"total_env_steps={2 * timestep * copies}"])
+    trust = ["trust=true"] if modules.is_here_needed() else []
+    longer = shlex.join(["rltrain", "train", f"resume={directory}", f"total_env_steps={2 * timestep * copies}", *trust])
     print_out(f"{directory} is finished: {done}; nothing was trained. To train on:", f"  {longer}")
 
 

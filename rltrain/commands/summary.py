@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rltrain import checkpoints, files
+from rltrain import checkpoints, files, modules
 from rltrain.config import Config
 from rltrain.errors import RltrainError
 from rltrain.screen import print_out, table
@@ -87,7 +87,8 @@ def print_summary(trainer: Trainer, summary: dict[str, Any], directory: Path) ->
     ]
     longer = [] if trainer.timestep < trainer.timesteps else [f"total_env_steps={2 * trainer.timestep * trainer.env.num_envs}"]
     commands = [["tensorboard", "--logdir", str(directory)]] if trainer.run.tracking.tensorboard else []
-    commands += [["rltrain", "train", f"resume={directory}", *longer], ["rltrain", "eval", str(directory)]]
+    trust = ["trust=true"] if modules.is_here_needed() else []
+    commands += [["rltrain", "train", f"resume={directory}", *longer, *trust], ["rltrain", "eval", str(directory), *trust]]
     lines += [f"saved in {directory}", *(f"  {shlex.join(command)}" for command in commands)]
     print_out(table(["agent", "env steps", "episodes", "return (last 100)", "length", *evaluated], rows), *lines)
 

@@ -75,6 +75,10 @@ def _pair(override: str) -> tuple[str, str]:
 
 def _short(overrides: Mapping[str, str]) -> dict[str, str]:
     """Return overrides by the last part of their keys, where that tells them apart."""
+    overrides = {
+        key: re.sub(r"-?\d+\.\d{5,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", value)
+        for key, value in overrides.items()
+    }
     last = {key: re.split(r"[./@]", re.sub(r"\.(id|sizes)$", "", key))[-1] for key in overrides}
     names = list(last.values())
     return {last[key] if names.count(last[key]) == 1 else key: value for key, value in overrides.items()}
