@@ -1,24 +1,43 @@
 """Tests that take seconds and whose kind the default run has in another form: `slow` by their names, measured by --durations."""
 
 LONG = {
+    "agents/test_a2c_torch.py": [
+        "test_advantage[rmsprop-400]",
+        "test_continuous_target",
+    ],
     "agents/test_probes.py": [
         "test_actions_by_observation[sac+]",
         "test_actions_by_observation[td3+]",
+        "test_continuous_target[normalised]",
         "test_continuous_target[plain]",
+        "test_policy_from_observation[normalised]",
+        "test_values_at_a_time_limit[sac+]",
+        "test_values_of_a_constant_and_of_an_observation[sac+]",
         "test_values_of_a_constant_and_of_an_observation[sac]",
+        "test_values_of_a_later_reward[sac+]",
+    ],
+    "agents/test_probes_jax.py": [
+        "test_actions_by_observation[sac]",
+        "test_choices_by_observation[dqn+]",
     ],
     "agents/test_twins.py": [
         "test_updates_agree[ppo-action_space1-cfg1]",
         "test_updates_agree[ppo-action_space3-cfg3]",
     ],
+    "agents/test_twins_off_policy.py": [
+        "test_updates_agree[td3-action_space2-cfg2]",
+    ],
     "envs/test_functional.py": [
         "test_agents_draw_what_is_allowed_and_their_critics_read_states[true]",
+        "test_nothing_left_to_do_is_an_error[true-timestep 7: copy 0]",
     ],
     "envs/test_infos.py": [
+        "test_nothing_forbidden_is_ever_done[A2C-multi discrete-3-async]",
         "test_nothing_forbidden_is_ever_done[PPO-discrete-3-async]",
         "test_resumed_equals_uninterrupted[A2C-async]",
     ],
     "test_agents_config.py": [
+        "test_sweeps[overrides0-jobs0]",
         "test_sweeps[overrides1-jobs1]",
         "test_sweeps[overrides3-jobs3]",
     ],
@@ -28,10 +47,20 @@ LONG = {
     "test_beside.py": [
         "test_evaluations_beside_a_run_that_keeps_one",
     ],
+    "test_checkpoints.py": [
+        "test_a_real_limit_of_the_kernel",
+    ],
     "test_cli.py": [
+        "test_a_job_that_is_wrong_is_told_without_a_traceback",
         "test_a_launcher_that_fails_is_one_sentence",
+        "test_a_package_that_is_not_installed[blocked1-arguments1-pip install 'rltrain[classic]']",
+        "test_a_package_that_is_not_installed[blocked2-arguments2-pip install 'rltrain[box2d]']",
+        "test_a_package_that_is_not_installed[blocked3-arguments3-pip install 'rltrain[mujoco]']",
         "test_a_worker_that_dies_or_hangs_ends_the_run[kill]",
         "test_an_environment_that_raises_in_a_step[sync]",
+    ],
+    "test_confidential.py": [
+        "test_errors_say_none[step-async]",
     ],
     "test_config.py": [
         "test_an_environment_of_ones_own_in_the_working_directory[how0]",
@@ -39,12 +68,14 @@ LONG = {
     "test_constant_reward.py": [
         "test_the_learned_value_is_ten_everywhere[async-3-False]",
         "test_the_learned_value_is_ten_everywhere[native-3-False]",
+        "test_the_learned_value_is_ten_everywhere[native-3-True]",
     ],
     "test_exact_returns.py": [
         "test_through_workers[shared]",
     ],
     "test_exits.py": [
         "test_a_script_ends_by_it_and_signals_stay_signals",
+        "test_a_sweep_s_job_quits",
         "test_a_worker_s_agent_or_environment_quits[act:5:exit-: act, timestep 4: SystemExit: 0]",
     ],
     "test_finite_policies.py": [
@@ -61,6 +92,7 @@ LONG = {
     "test_hangs.py": [
         "test_a_hang_ends_the_run_also_after_a_signal[step-held]",
         "test_a_hang_ends_the_run_also_after_a_signal[step-sleep]",
+        "test_only_calls_of_the_environment_count_and_faulthandler_s_timer_stays",
     ],
     "test_history.py": [
         "test_a_job_of_a_sweep_has_a_history_too",
@@ -85,12 +117,20 @@ LONG = {
     "test_resume_refused.py": [
         "test_a_signal_that_the_shell_ignores_stays_ignored",
     ],
+    "test_run_directory.py": [
+        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[delete-the directory was deleted, renamed or replaced while the run went on-left1-overrides1]",  # noqa: E501
+        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[replace-the directory was deleted, renamed or replaced while the run went on-left2-overrides2]",  # noqa: E501
+    ],
     "test_signals.py": [
         "test_a_script_ends_with_the_first_of_two_trainings[4-15]",
     ],
     "test_step_cli.py": [
         "test_the_curriculum",
         "test_a_callback_may_end_the_run[finish-0-finished]",
+    ],
+    "test_sweep_results.py": [
+        "test_a_killed_sweep_goes_on_in_its_directory",
+        "test_a_subdir_of_ones_own_is_respected",
     ],
     "trainers/test_cut_episodes.py": [
         "test_a_cut_is_what_a_time_limit_of_the_environments_own_is[jax team]",
@@ -111,6 +151,18 @@ LONG = {
     ],
     "trainers/test_off_policy.py": [
         "test_parallel_is_sequential[partitioned-True]",
+        "test_resumed_is_uninterrupted[12-CartPole-v1-ddqn+]",
+        "test_resumed_is_uninterrupted[12-CartPole-v1-dqn]",
+        "test_resumed_is_uninterrupted[12-CartPole-v1-sac]",
+        "test_resumed_is_uninterrupted[12-Pendulum-v1-ddpg]",
+        "test_resumed_is_uninterrupted[12-Pendulum-v1-sac+]",
+        "test_resumed_is_uninterrupted[12-Pendulum-v1-td3]",
+        "test_resumed_is_uninterrupted[41-CartPole-v1-ddqn+]",
+        "test_resumed_is_uninterrupted[41-CartPole-v1-dqn]",
+        "test_resumed_is_uninterrupted[41-CartPole-v1-sac]",
+        "test_resumed_is_uninterrupted[41-Pendulum-v1-ddpg]",
+        "test_resumed_is_uninterrupted[41-Pendulum-v1-sac+]",
+        "test_resumed_is_uninterrupted[41-Pendulum-v1-td3]",
     ],
     "trainers/test_parallel.py": [
         "test_a_script_without_a_main_guard_is_told_once",
@@ -122,9 +174,19 @@ LONG = {
         "test_a_fault_of_one_worker_ends_the_run[partitioned-kill]",
         "test_a_fault_of_one_worker_ends_the_run[partitioned-raise]",
         "test_a_worker_killed_from_outside_and_a_second_interrupt",
+        "test_an_environment_that_only_fails_to_close_costs_no_checkpoint[raise-False]",
+    ],
+    "trainers/test_simultaneous.py": [
+        "test_resumed_is_uninterrupted[25-CartPole-v1]",
+        "test_resumed_is_uninterrupted[25-Pendulum-v1]",
+        "test_resumed_is_uninterrupted[49-CartPole-v1]",
+        "test_resumed_is_uninterrupted[49-Pendulum-v1]",
     ],
     "trainers/test_step.py": [
         "test_jax_on_its_own_environment_acts_step_by_step_and_equals_the_fused_run",
+        "test_resumed_is_uninterrupted_across_trainers[24-SequentialTrainer-StepTrainer]",
+        "test_resumed_is_uninterrupted_across_trainers[24-StepTrainer-SequentialTrainer]",
+        "test_resumed_is_uninterrupted_across_trainers[24-StepTrainer-StepTrainer]",
         "test_step_by_step_is_sequential[jax-CartPole-v1-two]",
     ],
 }

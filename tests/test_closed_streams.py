@@ -67,7 +67,7 @@ def test_no_room_for_what_a_command_prints(zygote, here, trained):
 def test_a_working_directory_that_was_deleted(command, zygote, here):
     before = "os.mkdir('d')\nos.chdir('d')\nos.rmdir('../d')"
     result = zygote.run(*command, before=before)
-    assert_one_error(result, 2, "working directory=null: there is none (it was deleted); change to one that exists")
+    assert_one_error(result, 2, "working directory: there is none (it was deleted); change to one that exists")
     assert zygote.run("--help", before=before).status == 0
     assert os.listdir(here) == []
 

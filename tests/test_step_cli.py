@@ -72,10 +72,7 @@ def test_it_is_the_sequential_run(here, sequential):
     assert hashes(here / "run") == hashes(sequential) and rows(here / "run") == rows(sequential)
     names = [sorted(path.name for path in (run / "checkpoints").iterdir()) for run in (here / "run", sequential)]
     assert names[0] == names[1]
-    assert (
-        call("list", "trainers").out.split() == sorted(call("list", "trainers").out.split())
-        and "step" in call("list", "trainers").out
-    )
+    assert "step" in call("list", "trainers").out
 
 
 @pytest.mark.parametrize(("first", "second"), [("step", "step"), ("step", "sequential"), ("sequential", "step")])
