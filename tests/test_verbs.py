@@ -12,7 +12,7 @@ from command_line import assert_one_error, call
 
 from rltrain.commands import environments
 from rltrain.commands.verbs import SUMMARIES, VERBS
-from rltrain.config import conf_directory
+from rltrain.config import conf_directory, schema
 from rltrain.config.reference import entries
 
 ROOT = Path(__file__).parent.parent
@@ -110,7 +110,9 @@ def test_overrides_give_the_values_that_a_run_has(here):
 # -- lists -----------------------------------------------------------------------------------------------------------------
 
 
-def test_lists_have_a_sentence_for_each(columns, here):
+def test_lists_have_a_sentence_for_each(columns, here, monkeypatch):
+    for name in ("plugin_options", "plugin_packages"):  # of other tests
+        monkeypatch.setattr(schema, name, set())
     for what, names in {
         "agents": {"a2c", "sac", "mappo"}, "trainers": {"parallel", "sequential", "step"}, "backends": {"jax", "torch"},
         "experiments": {"ppo_cartpole", "sac_pendulum"},
