@@ -449,7 +449,6 @@ def test_an_environment_of_ones_own_in_the_working_directory(how, here, zygote):
     (here / "own_env.py").write_text(OWN_ENV)
     result = zygote.run("train", *SMALL, *how, "env.kwargs.scale=-2.0", "trainer.timesteps=40", "run.dir=run")
     assert result.status == 0, result.err
-    assert result.out.splitlines()[-1].strip() == "rltrain eval run trust=true"
     for figures in yaml.safe_load((here / "run/summary.json").read_text())["agents"].values():
         assert figures["episode_return_mean"] == -2.0 * figures["episode_length_mean"]
 

@@ -84,6 +84,7 @@ def test_nothing_in_the_current_directory_shadows_what_is_installed(command, hos
     """Whole commands, with copies in processes of their own; what was typed is found there."""
     result = run(*command, "train", *TINY, "env=own:Own-v0", "env.vectorization=async", "run.dir=new")
     assert (result.status, marks(hostile)) == (0, ""), result.err
+    assert result.out.splitlines()[-1].strip() == "rltrain eval new trust=true"  # ready to paste
     for name in PYTHONS:
         (hostile / f"{name}.py").unlink()  # an empty entry in PYTHONPATH puts the directory before what comes before rltrain
     result = run(*command, "eval", "new", "episodes=1", PYTHONPATH=":")
