@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rltrain import config as configuration
-from rltrain import generators, modules
+from rltrain import generators, installing, modules
 from rltrain.agents.base import Agent
 from rltrain.backends.base import prepare
 from rltrain.config import Checked, Config
@@ -33,7 +33,7 @@ def follow(target: str, plugins: list[str]) -> Any:
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         extra = {"torch": "torch", "jax": "jax", "flax": "jax", "optax": "jax"}.get(missing)
-        remedy = f"pip install 'rltrain[{extra}]'" if extra else f"install {missing or 'what is missing'}"
+        remedy = installing.command_for(extra) if extra else f"install {missing or 'what is missing'}"
         raise ConfigError(
             "backend.name" if extra else "_target_", extra or target, f"{missing} is not installed; {remedy}"
         ) from None

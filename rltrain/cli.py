@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rltrain import __version__, confidential, modules
+from rltrain import __version__, confidential, installing, modules
 from rltrain.errors import CommandError, ConfigError, RltrainError
 from rltrain.screen import open_missing_streams, silence, write_error, write_out
 from rltrain.signals import comes_from_signal, interrupts_told_apart
@@ -93,7 +93,7 @@ def _missing(error: ModuleNotFoundError) -> RltrainError:
     """Say which extra brings a missing package."""
     package = (error.name or "").split(".")[0]
     extras = {"torch": "torch", "jax": "jax", "flax": "jax", "optax": "jax", "gymnasium": "classic", "safetensors": "torch"}
-    remedy = f"pip install 'rltrain[{extras[package]}]'" if package in extras else f"pip install {package}"
+    remedy = installing.command_for(extras[package]) if package in extras else f"pip install {package}"
     return CommandError([package], f"is not installed; {remedy}")
 
 

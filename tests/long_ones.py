@@ -53,9 +53,9 @@ LONG = {
     "test_cli.py": [
         "test_a_job_that_is_wrong_is_told_without_a_traceback",
         "test_a_launcher_that_fails_is_one_sentence",
-        "test_a_package_that_is_not_installed[blocked1-arguments1-pip install 'rltrain[classic]']",
-        "test_a_package_that_is_not_installed[blocked2-arguments2-pip install 'rltrain[box2d]']",
-        "test_a_package_that_is_not_installed[blocked3-arguments3-pip install 'rltrain[mujoco]']",
+        "test_a_package_that_is_not_installed[blocked1-arguments1-[classic]']",
+        "test_a_package_that_is_not_installed[blocked2-arguments2-[box2d]']",
+        "test_a_package_that_is_not_installed[blocked3-arguments3-[mujoco]']",
         "test_a_worker_that_dies_or_hangs_ends_the_run[kill]",
         "test_an_environment_that_raises_in_a_step[sync]",
     ],

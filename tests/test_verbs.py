@@ -10,6 +10,7 @@ import pytest
 import yaml
 from command_line import assert_one_error, call
 
+from rltrain import installing
 from rltrain.commands import environments
 from rltrain.commands.verbs import SUMMARIES, VERBS
 from rltrain.config import conf_directory, schema
@@ -161,8 +162,8 @@ def test_environments_by_family(columns, here):
 def test_ids_that_need_what_is_not_here_are_not_offered(here, monkeypatch):
     monkeypatch.setattr(environments, "find_spec", lambda package: None)
     families = {family.name: family for family in environments.families()}
-    assert (families["mujoco"].ids, families["mujoco"].install) == ([], "pip install 'rltrain[mujoco]'")
-    assert families["pettingzoo-mpe"].install == "pip install 'rltrain[pettingzoo]'"
+    assert (families["mujoco"].ids, families["mujoco"].install) == ([], installing.command_for("mujoco"))
+    assert families["pettingzoo-mpe"].install == installing.command_for("pettingzoo")
     assert "CartPole-v1" in families["classic-control"].ids
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from rltrain import installing
 from rltrain.envs.pettingzoo_copies import FAMILIES
 
 EXTRAS = {"box2d": ("Box2D", "box2d"), "mujoco": ("mujoco", "mujoco"), "phys2d": ("jax", "jax"), "tabular": ("jax", "jax")}
@@ -46,7 +47,7 @@ def _gymnasium() -> Iterator[Family]:
     first = ("classic_control", "box2d", "toy_text", "mujoco")
     for group in sorted(grouped, key=lambda group: (first.index(group) if group in first else len(first), group)):
         package, extra = EXTRAS.get(group, ("", ""))
-        install = f"pip install 'rltrain[{extra}]'" if package and find_spec(package) is None else None
+        install = installing.command_for(extra) if package and find_spec(package) is None else None
         yield Family(group.replace("_", "-"), "env=ID", [] if install else grouped[group], install)
     if find_spec("ale_py") is None:
         yield Family("ALE", "env=ALE/ID", install="pip install ale-py")
@@ -56,7 +57,7 @@ def _in_jax(package: str) -> Family:
     choose = f"backend=jax env={package} env.id=ID"
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        return Family(package, choose, install=f"pip install 'rltrain[{package}]'")
+        return Family(package, choose, install=installing.command_for(package))
     file, name = REGISTRIES[package]
     ids = _read_ids(Path(spec.origin).parent / file, name)
     return Family(package, choose, [one for one in ids if package != "jaxmarl" or one.startswith("MPE_")])
@@ -82,7 +83,7 @@ def _pettingzoo() -> Iterator[Family]:
         package, choose = FAMILIES[name], "env=pettingzoo env.id=ID agents=mappo"
         spec = find_spec(package.partition(".")[0])
         if spec is None or spec.origin is None:
-            yield Family(f"pettingzoo-{name}", choose, install="pip install 'rltrain[pettingzoo]'")
+            yield Family(f"pettingzoo-{name}", choose, install=installing.command_for("pettingzoo"))
             continue
         folder = Path(spec.origin).parent.joinpath(*package.split(".")[1:])
         modules = sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if "_v" in module.name)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rltrain import installing
 from rltrain.envs.functional import BraxConfig, FunctionalConfig, check_kwargs
 from rltrain.envs.jax_functional import FunctionalEnv
 from rltrain.errors import ConfigError, nearest
@@ -72,7 +73,7 @@ def _import() -> Any:
             warnings.simplefilter("ignore")
             from brax import envs
     except ModuleNotFoundError as error:
-        raise ConfigError("env", "brax", f"{error.name} is not installed; pip install 'rltrain[brax]'") from None
+        raise ConfigError("env", "brax", f"{error.name} is not installed; {installing.command_for('brax')}") from None
     return envs
 
 

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
-from rltrain import modules
+from rltrain import installing, modules
 from rltrain.errors import ConfigError, nearest, said
 from rltrain.signals import comes_from_signal
 
@@ -105,7 +105,7 @@ def make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None, spe
         extras = {"box2d": "box2d", "mujoco": "mujoco", "classic_control": "classic", "toy_text": "classic"}
         entry = str(found.entry_point)
         extra = next((extra for folder, extra in extras.items() if folder in entry), None)
-        remedy = f"pip install 'rltrain[{extra}]'" if extra else str(error)
+        remedy = installing.command_for(extra) if extra else str(error)
         raise ConfigError("env.id", env_id, f"its package is not installed; {remedy}") from None
     except TypeError as error:
         if kwargs:

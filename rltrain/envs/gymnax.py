@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rltrain import installing
 from rltrain.envs.functional import FunctionalConfig, check_kwargs
 from rltrain.envs.jax_functional import FunctionalEnv
 from rltrain.errors import ConfigError, nearest
@@ -24,7 +25,7 @@ class GymnaxEnv(FunctionalEnv):
         try:
             import gymnax
         except ModuleNotFoundError as error:
-            raise ConfigError("env", "gymnax", f"{error.name} is not installed; pip install 'rltrain[gymnax]'") from None
+            raise ConfigError("env", "gymnax", f"{error.name} is not installed; {installing.command_for('gymnax')}") from None
         if cfg.id not in gymnax.registered_envs:
             options = nearest(cfg.id, gymnax.registered_envs, limit=30)
             raise ConfigError("env.id", cfg.id, f"gymnax has no such environment; {options}")

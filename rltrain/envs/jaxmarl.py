@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rltrain import installing
 from rltrain.envs.functional import FunctionalConfig, JaxMARLConfig, check_kwargs
 from rltrain.envs.jax_functional import FunctionalEnv
 from rltrain.errors import ConfigError, nearest
@@ -57,7 +58,7 @@ def _import() -> Any:
         with _silence():
             import jaxmarl
     except ModuleNotFoundError as error:
-        raise ConfigError("env", "jaxmarl", f"{error.name} is not installed; pip install 'rltrain[jaxmarl]'") from None
+        raise ConfigError("env", "jaxmarl", f"{error.name} is not installed; {installing.command_for('jaxmarl')}") from None
     return jaxmarl
 
 

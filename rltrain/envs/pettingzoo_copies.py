@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from rltrain import modules
+from rltrain import installing, modules
 from rltrain.envs.answers import fitting, kind, why_not_in, why_not_outcome
 from rltrain.envs.gymnasium_copies import CopyError, as_copy_error
 from rltrain.envs.snapshots import remember
@@ -122,7 +122,7 @@ def _missing(env_id: str, error: ModuleNotFoundError) -> ConfigError:
     family = env_id.partition("/")[0]
     remedy = f"pip install 'pettingzoo[{family}]'" if family in FAMILIES and family != "mpe" else f"install {package}"
     if package in ("pettingzoo", "mpe2"):
-        remedy = "pip install 'rltrain[pettingzoo]'"
+        remedy = installing.command_for("pettingzoo")
     return ConfigError("env.id", env_id, f"its package {package} is not installed; {remedy}")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rltrain import installing
 from rltrain.errors import ConfigError
 
 REQUIRED = ("rewards", "terminated", "truncated", "valid", "actions")
@@ -87,5 +88,7 @@ def _pyarrow(path: Path) -> tuple:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ConfigError("path", path, "pyarrow is not installed; pip install 'rltrain[parquet]', or name a .npz") from None
+        raise ConfigError(
+            "path", path, f"pyarrow is not installed; {installing.command_for('parquet')}, or name a .npz"
+        ) from None
     return pyarrow, pyarrow.parquet
