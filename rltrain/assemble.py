@@ -14,10 +14,9 @@ from rltrain.agents.base import Agent
 from rltrain.backends.base import prepare
 from rltrain.config import Checked, Config
 from rltrain.envs.base import EnvWrapper
-from rltrain.errors import ConfigError, nearest, said
+from rltrain.errors import ConfigError
 from rltrain.runs import Run
 from rltrain.seeding import EVALUATION_ENVIRONMENTS, PROCESS_GENERATORS, TRAINING_ENVIRONMENTS, seed64
-from rltrain.signals import comes_from_signal
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.config import ParallelConfig, StepConfig
 
@@ -49,18 +48,7 @@ def find_callback(config: Config) -> Callable[..., Any] | None:
     key, name = "trainer.callback", getattr(config.trainer.cfg, "callback", None)
     if not isinstance(config.trainer.cfg, StepConfig) or name is None:
         return None
-    module, _, function = name.partition(":")
-    try:
-        package = modules.import_named(module, key, name)
-    except BaseException as error:  # whatever the package's own code raises
-        if isinstance(error, modules.Refused) or comes_from_signal(error):
-            raise
-        raise ConfigError(key, name, f"{module} can't be imported ({said(error)})") from error
-    found = getattr(package, function, None)
-    if not callable(found):
-        there = [name for name, value in vars(package).items() if inspect.isfunction(value)]
-        what = "is not a function" if hasattr(package, function) else f"{module} has no {function}"
-        raise ConfigError(key, name, f"{what}; {nearest(function, there)}")
+    found = modules.find_named(name, key)
     try:
         inspect.signature(found).bind(None, None)
     except TypeError:

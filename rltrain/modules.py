@@ -19,10 +19,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rltrain.errors import ConfigError, masked_argument
+from rltrain.errors import ConfigError, masked_argument, nearest, said
+from rltrain.signals import comes_from_signal
 
 TRUST = re.compile(r"[+~]*trust(=.*)?")
-NAMING = ("env", "env.id", "trainer.callback")  # keys whose value may name a module before a colon
+NAMING = re.compile(
+    r"env|env\.id|trainer\.callback|.*\.encoder|.*\.reward_function"
+)  # keys whose value may name a module before a colon
 
 
 class Refused(ConfigError):
@@ -71,6 +74,44 @@ def import_named(name: str, key: str, value: Any) -> ModuleType:
     if _gate is not None:
         _gate.admit(name, key, value)
     return importlib.import_module(name)
+
+
+def find_named(name: str, key: str) -> Any:
+    """Return what `key=module:name` names.
+
+    Raises ConfigError if it isn't there or isn't callable.
+    """
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute.isidentifier()):
+        raise ConfigError(key, name, "must be module:name, such as my_package.nets:Encoder")
+    try:
+        package = import_named(module, key, name)
+    except BaseException as error:  # whatever the package's own code raises
+        if isinstance(error, Refused) or comes_from_signal(error):
+            raise
+        raise ConfigError(key, name, f"{module} can't be imported ({said(error)})") from error
+    found = getattr(package, attribute, None)
+    if callable(found):
+        return found
+    there = [
+        one for one, value in vars(package).items() if callable(value) and getattr(value, "__module__", "") == package.__name__
+    ]
+    what = "is not a function" if hasattr(package, attribute) else f"{module} has no {attribute}"
+    raise ConfigError(key, name, f"{what}; {nearest(attribute, there)}" if there else what)
+
+
+def make_named(name: str, key: str, *arguments: Any, **settings: Any) -> Any:
+    """Return what `key=module:name` makes of arguments.
+
+    Raises ConfigError if it isn't there or fails.
+    """
+    make = find_named(name, key)
+    try:
+        return make(*arguments, **settings)
+    except BaseException as error:
+        if comes_from_signal(error):
+            raise
+        raise ConfigError(key, name, f"fails when it is made: {said(error)}") from error
 
 
 def is_here_needed() -> bool:
@@ -144,7 +185,7 @@ def _typed(arguments: Sequence[str]) -> frozenset[str]:
         key, _, value = argument.lstrip("+").partition("=")
         if key == "plugins":
             names += re.findall(r"(?<![\w.$])[A-Za-z_][\w.]*", value)
-        elif key in NAMING:
+        elif NAMING.fullmatch(key):
             names += re.findall(r"(?<![\w.${])([A-Za-z_][\w.]*)\\?:", value)
     return frozenset(name.partition(".")[0] for name in names)
 

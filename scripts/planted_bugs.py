@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PPO, A2C, ON_POLICY = "agents/ppo/torch.py", "agents/a2c/torch.py", "agents/on_policy/torch.py"
 LOSSES, RETURNS, OPTIMIZERS = "ops/losses.py", "ops/returns/torch.py", "optimizers/torch.py"
-HEADS, NETWORKS, INPUTS = "models/heads/torch.py", "models/networks/torch.py", "models/inputs/torch.py"
+HEADS, NETWORKS, INPUTS = "models/logits/torch.py", "models/networks/torch.py", "models/inputs/torch.py"
 MEMORY, GYMNASIUM, TRAINER = "memories/rollout/staged.py", "envs/gymnasium.py", "trainers/base.py"
 OFF_POLICY, DQN, DDQN = "agents/off_policy/torch.py", "agents/dqn/torch.py", "agents/ddqn/torch.py"
 DDPG, TD3, SAC = "agents/ddpg/torch.py", "agents/td3/torch.py", "agents/sac/torch.py"
@@ -99,8 +99,8 @@ BUGS = [
         (
             (PPO, "            # ---- shuffle\n",
              "            with torch.no_grad():\n"
-             "                heads = self._masked(self.networks.heads(batch.inputs), batch.action_masks)\n"
-             "                batch.log_probs = self.head.log_prob(heads, batch.actions)\n"),
+             "                logits = self._masked(self.networks.logits(batch.inputs), batch.action_masks)\n"
+             "                batch.log_probs = self.distribution.log_prob(logits, batch.actions)\n"),
         ),
         ("agents/test_ppo_torch.py",),
     ),
@@ -189,13 +189,13 @@ BUGS = [
     ),
     Bug(
         "learning rate adapted by the KL from the new to the old",
-        ((PPO, "self.head.kl(minibatch.statistics, self.head.statistics(heads))",
-          "self.head.kl(self.head.statistics(heads), minibatch.statistics)"),),
+        ((PPO, "self.distribution.kl(minibatch.statistics, self.distribution.statistics(logits))",
+          "self.distribution.kl(self.distribution.statistics(logits), minibatch.statistics)"),),
         ("agents/test_ppo_options_torch.py",),
     ),
     Bug(
         "sign of the squashed density's slope",
-        ((HEADS, "(heads, actions) - _log_slope(actions)", "(heads, actions) + _log_slope(actions)"),),
+        ((HEADS, "(logits, actions) - _log_slope(actions)", "(logits, actions) + _log_slope(actions)"),),
         ("models/test_heads_torch.py",),
     ),
     Bug(
@@ -205,7 +205,7 @@ BUGS = [
     ),
     Bug(
         "sign of the entropy of bits",
-        ((HEADS, "(softplus(heads) - heads * torch.sigmoid(heads))", "(heads * torch.sigmoid(heads) - softplus(heads))"),),
+        ((HEADS, "(softplus(logits) - logits * torch.sigmoid(logits))", "(logits * torch.sigmoid(logits) - softplus(logits))"),),
         ("models/test_heads_torch.py",),
     ),
     Bug(
@@ -220,19 +220,19 @@ BUGS = [
     ),
     Bug(
         "masks ignored when acting",
-        ((ON_POLICY, "self._masked(self.networks.heads(self.inputs(observations)), action_masks)",
-          "self.networks.heads(self.inputs(observations))"),),
+        ((ON_POLICY, "self._masked(self.networks.logits(self.inputs(observations)), action_masks)",
+          "self.networks.logits(self.inputs(observations))"),),
         ("trainers/test_call_order.py",),
     ),
     Bug(
         "masks ignored when learning",
-        ((ON_POLICY, "        heads = self._masked(heads, batch.action_masks)\n", ""),),
+        ((ON_POLICY, "        logits = self._masked(logits, batch.action_masks)\n", ""),),
         ("agents/test_ppo_options_torch.py",),
     ),
     Bug(
         "masks upside down",
-        ((HEADS, "(B, n) bool can be chosen.\"\"\"\n        return heads.masked_fill(~masks,",
-          "(B, n) bool can be chosen.\"\"\"\n        return heads.masked_fill(masks,"),),
+        ((HEADS, "(B, n) bool can be chosen.\"\"\"\n        return logits.masked_fill(~masks,",
+          "(B, n) bool can be chosen.\"\"\"\n        return logits.masked_fill(masks,"),),
         ("models/test_heads_torch.py",),
     ),
     Bug(

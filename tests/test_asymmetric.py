@@ -50,7 +50,7 @@ def learn(kind, seed: int, updates: int, **cfg) -> tuple[float, float, float]:
     trainer.train()
     agent = trainer.agents[0]
     with torch.no_grad():
-        policy = torch.softmax(agent.algorithm.networks.heads(torch.tensor([[-1.0], [1.0]])), -1)
+        policy = torch.softmax(agent.algorithm.networks.logits(torch.tensor([[-1.0], [1.0]])), -1)
     return agent.metrics["value/explained_variance"], agent.metrics["loss/value"], float(policy.diagonal().mean())
 
 

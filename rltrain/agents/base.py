@@ -164,12 +164,12 @@ class Agent:
             self._outputs = {key: self.backend.to_numpy(value) for key, value in outputs.items()}
         actions = map_arrays(self.backend.to_numpy, actions)
         if evaluation:
-            self._check(actions, [value for key, value in outputs.items() if key.endswith("heads")])
+            self._check(actions, [value for key, value in outputs.items() if key.endswith("logits")])
         return actions
 
-    def _check(self, actions: Arrays, heads: list[Array]) -> None:
+    def _check(self, actions: Arrays, logits: list[Array]) -> None:
         """Raise NonFiniteError for numbers that a policy can't mean: a choice made by them looks like any other."""
-        arrays = [*map(self.backend.to_numpy, heads), *(actions.values() if isinstance(actions, dict) else (actions,))]
+        arrays = [*map(self.backend.to_numpy, logits), *(actions.values() if isinstance(actions, dict) else (actions,))]
         if not all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"):
             raise NonFiniteError(f"agents.{self.name}: its policy gives numbers that are not finite")
 

@@ -212,7 +212,10 @@ class Stateful:
         if isinstance(first, np.ndarray):
             kind, shape = self.pure.noise(len(first))
             noise = getattr(actor.generator, DRAW[kind])(shape, np.float32) if explore else None
-            act, policy = self.pure.act, self._read_policy()
+            if getattr(self.pure, "acts_in_numpy", True):
+                act, policy = self.pure.act, self._read_policy()
+            else:
+                act, policy = self._act, self.pure.policy(self.state)
         else:
             # drawn apart: compiled together with acting, the same sums would be rounded otherwise than in the fused loop
             noise = self._draw(actor.key, turn, *self.pure.noise(len(first))) if explore else None

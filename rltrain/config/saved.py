@@ -30,11 +30,21 @@ def from_yaml(text: str, where: str, *, resolvers: Sequence[str] = ()) -> Any:
     if not isinstance(plain, dict):
         raise CheckpointError(f"{where}: not a configuration of rltrain")
     check_references(plain, where, resolvers=resolvers)
+    _read_images_as_then(plain)
     watch()
     try:
         return OmegaConf.create(plain)
     except (OmegaConfBaseException, ValueError, RecursionError) as error:  # a date, bytes, a reference that can't be read
         raise CheckpointError(f"{where}: not a configuration of rltrain ({str(error).splitlines()[0]})") from None
+
+
+def _read_images_as_then(plain: dict[str, Any]) -> None:
+    """Let networks that were saved before any read images go on taking pixels for numbers."""
+    agents = plain.get("agents")
+    for agent in agents.values() if isinstance(agents, dict) else ():
+        network = agent.get("network") if isinstance(agent, dict) else None
+        if isinstance(network, dict) and "cnn" not in network and str(agent.get("_target_")).startswith("rltrain.agents."):
+            network["cnn"] = "none"
 
 
 def plugins_of(cfg: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Networks and policy heads."""
+"""Networks and distributions."""

@@ -1,9 +1,11 @@
 """Networks as settings, the same for both backends."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from rltrain.checks import option
 from rltrain.errors import ConfigError
+from rltrain.models.images import check_layers
 
 ACTIVATIONS = ["tanh", "relu", "elu", "silu", "gelu"]
 INITIALIZATION = (
@@ -12,8 +14,36 @@ INITIALIZATION = (
 )
 
 
+CNNS = ["auto", "none", "nature", "impala", "minatar"]
+
+
 @dataclass
-class NetworkConfig:
+class EncoderConfig:
+    """What makes features of observations, before the hidden layers."""
+
+    cnn: str | list[Any] = option(
+        "auto", "what reads images: nature (Mnih et al. 2015), impala (Espeholt et al. 2018), minatar (Young and Tian 2019), "
+        "[channels, kernel, stride] of each convolution and units of a linear layer as in [[16,3,1],128]; auto: nature from "
+        "36 x 36 on, else minatar; none: pixels are numbers like any other", choices=CNNS,
+    )  # fmt: skip
+    encoder: str | None = option(
+        None, "a class of your own instead, `my_package.nets:Encoder`: made from the observation space, called with observations"
+    )
+    encoder_kwargs: dict[str, Any] = option({}, "its keyword arguments")
+    frozen: list[str] = option([], "parameters that don't learn, by parts of their names: encoder, or policy.weights.0")
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError for settings that contradict each other."""
+        if isinstance(self.cnn, list):
+            check_layers(self.cnn, f"{key}.cnn")
+        if self.encoder is not None and self.cnn != "auto":
+            raise ConfigError(f"{key}.cnn", self.cnn, f"has no effect beside {key}.encoder; leave it out")
+        if self.encoder is None and self.encoder_kwargs:
+            raise ConfigError(f"{key}.encoder_kwargs", self.encoder_kwargs, f"has no effect without {key}.encoder")
+
+
+@dataclass
+class NetworkConfig(EncoderConfig):
     """Networks for policy and value, and the form of a continuous policy."""
 
     policy_sizes: list[int] = option([64, 64], "hidden units of the policy network, layer by layer", low=1, high=65536)
@@ -31,6 +61,7 @@ class NetworkConfig:
 
     def check(self, key: str) -> None:
         """Raise ConfigError for settings that contradict each other."""
+        super().check(key)
         if self.shared and self.value_sizes != NetworkConfig().value_sizes:
             raise ConfigError(
                 f"{key}.value_sizes", self.value_sizes, "shared=true has one network, of policy_sizes; leave value_sizes out"
@@ -38,7 +69,7 @@ class NetworkConfig:
 
 
 @dataclass
-class QNetworkConfig:
+class QNetworkConfig(EncoderConfig):
     """A network for the values of every choice."""
 
     sizes: list[int] = option([64, 64], "hidden units, layer by layer", low=1, high=65536)
@@ -49,7 +80,7 @@ class QNetworkConfig:
 
 
 @dataclass
-class ActorCriticsConfig:
+class ActorCriticsConfig(EncoderConfig):
     """A policy's network, and networks for the value of an action."""
 
     policy_sizes: list[int] = option([256, 256], "hidden units of the policy network, layer by layer", low=1, high=65536)

@@ -1,9 +1,9 @@
-"""Losses, their slopes and the numbers around them, written once: `xp` is torch or jax.numpy.
+"""Losses, their gradients and the numbers around them, written once: `xp` is torch or jax.numpy.
 
 Every argument is a row per transition, (B,). `weights` (B,) are 1 where the row happened and 0 where not, or None: all happened.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from rltrain.structures import Array
 
@@ -28,10 +28,31 @@ def standardize(xp: Any, x: Array, weights: Array | None = None, epsilon: float 
     return centred / (xp.sqrt(mean(xp, centred * centred, weights)) + epsilon)
 
 
-def clipped_surrogate(xp: Any, ratios: Array, advantages: Array, ratio_clip: float) -> tuple[Array, Array]:
-    """Return PPO's policy loss per row, -min(r A, clip(r, 1 - c, 1 + c) A) (Schulman et al. 2017, equation 7), and its slope.
+class Gradients(NamedTuple):
+    """Of a loss, with respect to what the networks say about each row, (B,) each."""
 
-    The slope is with respect to log p: -r A where the first term is the smaller, 0 where the clipped one is.
+    log_probs: Array
+    values: Array
+    entropies: Array
+
+
+def actor_critic_loss(policy: Array, value: Array, entropy: Array, value_scale: float, entropy_scale: float) -> Array:
+    """Return L = L_policy + value_scale x L_value - entropy_scale x H (Schulman et al. 2017, equation 9), of means or rows."""
+    return policy + value_scale * value - entropy_scale * entropy
+
+
+def actor_critic_gradients(policy: Array, value: Array, shares: Array, value_scale: float, entropy_scale: float) -> Gradients:
+    """Return the gradients of the mean of `actor_critic_loss` over rows with these shares in it.
+
+    `policy` is that of each row's L_policy with respect to log p(a), `value` that of L_value with respect to V.
+    """
+    return Gradients(log_probs=policy * shares, values=value * (value_scale * shares), entropies=-entropy_scale * shares)
+
+
+def clipped_surrogate(xp: Any, ratios: Array, advantages: Array, ratio_clip: float) -> tuple[Array, Array]:
+    """Return PPO's policy loss per row, -min(r A, clip(r, 1 - c, 1 + c) A) (Schulman et al. 2017, equation 7), and its gradient.
+
+    That is with respect to log p: -r A where the first term is the smaller, 0 where the clipped one is.
     """
     plain = ratios * advantages
     clipped = xp.clip(ratios, 1 - ratio_clip, 1 + ratio_clip) * advantages
@@ -39,10 +60,10 @@ def clipped_surrogate(xp: Any, ratios: Array, advantages: Array, ratio_clip: flo
 
 
 def squared_error(xp: Any, values: Array, old_values: Array, returns: Array, value_clip: float | None) -> tuple[Array, Array]:
-    """Return (V - R)^2 per row and its slope with respect to V, 2 (V - R).
+    """Return (V - R)^2 per row and its gradient with respect to V, 2 (V - R).
 
-    With `value_clip` c: max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2), as in OpenAI's baselines; the slope is 0 where
-    the second term is the larger and clipped.
+    With `value_clip` c: max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2), as in OpenAI's baselines; the gradient is 0
+    where the second term is the larger and clipped.
     """
     difference = values - returns
     errors = difference * difference
@@ -55,14 +76,14 @@ def squared_error(xp: Any, values: Array, old_values: Array, returns: Array, val
 
 
 def temporal_difference_loss(xp: Any, differences: Array, kind: str) -> tuple[Array, Array]:
-    """Return the loss of d = Q - target per row, and its slope with respect to Q.
+    """Return the loss of d = Q - target per row, and its gradient with respect to Q.
 
     squared: d^2 and 2 d; huber: d^2 / 2 and d up to |d| = 1, |d| - 1/2 and the sign of d beyond (Mnih et al. 2015).
     """
     if kind == "squared":
         return differences * differences, 2 * differences
-    slopes = xp.clip(differences, -1.0, 1.0)
-    return slopes * (differences - 0.5 * slopes), slopes
+    gradients = xp.clip(differences, -1.0, 1.0)
+    return gradients * (differences - 0.5 * gradients), gradients
 
 
 def approximate_kl(ratios: Array, log_ratios: Array) -> Array:

@@ -10,25 +10,49 @@ from torch import nn
 class FlatParameters:
     """All parameters of several modules as one vector, and their gradients as another.
 
-    One norm, one optimiser step and one clearing serve all of them; the modules see views.
+    One norm, one optimiser step and one clearing serve all of them; the modules see views. Their `grad` may be anything between
+    `clear_gradients` and `clip_gradients`, which gathers it: a view, as it is after the former, or what autograd put there.
     """
 
     def __init__(self, named: dict[str, nn.Parameter], device: torch.device) -> None:
+        taken = [name for name, parameter in named.items() if hasattr(parameter, "is_flat")]
+        if taken:
+            raise ValueError(
+                f"{taken[0]} is part of a vector already; an optimiser of one's own takes the parameters as they are"
+            )
         self.named = named
         size = sum(parameter.numel() for parameter in named.values())
         self.values = torch.empty(size, device=device)
         self.gradients = torch.zeros(size, device=device)
+        self._views: list[tuple[nn.Parameter, torch.Tensor]] = []  # each parameter's part of the gradients
         start = 0
         for parameter in named.values():
             stop = start + parameter.numel()
             view = self.values[start:stop].view(parameter.shape)
             view.copy_(parameter.data)
             parameter.data = view
-            parameter.grad = self.gradients[start:stop].view(parameter.shape)
+            parameter.is_flat = True  # type: ignore[attr-defined]
+            self._views.append((parameter, self.gradients[start:stop].view(parameter.shape)))
             start = stop
+        self.clear_gradients()
+
+    def clear_gradients(self) -> None:
+        """Set every gradient to zero, each parameter's `grad` to its part of the vector."""
+        self.gradients.zero_()
+        for parameter, view in self._views:
+            if parameter.grad is not view:
+                parameter.grad = view
+
+    def gather_gradients(self) -> None:
+        """Bring gradients that are not in the vector into it."""
+        for parameter, view in self._views:
+            if parameter.grad is not view:
+                view.copy_(torch.zeros_like(view) if parameter.grad is None else parameter.grad)
+                parameter.grad = view
 
     def clip_gradients(self, max_norm: float) -> torch.Tensor:
-        """Scale the gradient to at most `max_norm` (0: leave it); return its norm before."""
+        """Gather the gradient and scale it to at most `max_norm` (0: leave it); return its norm before."""
+        self.gather_gradients()
         norm = torch.linalg.vector_norm(self.gradients)
         if max_norm > 0 and (norm.is_cuda or norm + 1e-6 > max_norm):  # to ask a GPU is to wait for it
             self.gradients.mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))

@@ -91,10 +91,10 @@ class Plain:
         return x @ p[f"{name}.weights.{last}"].T + p[f"{name}.biases.{last}"]
 
     def distribution(self, inputs: torch.Tensor, masks: torch.Tensor | None) -> torch.distributions.Distribution:
-        heads = self.network("policy", inputs)
+        logits = self.network("policy", inputs)
         if "policy.log_std" in self.parameters:
-            return Independent(Normal(heads, self.parameters["policy.log_std"].exp()), 1)
-        return Categorical(logits=heads if masks is None else heads - 1e8 * ~masks)
+            return Independent(Normal(logits, self.parameters["policy.log_std"].exp()), 1)
+        return Categorical(logits=logits if masks is None else logits - 1e8 * ~masks)
 
     def update(self, rows: list[Transition]) -> float:
         """Do one update; return the norm of its gradient."""
@@ -328,8 +328,8 @@ def acts(algorithm: A2C, *observations: float) -> list:
 
 def probability(algorithm: A2C, observation: float, action: int) -> float:
     with torch.no_grad():
-        heads = algorithm.networks.heads(algorithm.inputs(torch.tensor([[observation]])))
-        return float(algorithm.head.log_prob(heads, torch.tensor([action])).exp())
+        logits = algorithm.networks.logits(algorithm.inputs(torch.tensor([[observation]])))
+        return float(algorithm.distribution.log_prob(logits, torch.tensor([action])).exp())
 
 
 @pytest.mark.parametrize(("optimizer", "updates"), [("adam", 60), ("rmsprop", 300)])

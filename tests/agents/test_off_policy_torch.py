@@ -140,7 +140,7 @@ def test_td3_takes_the_lesser_critic_and_ddpg_its_only_one():
 
 def test_td3_smooths_its_targets_actions_with_clipped_noise():
     algorithm = make("td3", target_noise=10.0, target_noise_clip=0.25)
-    answer(algorithm.learners["policy"].target, "heads", [[0.0, 0.0]] * 500 + [[5.0, -5.0]] * 500)
+    answer(algorithm.learners["policy"].target, "logits", [[0.0, 0.0]] * 500 + [[5.0, -5.0]] * 500)
     actions = algorithm._next_actions(batch_of(algorithm))
     assert actions[:500].abs().max() == 0.25 and len(actions[:500].unique()) > 2
     assert actions.abs().max() <= 1.0
@@ -150,14 +150,14 @@ def test_td3_smooths_its_targets_actions_with_clipped_noise():
 def test_what_the_next_state_is_worth_to_sac():
     algorithm = make("sac", entropy_coefficient=0.5)
     answer(algorithm.learners["critics"].target, "values", [[5.0, 1.0], [2.0, 3.0]])
-    algorithm.head.draw = lambda heads, noise: (torch.zeros(2, 2), torch.tensor([-2.0, 4.0]))
+    algorithm.distribution.draw = lambda logits, noise: (torch.zeros(2, 2), torch.tensor([-2.0, 4.0]))
     worth = algorithm._next_values(algorithm.learners["critics"], batch_of(algorithm, 2), algorithm._coefficient())
     assert worth.tolist() == [2.0 + 0.5 * 2.0, 1.0 - 0.5 * 4.0]  # min Q - alpha log p
 
 
 def test_what_the_next_state_is_worth_among_choices():
     algorithm = make("sac_choices", entropy_coefficient=0.5)
-    answer(algorithm.learners["policy"].network, "heads", [[0.0, 0.0, -1e9]])
+    answer(algorithm.learners["policy"].network, "logits", [[0.0, 0.0, -1e9]])
     answer(algorithm.learners["critics"].target, "values", [[[5.0, 1.0, 99.0]], [[2.0, 3.0, 99.0]]])
     worth = algorithm._next_values(algorithm.learners["critics"], batch_of(algorithm, 1), algorithm._coefficient())
     # half of min(5, 2) + half of min(1, 3), and half of the entropy log 2
@@ -452,8 +452,10 @@ def test_an_evaluation_that_is_told_to_explore_does_so_as_at_the_end():
     assert len(np.unique(acts(algorithm, 40, actor=algorithm.init_actor(COPIES, 7)))) == 1
     sac = make("sac", learning_starts=10)
     drawn = acts(sac, 400, actor=sac.init_actor(COPIES, 7))
-    generator, heads = torch.Generator().manual_seed(7), sac._heads(torch.zeros(COPIES, 3), None)
-    expected = [sac.head.scale(torch.tanh(sac.head.sample(heads, generator))).detach().numpy() for _ in range(400)]
+    generator, logits = torch.Generator().manual_seed(7), sac._logits(torch.zeros(COPIES, 3), None)
+    expected = [
+        sac.distribution.scale(torch.tanh(sac.distribution.sample(logits, generator))).detach().numpy() for _ in range(400)
+    ]
     np.testing.assert_allclose(drawn, np.concatenate(expected), atol=1e-5)  # the policy's own actions
 
 

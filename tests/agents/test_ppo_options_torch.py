@@ -105,9 +105,9 @@ def watch_diagnostics(algorithm: PPO) -> list[torch.Tensor]:
     found, differentiate = [], algorithm._differentiate
 
     def watched(*args: Any) -> Any:
-        diagnostics, heads = differentiate(*args)
+        diagnostics, logits = differentiate(*args)
         found.append(diagnostics)
-        return diagnostics, heads
+        return diagnostics, logits
 
     algorithm._differentiate = watched
     return found
@@ -118,12 +118,12 @@ def fake(algorithm: PPO, kls: list[float], *, exact: bool = False) -> None:
     left, differentiate = iter(kls), algorithm._differentiate
 
     def faked(*args: Any) -> Any:
-        diagnostics, heads = differentiate(*args)
+        diagnostics, logits = differentiate(*args)
         diagnostics[KL] = next(left)
-        return diagnostics, heads
+        return diagnostics, logits
 
     if exact:
-        algorithm._exact_kl = lambda minibatch, heads: next(left)
+        algorithm._exact_kl = lambda minibatch, logits: next(left)
     else:
         algorithm._differentiate = faked
 
@@ -140,7 +140,7 @@ class Plain:
     """The networks and the policy of an algorithm as one would write them down, on copies of its parameters."""
 
     def __init__(self, algorithm: PPO) -> None:
-        self.cfg, self.discrete = algorithm.cfg, algorithm.head.action_shape == ()
+        self.cfg, self.discrete = algorithm.cfg, algorithm.distribution.action_shape == ()
         snapshot = algorithm.snapshot()
         self.parameters = {name: torch.tensor(a, requires_grad=True) for name, a in snapshot["policy"]["parameters"].items()}
         self.generator = torch.Generator()
@@ -156,29 +156,29 @@ class Plain:
             x = x if i == last else x.tanh()
         return x
 
-    def heads_and_values(self, inputs: torch.Tensor, critic_inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def logits_and_values(self, inputs: torch.Tensor, critic_inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.cfg.network.shared:
             outputs = self.network("shared", inputs)
             return outputs[:, :-1], outputs[:, -1]
         return self.network("policy", inputs), self.network("value", critic_inputs)[:, 0]
 
-    def distribution(self, heads: torch.Tensor) -> torch.distributions.Distribution:
+    def distribution(self, logits: torch.Tensor) -> torch.distributions.Distribution:
         if self.discrete:
-            return Categorical(logits=heads)
+            return Categorical(logits=logits)
         if self.cfg.network.state_dependent_std:
-            heads, log_std = heads.chunk(2, 1)
-            return Independent(Normal(heads, (self.cfg.network.initial_log_std + log_std).exp()), 1)
-        return Independent(Normal(heads, self.parameters["policy.log_std"].exp()), 1)
+            logits, log_std = logits.chunk(2, 1)
+            return Independent(Normal(logits, (self.cfg.network.initial_log_std + log_std).exp()), 1)
+        return Independent(Normal(logits, self.parameters["policy.log_std"].exp()), 1)
 
     def log_probs_and_entropies(
-        self, heads: torch.Tensor, actions: torch.Tensor, masks: torch.Tensor | None
+        self, logits: torch.Tensor, actions: torch.Tensor, masks: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if masks is not None:  # a distribution over the allowed choices only, row by row
-            over = [Categorical(logits=row[mask]) for row, mask in zip(heads, masks, strict=True)]
+            over = [Categorical(logits=row[mask]) for row, mask in zip(logits, masks, strict=True)]
             places = [mask[:action].sum() for mask, action in zip(masks, actions, strict=True)]
             log_probs = [distribution.log_prob(place) for distribution, place in zip(over, places, strict=True)]
             return torch.stack(log_probs), torch.stack([distribution.entropy() for distribution in over])
-        distribution = self.distribution(heads)
+        distribution = self.distribution(logits)
         log_probs, entropies = distribution.log_prob(actions), distribution.entropy()
         if self.cfg.network.squashed and not self.discrete:
             # E log(1 - tanh^2 u) = E -2 log cosh u, by the rectangle rule on 2001 points
@@ -200,10 +200,10 @@ class Plain:
         outputs = {key: torch.from_numpy(np.stack([row.outputs[key] for row in rows])).flatten(0, 1) for key in rows[0].outputs}
         actions, masks = outputs["actions"], outputs.get("action_masks")
         with torch.no_grad():
-            heads, old_values = self.heads_and_values(inputs, critic_inputs)
-            old_log_probs, _ = self.log_probs_and_entropies(heads, actions, masks)
+            logits, old_values = self.logits_and_values(inputs, critic_inputs)
+            old_log_probs, _ = self.log_probs_and_entropies(logits, actions, masks)
             values = old_values.view(rewards.shape)
-            next_values = self.heads_and_values(following, critic_following)[1].view(rewards.shape)
+            next_values = self.logits_and_values(following, critic_following)[1].view(rewards.shape)
             advantages, running = torch.zeros_like(rewards), torch.zeros(COPIES)
             for t in reversed(range(len(rows))):
                 deltas = rewards[t] + cfg.discount_factor * next_values[t] * ~terminated[t] - values[t]
@@ -216,8 +216,8 @@ class Plain:
         optimizer = torch.optim.Adam(learned, lr=cfg.learning_rate, eps=1e-5)
         for _ in range(cfg.epochs):
             for part in torch.randperm(len(inputs), generator=self.generator).tensor_split(cfg.minibatches):
-                heads, values = self.heads_and_values(inputs[part], critic_inputs[part])
-                log_probs, entropies = self.log_probs_and_entropies(heads, actions[part], None if masks is None else masks[part])
+                logits, values = self.logits_and_values(inputs[part], critic_inputs[part])
+                log_probs, entropies = self.log_probs_and_entropies(logits, actions[part], None if masks is None else masks[part])
                 ratios = (log_probs - old_log_probs[part]).exp()
                 clipped = ratios.clamp(1 - cfg.ratio_clip, 1 + cfg.ratio_clip)
                 policy_loss = -torch.min(ratios * advantages[part], clipped * advantages[part]).mean()
@@ -292,7 +292,7 @@ def test_a_deviation_by_the_network_begins_near_the_one_asked_for():
     algorithm = make("continuous", network={"state_dependent_std": True, "initial_log_std": -1.0})
     observations = torch.randn(50, OBSERVATION_SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        _, log_std = algorithm.head.distribution(algorithm.networks.heads(observations))
+        _, log_std = algorithm.distribution.distribution(algorithm.networks.logits(observations))
     assert log_std.shape == (50, 2) and log_std.std() > 0
     assert log_std.numpy() == pytest.approx(-1.0, abs=0.1)  # its outputs begin with gain 0.01
 
@@ -321,14 +321,14 @@ def test_masked_actions_are_never_drawn():
 @pytest.mark.parametrize("masks", [False, True])
 def test_the_ratio_of_the_first_minibatch_is_one(masks):
     algorithm = make(network={"initialization": "default"}, minibatches=1, epochs=1)
-    drawn, sample = [], algorithm.head.sample
+    drawn, sample = [], algorithm.distribution.sample
 
-    def remember(heads: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        actions = sample(heads, generator)
-        drawn.append(algorithm.head.log_prob(heads, actions))
+    def remember(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        actions = sample(logits, generator)
+        drawn.append(algorithm.distribution.log_prob(logits, actions))
         return actions
 
-    algorithm.head.sample = remember
+    algorithm.distribution.sample = remember
     batches = watch(algorithm, "_improve")
     for seed in range(3):
         drawn.clear()
@@ -512,8 +512,8 @@ def test_the_exact_kl_is_that_of_torchs_distributions(space, dummy_rows):
     algorithm, plain = make(space, adapt_learning_rate="minibatch", learning_rate=5e-3), {}
     kls, exact = [], algorithm._exact_kl
 
-    def compared(minibatch: Any, heads: torch.Tensor) -> float:
-        kls.append(exact(minibatch, heads))
+    def compared(minibatch: Any, logits: torch.Tensor) -> float:
+        kls.append(exact(minibatch, logits))
         with torch.no_grad():
             old, new = (p.distribution(p.network("policy", minibatch.inputs)) for p in (plain["old"], Plain(algorithm)))
         rows = kl_divergence(old, new)

@@ -108,7 +108,7 @@ class Naive:
     """PPO as one would write it down: nn.Sequential, torch.distributions, autograd, a loop over time for the advantages."""
 
     def __init__(self, algorithm: PPO) -> None:
-        self.cfg, self.space = algorithm.cfg, SPACES["discrete" if algorithm.head.action_shape == () else "continuous"]
+        self.cfg, self.space = algorithm.cfg, SPACES["discrete" if algorithm.distribution.action_shape == () else "continuous"]
         snapshot = algorithm.snapshot()
         parameters = {name: torch.tensor(array) for name, array in snapshot["policy"]["parameters"].items()}
         self.policy, self.value = self.network("policy", parameters), self.network("value", parameters)
@@ -145,10 +145,10 @@ class Naive:
         return ((observations - mean) / std).clamp(-10, 10)
 
     def distribution(self, inputs: torch.Tensor) -> torch.distributions.Distribution:
-        heads = self.policy(inputs)
+        logits = self.policy(inputs)
         if self.log_std is None:
-            return torch.distributions.Categorical(logits=heads)
-        return torch.distributions.Independent(torch.distributions.Normal(heads, self.log_std.exp()), 1)
+            return torch.distributions.Categorical(logits=logits)
+        return torch.distributions.Independent(torch.distributions.Normal(logits, self.log_std.exp()), 1)
 
     def values(self, inputs: torch.Tensor) -> torch.Tensor:
         values = self.value(inputs).squeeze(-1)
@@ -281,19 +281,19 @@ def test_first_update_by_hand():
 def test_ratio_is_one_before_the_first_step_of_every_update(space, normalize):
     algorithm, world = make(space, normalize_observations=normalize, normalize_values=normalize), World()
     actor, drawn = actor_of(algorithm), []
-    sample = algorithm.head.sample
+    sample = algorithm.distribution.sample
 
-    def remember(heads: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        actions = sample(heads, generator)
-        drawn.append(algorithm.head.log_prob(heads, actions))
+    def remember(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        actions = sample(logits, generator)
+        drawn.append(algorithm.distribution.log_prob(logits, actions))
         return actions
 
-    algorithm.head.sample = remember
+    algorithm.distribution.sample = remember
     ratios, improve = [], algorithm._improve
 
     def compare(batch: Any, progress: Progress) -> dict[str, float]:
         with torch.no_grad():
-            now = algorithm.head.log_prob(algorithm.networks.heads(batch.inputs), batch.actions)
+            now = algorithm.distribution.log_prob(algorithm.networks.logits(batch.inputs), batch.actions)
         ratios.append(float((now - torch.cat(drawn)).abs().max()))
         assert torch.allclose(batch.log_probs, torch.cat(drawn), atol=1e-5)
         return improve(batch, progress)
@@ -455,11 +455,11 @@ def test_not_exploring_is_deterministic_and_draws_nothing(space):
     before = algorithm.actor_snapshot(actor)
     _, first, outputs = algorithm.act(actor, observations, explore=False, progress=Progress(0, 1))
     _, second, _ = algorithm.act(actor, observations, explore=False, progress=Progress(500, 1000))
-    assert torch.equal(first, second) and set(outputs) == {"heads"}
+    assert torch.equal(first, second) and set(outputs) == {"logits"}
     assert_equal(algorithm.actor_snapshot(actor), before)
     with torch.no_grad():
-        heads = algorithm.networks.heads(observations)
-    expected = heads.argmax(-1) + 2 if space == "discrete" else (2 * heads).clamp(-2, 2)
+        logits = algorithm.networks.logits(observations)
+    expected = logits.argmax(-1) + 2 if space == "discrete" else (2 * logits).clamp(-2, 2)
     assert torch.allclose(first, expected)
 
 

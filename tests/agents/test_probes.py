@@ -42,8 +42,8 @@ def acts(algorithm: PPO, *observations: float) -> list:
 
 def probability(algorithm: PPO, observation: float, action: int) -> float:
     with torch.no_grad():
-        heads = algorithm.networks.heads(algorithm.inputs(torch.tensor([[observation]])))
-        return float(algorithm.head.log_prob(heads, torch.tensor([action])).exp())
+        logits = algorithm.networks.logits(algorithm.inputs(torch.tensor([[observation]])))
+        return float(algorithm.distribution.log_prob(logits, torch.tensor([action])).exp())
 
 
 @pytest.mark.parametrize("cfg", [{}, NORMALISED], ids=["plain", "normalised"])
@@ -86,7 +86,7 @@ def test_continuous_target(cfg):
     algorithm = solve("ContinuousTarget", 100, **cfg)
     assert acts(algorithm, -1.0, 1.0) == pytest.approx([-1.0, 1.0], abs=0.25)
     # acting in units of half the range, 3: the deviation shrinks from 1 as the target is found
-    assert float(algorithm.head.log_std.detach().exp()) < 0.5
+    assert float(algorithm.distribution.log_std.detach().exp()) < 0.5
 
 
 def test_truncation():
@@ -193,6 +193,6 @@ def test_an_entropy_coefficient_that_learns_keeps_the_entropy():
     """Two choices of which one is right: without a bonus the entropy would go to 0, here it is held at 0.5."""
     algorithm = learn("sac", "Advantage", 700, entropy_coefficient="auto", target_entropy=0.5, entropy_learning_rate=0.02)
     with torch.no_grad():
-        log_probs = torch.log_softmax(algorithm._heads(algorithm.inputs(torch.zeros(1, 1)), None), 1)
+        log_probs = torch.log_softmax(algorithm._logits(algorithm.inputs(torch.zeros(1, 1)), None), 1)
     assert float(-(log_probs.exp() * log_probs).sum()) == pytest.approx(0.5, abs=0.1)
     assert acts(algorithm, 0.0) == [1]

@@ -116,7 +116,7 @@ def test_an_entropy_coefficient_that_learns_keeps_the_entropy():
     """Two choices of which one is right: without a bonus the entropy would go to 0, here it is held at 0.5."""
     algorithm = learn("sac", "Advantage", 700, entropy_coefficient="auto", target_entropy=0.5, entropy_learning_rate=0.02)
     pure, state = algorithm.pure, algorithm.state
-    heads = pure._heads(state.learners["policy"].parameters, jax.numpy.zeros((1, 1)), None)
-    log_probs = jax.nn.log_softmax(heads)
+    logits = pure._logits(state.learners["policy"].parameters, jax.numpy.zeros((1, 1)), None)
+    log_probs = jax.nn.log_softmax(logits)
     assert float(-(jax.numpy.exp(log_probs) * log_probs).sum()) == pytest.approx(0.5, abs=0.1)
     assert acts(algorithm, 0.0) == [1]

@@ -61,7 +61,7 @@ def play(ours: Any, theirs: Any, actor: Any, generator: np.random.Generator, *, 
     for _ in range(LENGTH):
         allowed = None
         if masks:
-            allowed = generator.random((COPIES, ours.head.size)) < 0.7
+            allowed = generator.random((COPIES, ours.distribution.size)) < 0.7
             allowed[:, [0, 3, 5]] = True
         _, actions, outputs = ours.act(
             actor, torch.from_numpy(observations), None, None if allowed is None else torch.from_numpy(allowed),

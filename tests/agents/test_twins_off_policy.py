@@ -66,7 +66,7 @@ SLOW = [
 
 def play(ours: Any, theirs: Any, generator: np.random.Generator, timesteps: int, *, masks: bool, gaps: bool) -> None:
     """Record the same transitions in both."""
-    space = ours.head
+    space = ours.distribution
     for _ in range(timesteps):
         observations, following = generator.normal(size=(2, COPIES, 3)).astype(np.float32)
         terminated, truncated = generator.random((2, COPIES)) < 0.1
@@ -87,9 +87,9 @@ def play(ours: Any, theirs: Any, generator: np.random.Generator, timesteps: int,
 
 def share_noise(algorithm: str, ours: Any, state: Any, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let torch take the normal numbers that jax is going to draw."""
-    if ours.head.action_shape == () or algorithm == "ddpg":
+    if ours.distribution.action_shape == () or algorithm == "ddpg":
         return
-    shape, key, draws = (BATCH, ours.head.actions), state.key, []
+    shape, key, draws = (BATCH, ours.distribution.actions), state.key, []
     for _ in range(steps):
         key, own = jax.random.split(key)
         draws += list(np.array(jax.random.normal(own, (2, *shape) if algorithm == "sac" else (1, *shape))))

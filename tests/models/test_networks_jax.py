@@ -34,7 +34,7 @@ def test_time_grows_with_the_rows_and_not_with_their_square(layer_norm):
     # 8 times the rows take 8 times as long and what memory beyond the caches costs; a product that is computed anew for every
     # part of a sum over its columns takes hundreds of times as long, with layer norm over a hundred
     few, many = (
-        cpu_seconds(lambda p, x: jax.nn.log_softmax(network.heads(p, x)), parameters, np.ones((rows, 4), np.float32))
+        cpu_seconds(lambda p, x: jax.nn.log_softmax(network.logits(p, x)), parameters, np.ones((rows, 4), np.float32))
         for rows in (FEW, MANY)
     )
     assert many < 40 * few

@@ -268,12 +268,12 @@ def flat_gradients(networks: ActorCritic) -> dict[str, torch.Tensor]:
     return {name: parameter.grad.clone() for name, parameter in networks.named_parameters().items()}
 
 
-def gradients(networks: ActorCritic, rows: torch.Tensor, heads: torch.Tensor | None, values: torch.Tensor | None) -> dict:
+def gradients(networks: ActorCritic, rows: torch.Tensor, logits: torch.Tensor | None, values: torch.Tensor | None) -> dict:
     """Return the gradients by name of a loss with these slopes."""
     for parameter in networks.named_parameters().values():
         parameter.grad.zero_()
-    outputs = networks.heads_and_values(rows, rows)
-    given = [(output, slope) for output, slope in zip(outputs, (heads, values), strict=True) if slope is not None]
+    outputs = networks.logits_and_values(rows, rows)
+    given = [(output, slope) for output, slope in zip(outputs, (logits, values), strict=True) if slope is not None]
     torch.autograd.backward(*zip(*given, strict=True))
     return flat_gradients(networks)
 
@@ -284,9 +284,9 @@ def test_policy_and_value_have_networks_of_their_own():
     shapes = {name: tuple(parameter.shape) for name, parameter in networks.named_parameters().items()}
     assert names.items() <= shapes.items() and len(shapes) == 10
     rows, states = torch.randn(20, 4, generator=stream(1)), torch.randn(20, 7, generator=stream(2))
-    heads, values = networks.heads_and_values(rows, states)
-    assert heads.shape == (20, 3) and values.shape == (20,)
-    assert torch.equal(heads, networks.heads(rows)) and torch.equal(values, networks.values(states))
+    logits, values = networks.logits_and_values(rows, states)
+    assert logits.shape == (20, 3) and values.shape == (20,)
+    assert torch.equal(logits, networks.logits(rows)) and torch.equal(values, networks.values(states))
     assert torch.equal(values, networks.networks["value"].forward(states)[:, 0])
 
 
@@ -304,10 +304,10 @@ def test_a_shared_network_gives_both_and_learns_from_both(layer_norm):
     disturb(networks.networks["shared"])
     reference = copy_of(networks.networks["shared"])
     assert list(networks.networks) == ["shared"] and networks.networks["shared"].weights[-1].shape == (4, 6)
-    heads, values = networks.heads_and_values(rows, rows)
+    logits, values = networks.logits_and_values(rows, rows)
     expected = reference(rows)
-    assert torch.allclose(heads, expected[:, :3], atol=1e-6) and torch.allclose(values, expected[:, 3], atol=1e-6)
-    assert torch.equal(heads, networks.heads(rows)) and torch.equal(values, networks.values(rows))
+    assert torch.allclose(logits, expected[:, :3], atol=1e-6) and torch.allclose(values, expected[:, 3], atol=1e-6)
+    assert torch.equal(logits, networks.logits(rows)) and torch.equal(values, networks.values(rows))
 
     slopes = torch.randn(20, 3, generator=stream(3)), torch.randn(20, generator=stream(4))
     of_heads, of_values = gradients(networks, rows, slopes[0], None), gradients(networks, rows, None, slopes[1])

@@ -1,13 +1,12 @@
 """A2C in JAX (Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning", the synchronous form)."""
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from rltrain.agents.a2c.config import A2CConfig
 from rltrain.agents.on_policy.jax import OPTIMIZER_EPSILON, Batch, Metrics, OnPolicy, State
 from rltrain.ops import losses
-from rltrain.structures import Array, Progress
+from rltrain.structures import Progress
 
 METRICS = ("loss/policy", "loss/value", "policy/entropy", "policy/grad_norm")
 
@@ -23,22 +22,18 @@ class A2C(OnPolicy):
         return optax.scale_by_rms(decay=0.99, eps=OPTIMIZER_EPSILON, initial_scale=1.0, eps_in_sqrt=False)
 
     def _improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
-        """Step down the gradient of -log p(a) A + value_scale x value loss - entropy_scale x entropy, on all rows at once."""
+        """Step down the mean of L = -log p(a) A + value_scale (V - R)^2 - entropy_scale H, on all rows at once."""
         cfg = self.cfg
         state = state._replace(learning_rate=self._now("learning_rate", progress))
         entropy_scale = self._now("entropy_scale", progress)
 
-        def evaluate(parameters: dict[str, Array]) -> tuple[Array, Array, Array]:
-            _, log_probs, entropies, values = self._evaluate(parameters, batch)
-            return log_probs, values, entropies
-
         # ---- gradient
-        (log_probs, values, entropies), pull_back = jax.vjp(evaluate, state.parameters)
-        error, value_slope = losses.squared_error(jnp, values, batch.values, batch.returns, None)
+        evaluation = self._evaluate(state, batch)
+        error, value = losses.squared_error(jnp, evaluation.values, batch.values, batch.returns, None)
         shares = losses.shares(jnp, error, batch.weights)
-        diagnostics = jnp.stack((-log_probs * batch.advantages, error, entropies)) @ shares
-        slopes = (-batch.advantages * shares, value_slope * (cfg.value_scale * shares), -entropy_scale * shares)
+        diagnostics = jnp.stack((-evaluation.log_probs * batch.advantages, error, evaluation.entropies)) @ shares
+        gradients = losses.actor_critic_gradients(-batch.advantages, value, shares, cfg.value_scale, entropy_scale)
         # ---- step
-        state, norm = self._descend(state, pull_back, slopes, state.learning_rate)
+        state, norm = self._descend(state, evaluation, gradients, state.learning_rate)
         means = jnp.append(diagnostics, norm)
         return state, dict(zip(METRICS, means, strict=True)) | self._report(state, batch)

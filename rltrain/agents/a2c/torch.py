@@ -21,18 +21,19 @@ class A2C(OnPolicy):
         return optimizer(self.parameters, self.cfg.learning_rate, epsilon=OPTIMIZER_EPSILON)
 
     def _improve(self, batch: Batch, progress: Progress) -> dict[str, float]:
-        """Step down the gradient of -log p(a) A + value_scale x value loss - entropy_scale x entropy, on all rows at once."""
+        """Step down the mean of L = -log p(a) A + value_scale (V - R)^2 - entropy_scale H, on all rows at once."""
         cfg = self.cfg
         self.optimizer.learning_rate = self._now("learning_rate", progress)
         entropy_scale = self._now("entropy_scale", progress)
         # ---- gradient
-        _, log_probs, entropies, values = self._evaluate(batch)
+        evaluation = self._evaluate(batch)
         with torch.no_grad():
-            error, value_slope = losses.squared_error(torch, values, batch.values, batch.returns, None)
+            error, value = losses.squared_error(torch, evaluation.values, batch.values, batch.returns, None)
             shares = losses.shares(torch, error, batch.weights)
-            diagnostics = torch.stack((-log_probs * batch.advantages, error, entropies.expand_as(error))) @ shares
-        slopes = (-batch.advantages * shares, value_slope * (cfg.value_scale * shares), -entropy_scale * shares)
-        norm = self._descend((log_probs, values, entropies), slopes)
+            entropies = evaluation.entropies.expand_as(error)
+            diagnostics = torch.stack((-evaluation.log_probs * batch.advantages, error, entropies)) @ shares
+            gradients = losses.actor_critic_gradients(-batch.advantages, value, shares, cfg.value_scale, entropy_scale)
+        norm = self._differentiate(evaluation, gradients)
         # ---- step
         self.optimizer.step()
         means = torch.cat((diagnostics, norm.view(1))).tolist()

@@ -13,7 +13,8 @@ from rltrain.agents.off_policy.jax import OffPolicy, draw_in_range
 from rltrain.agents.off_policy.learners.jax import Batch, Diagnostics, Learner, State, Tally
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
-from rltrain.models.heads.jax import Gaussian
+from rltrain.models.distributions.jax import Gaussian
+from rltrain.models.encoders.jax import features
 from rltrain.models.networks.jax import Critics, Policy
 from rltrain.structures import Array, Progress
 
@@ -32,10 +33,11 @@ class DDPG(OffPolicy):
             raise ConfigError("env.action_space", action_space, "this agent acts in Box spaces of floats; use dqn, sac or ppo")
         if not spaces.is_bounded(action_space):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
-        self.head = Gaussian(action_space, NetworkConfig())  # for its units
-        inputs, actions = self.inputs.size, self.head.actions
-        self.policy_network = Policy(inputs, actions, self.cfg.network)
-        self.critic_network = Critics(self.critics, inputs + actions, 1, self.cfg.network)
+        self.distribution = Gaussian(action_space, NetworkConfig())  # for its units
+        cfg, actions, encoder = self.cfg, self.distribution.actions, self._encoder()
+        size = features(encoder, self.inputs)
+        self.policy_network = Policy(size, actions, cfg.network, encoder)
+        self.critic_network = Critics(self.critics, size + actions, 1, cfg.network, encoder)
         self.learners["policy"] = Learner(self.policy_network, has_target=True)
         self.learners["critics"] = Learner(self.critic_network, has_target=True)
 
@@ -44,17 +46,17 @@ class DDPG(OffPolicy):
     def init_carried(self, num_envs: int) -> Array | None:
         """Return the noise that drifts from timestep to timestep, (N, A), where it does."""
         drifts = self.cfg.noise == "ornstein_uhlenbeck"
-        return np.zeros((num_envs, self.head.actions), np.float32) if drifts else None
+        return np.zeros((num_envs, self.distribution.actions), np.float32) if drifts else None
 
     def noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
         """Return the kind and shape of the random numbers that one step of acting takes."""
-        return "normal", (num_envs, self.head.actions)
+        return "normal", (num_envs, self.distribution.actions)
 
-    def _heads(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
-        return self.policy_network.heads(parameters, inputs)
+    def _logits(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+        return self.policy_network.logits(parameters, inputs)
 
-    def _best(self, heads: Array) -> Array:
-        return (np if isinstance(heads, np.ndarray) else jnp).tanh(heads)
+    def _best(self, logits: Array) -> Array:
+        return (np if isinstance(logits, np.ndarray) else jnp).tanh(logits)
 
     def _explore(
         self, parameters: dict[str, Array], carried: Array | None, noise: Array, inputs: Array, action_masks: Array | None,
@@ -82,7 +84,7 @@ class DDPG(OffPolicy):
         return draw_in_range(noise)
 
     def _to_environment(self, actions: Array) -> Array:
-        return self.head.scale(actions)
+        return self.distribution.scale(actions)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -104,7 +106,7 @@ class DDPG(OffPolicy):
 
     def _next_actions(self, state: State, batch: Batch) -> tuple[State, Array]:
         """Return the target policy's actions at the successors, (B, A)."""
-        return state, jnp.tanh(self.policy_network.heads(state.learners["policy"].target, batch.next_inputs))
+        return state, jnp.tanh(self.policy_network.logits(state.learners["policy"].target, batch.next_inputs))
 
     def _improve_policy_if(self, moves: Array, state: State, batch: Batch, learning_rate: Array) -> tuple[State, Diagnostics]:
         if self._step_moves_targets(state) is True:
@@ -122,11 +124,11 @@ class DDPG(OffPolicy):
         critics = state.learners["critics"].parameters
 
         def climb(parameters: dict[str, Array]) -> Array:
-            actions = jnp.tanh(self.policy_network.heads(parameters, batch.inputs))
-            return self.critic_network.first(critics, batch.inputs, actions)
+            actions = jnp.tanh(self.policy_network.logits(parameters, batch.inputs))
+            return self.critic_network.values(critics, batch.inputs, actions, count=1)[0]
 
-        values, pull_back = jax.vjp(climb, state.learners["policy"].parameters)
-        state, norm = self._descend(state, "policy", pull_back(jnp.full_like(values, -1 / len(values))), learning_rate)
+        values, vjp = jax.vjp(climb, state.learners["policy"].parameters)
+        state, norm = self._descend(state, "policy", vjp(jnp.full_like(values, -1 / len(values))), learning_rate)
         return state, {"loss/policy": -values.mean(), "policy/grad_norm": norm}
 
     def _report(self, progress: Progress) -> Diagnostics:

@@ -12,7 +12,8 @@ from rltrain.agents.off_policy.learners.torch import Batch, Diagnostics, Learner
 from rltrain.agents.off_policy.torch import Actor, OffPolicy
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
-from rltrain.models.heads.torch import Gaussian
+from rltrain.models.distributions.torch import Gaussian
+from rltrain.models.encoders.torch import features
 from rltrain.models.networks.torch import Critics, Policy
 from rltrain.structures import Progress
 
@@ -31,10 +32,11 @@ class DDPG(OffPolicy):
         if not spaces.is_bounded(action_space):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         cfg, device = self.cfg, self.backend.device
-        self.head = Gaussian(action_space, NetworkConfig(), device)  # for its units
-        inputs, actions = self.inputs.size, self.head.actions
-        policy = Policy(inputs, actions, cfg.network, generator, device)
-        critics = Critics(self.critics, inputs + actions, 1, cfg.network, generator, device)
+        self.distribution = Gaussian(action_space, NetworkConfig(), device)  # for its units
+        actions, encoders = self.distribution.actions, [self._encoder(generator) for _ in range(2)]
+        size = features(encoders[0], self.inputs)
+        policy = Policy(size, actions, cfg.network, generator, device, encoders[0])
+        critics = Critics(self.critics, size + actions, 1, cfg.network, generator, device, encoders[1])
         self.learners["policy"] = Learner(policy, cfg.learning_rate, device, has_target=True)
         self.learners["critics"] = Learner(critics, cfg.learning_rate, device, has_target=True)
 
@@ -44,14 +46,14 @@ class DDPG(OffPolicy):
         """Return a fresh actor with a random stream of its own, and noise of its own where that drifts."""
         actor = super().init_actor(num_envs, seed)
         if self.cfg.noise == "ornstein_uhlenbeck":
-            actor.noise = torch.zeros(num_envs, self.head.actions, device=self.backend.device)
+            actor.noise = torch.zeros(num_envs, self.distribution.actions, device=self.backend.device)
         return actor
 
-    def _heads(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
-        return self.learners["policy"].network.heads(inputs)
+    def _logits(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+        return self.learners["policy"].network.logits(inputs)
 
-    def _best(self, heads: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(heads)
+    def _best(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(logits)
 
     def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
         actions = self._choose(inputs, action_masks)
@@ -73,11 +75,11 @@ class DDPG(OffPolicy):
         return self._now("noise_scale", progress, 1)
 
     def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
-        shape = (count, self.head.actions)
+        shape = (count, self.distribution.actions)
         return torch.rand(shape, generator=actor.generator, device=self.backend.device).mul_(2).sub_(1)
 
     def _to_environment(self, actions: torch.Tensor) -> torch.Tensor:
-        return self.head.scale(actions)
+        return self.distribution.scale(actions)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -88,9 +90,9 @@ class DDPG(OffPolicy):
         with torch.no_grad():
             next_values = learner.target.values(batch.next_inputs, self._next_actions(batch)).amin(0)
             targets = batch.returns + batch.discounts * next_values
-            values, pull_back = learner.network.values_and_pull_back(batch.inputs, batch.actions)
+            values, vjp = learner.network.values_with_vjp(batch.inputs, batch.actions)
         differences = values - targets
-        found = self._regress(learner, values, pull_back, differences, batch) | {"value/target_mean": targets.mean()}
+        found = self._regress(learner, values, vjp, differences, batch) | {"value/target_mean": targets.mean()}
         # ---- policy
         if self._step_moves_targets():
             found |= self._improve_policy(batch)
@@ -98,14 +100,21 @@ class DDPG(OffPolicy):
 
     def _next_actions(self, batch: Batch) -> torch.Tensor:
         """Return the target policy's actions at the successors, (B, A)."""
-        return torch.tanh(self.learners["policy"].target.heads(batch.next_inputs))
+        return torch.tanh(self.learners["policy"].target.logits(batch.next_inputs))
 
+    @torch.no_grad()
     def _improve_policy(self, batch: Batch) -> Diagnostics:
+        """Step down the mean of -Q_0(s, policy(s))."""
         policy, critics = self.learners["policy"], self.learners["critics"]
-        actions = torch.tanh(policy.network.heads(batch.inputs))
-        values = critics.network.first(batch.inputs, actions)
-        norm = policy.step(values.backward, torch.full_like(values, -1 / len(values)), self.cfg.grad_norm_clip)
-        return {"loss/policy": -values.detach().mean(), "policy/grad_norm": norm}
+        logits, policy_vjp = policy.network.logits_with_vjp(batch.inputs)
+        actions = torch.tanh(logits)
+        values, critic_vjp = critics.network.values_with_vjp(batch.inputs, actions, to_actions=True, count=1)
+
+        def vjp(gradients: torch.Tensor) -> None:
+            policy_vjp(torch.ops.aten.tanh_backward(critic_vjp(gradients), actions))
+
+        norm = policy.step(vjp, torch.full_like(values, -1 / values.shape[1]), self.cfg.grad_norm_clip)
+        return {"loss/policy": -values.mean(), "policy/grad_norm": norm}
 
     def _report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:
         return super()._report(progress, replay_ratio) | {"policy/noise_scale": self._noise_scale(progress)}

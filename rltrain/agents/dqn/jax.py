@@ -9,7 +9,8 @@ from rltrain.agents.dqn.config import DQNConfig
 from rltrain.agents.off_policy.jax import OffPolicy, choose_uniform
 from rltrain.agents.off_policy.learners.jax import Batch, Diagnostics, Learner, LearnerState, State, Tally
 from rltrain.errors import ConfigError
-from rltrain.models.heads.jax import MASKED, Categorical
+from rltrain.models.distributions.jax import MASKED, Categorical
+from rltrain.models.encoders.jax import features
 from rltrain.models.networks.jax import QNetwork
 from rltrain.ops import schedules
 from rltrain.structures import Array, Progress
@@ -27,8 +28,9 @@ class DQN(OffPolicy):
         if not isinstance(action_space, gymnasium.spaces.Discrete):
             remedy = "use sac, td3 or ddpg for a Box of floats, ppo for any space"
             raise ConfigError("env.action_space", action_space, f"this agent acts in Discrete spaces; {remedy}")
-        self.head = Categorical(action_space)
-        self.network = QNetwork(self.inputs.size, self.head.size, self.cfg.network)
+        self.distribution = Categorical(action_space)
+        encoder = self._encoder()
+        self.network = QNetwork(features(encoder, self.inputs), self.distribution.size, self.cfg.network, encoder)
         self.learners["q"] = Learner(self.network, has_target=True)
 
     # -- acting --------------------------------------------------------------------------------------------------------
@@ -37,7 +39,7 @@ class DQN(OffPolicy):
         """Return the kind and shape of the random numbers that one step of acting takes: explore or not, and what."""
         return "uniform", (num_envs, 2)
 
-    def _heads(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+    def _logits(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
         return _masked(self.network.values(parameters, inputs), action_masks)
 
     def _best(self, values: Array) -> Array:
@@ -52,10 +54,10 @@ class DQN(OffPolicy):
         return carried, (np if isinstance(inputs, np.ndarray) else jnp).where(random, uniform, chosen)
 
     def _draw_uniform(self, noise: Array, action_masks: Array | None) -> Array:
-        return choose_uniform(self.head.size, noise[:, 1], action_masks)
+        return choose_uniform(self.distribution.size, noise[:, 1], action_masks)
 
     def _to_environment(self, actions: Array) -> Array:
-        return self.head.to_environment(actions)
+        return self.distribution.to_environment(actions)
 
     def _epsilon(self, progress: Progress) -> Any:
         """Return the probability of a random action: from `epsilon` to `epsilon_end` over the first part of the horizon."""

@@ -7,9 +7,10 @@ import torch
 
 from rltrain.agents.dqn.config import DQNConfig
 from rltrain.agents.off_policy.learners.torch import Batch, Diagnostics, Learner
-from rltrain.agents.off_policy.torch import Actor, OffPolicy, choose_uniform
+from rltrain.agents.off_policy.torch import Actor, OffPolicy, choose_uniform, count_rows
 from rltrain.errors import ConfigError
-from rltrain.models.heads.torch import MASKED, Categorical
+from rltrain.models.distributions.torch import MASKED, Categorical
+from rltrain.models.encoders.torch import features
 from rltrain.models.networks.torch import QNetwork
 from rltrain.ops import schedules
 from rltrain.structures import Progress
@@ -27,21 +28,23 @@ class DQN(OffPolicy):
             remedy = "use sac, td3 or ddpg for a Box of floats, ppo for any space"
             raise ConfigError("env.action_space", action_space, f"this agent acts in Discrete spaces; {remedy}")
         cfg, device = self.cfg, self.backend.device
-        self.head = Categorical(action_space)
-        network = QNetwork(self.inputs.size, self.head.size, cfg.network, generator, device)
+        self.distribution = Categorical(action_space)
+        encoder = self._encoder(generator)
+        size = features(encoder, self.inputs)
+        network = QNetwork(size, self.distribution.size, cfg.network, generator, device, encoder)
         self.learners["q"] = Learner(network, cfg.learning_rate, device, has_target=True)
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def _heads(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+    def _logits(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
         return _masked(self.learners["q"].network.values(inputs), action_masks)
 
     def _best(self, values: torch.Tensor) -> torch.Tensor:
         return values.argmax(1) if values.is_cuda else torch.from_numpy(values.numpy().argmax(1))  # a fifth of the time
 
     def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
-        count = inputs.shape[0]
-        noise = torch.rand(count, generator=actor.generator, device=inputs.device)
+        count = count_rows(inputs)
+        noise = torch.rand(count, generator=actor.generator, device=self.backend.device)
         uniform = self._draw_uniform(actor, count, action_masks)
         random = self.backend.to_numpy(noise) < self._epsilon(progress)
         at_random = np.count_nonzero(random)
@@ -51,10 +54,10 @@ class DQN(OffPolicy):
         return torch.where(self.backend.asarray(random), uniform, chosen) if at_random else chosen
 
     def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
-        return choose_uniform(count, self.head.size, action_masks, actor.generator)
+        return choose_uniform(count, self.distribution.size, action_masks, actor.generator)
 
     def _to_environment(self, actions: torch.Tensor) -> torch.Tensor:
-        return self.head.to_environment(actions)
+        return self.distribution.to_environment(actions)
 
     def _epsilon(self, progress: Progress) -> float:
         """Return the probability of a random action: from `epsilon` to `epsilon_end` over the first part of the horizon."""
@@ -70,15 +73,15 @@ class DQN(OffPolicy):
         """Step down the loss of Q(s, a) against r + gamma^k max_a' Q_target(s', a')."""
         learner = self.learners["q"]
         targets = batch.returns + batch.discounts * self._next_values(learner, batch)
-        outputs, pull_back_outputs = learner.network.values_and_pull_back(batch.inputs)
+        outputs, outputs_vjp = learner.network.values_with_vjp(batch.inputs)
         actions = batch.actions[:, None]
         values = outputs.gather(1, actions)[:, 0]
         differences = values - targets
 
-        def pull_back(slopes: torch.Tensor) -> None:
-            pull_back_outputs(torch.zeros_like(outputs).scatter_(1, actions, slopes[0, :, None]))
+        def vjp(gradients: torch.Tensor) -> None:
+            outputs_vjp(torch.zeros_like(outputs).scatter_(1, actions, gradients[0, :, None]))
 
-        found = self._regress(learner, values[None], pull_back, differences[None], batch)
+        found = self._regress(learner, values[None], vjp, differences[None], batch)
         return found | {"value/target_mean": targets.mean()}, differences
 
     def _next_values(self, learner: Learner, batch: Batch) -> torch.Tensor:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
+from flax import linen as nn
 
 from rltrain.agents.base import Made
 from rltrain.agents.off_policy.config import OffPolicyConfig
@@ -22,7 +23,7 @@ from rltrain.checks import build
 from rltrain.memories.replay.host import Replay, Sample
 from rltrain.memories.replay.jax import ReplayMemory, ReplayOnDevice, Transitions
 from rltrain.memories.rollout.jax import Rollout
-from rltrain.models.inputs.jax import Inputs
+from rltrain.models.encoders.jax import Encoder, make_encoder, make_inputs
 from rltrain.ops import losses, normalizers, schedules
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
 from rltrain.structures import Array, Arrays, Progress, UpdateSchedule
@@ -36,7 +37,7 @@ class OffPolicy(Made, ABC):
     config: ClassVar[type[OffPolicyConfig]]
     reads_infos = False
     acts_with: ClassVar[str]  # the learner whose parameters acting needs
-    head: Any  # from actions as they are learned to what the environment takes; `_build` makes it
+    distribution: Any  # from actions as they are learned to what the environment takes; `_build` makes it
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class OffPolicy(Made, ABC):
         index: int = 0,
         backend: JaxBackend | None = None,
         key: str | None = None,
+        encoder: nn.Module | None = None,
     ) -> None:
         self.key = key or f"agents.{type(self).__name__.lower()}"
         self.cfg: Any = build(self.config, cfg, self.key)
@@ -61,9 +63,12 @@ class OffPolicy(Made, ABC):
         self.memory_seed = seed64(seed, AGENT_MINIBATCHES, index, 1)
         cfg = self.cfg
 
-        self.inputs = Inputs(observation_space, normalize=cfg.normalize_observations)
+        self.encoder = encoder  # a ready-made one, of which each network has parameters of its own
+        network, normalize = self.cfg.network, self.cfg.normalize_observations
+        self.inputs = make_inputs(observation_space, network, f"{self.key}.network", normalize=normalize, module=encoder)
         self.learners: dict[str, Learner] = {}
         self._build(action_space)
+        self.acts_in_numpy = self.learners[self.acts_with].network.acts_in_numpy
 
         self.gradient_steps = cfg.update_interval * num_envs if cfg.gradient_steps == "auto" else int(cfg.gradient_steps)
         parts = self.gradient_steps if cfg.prioritized else -(-self.gradient_steps // STEPS_AT_ONCE)
@@ -84,6 +89,10 @@ class OffPolicy(Made, ABC):
 
         Raises ConfigError for an action space that the algorithm doesn't act in.
         """
+
+    def _encoder(self) -> Encoder | None:
+        """Return what makes features for one network, or None where inputs are rows of numbers."""
+        return make_encoder(self.inputs, self.cfg.network, f"{self.key}.network", self.encoder)
 
     def init(self) -> State:
         """Return the state to start from."""
@@ -129,12 +138,12 @@ class OffPolicy(Made, ABC):
     ) -> tuple[Array | None, Array, dict[str, Array]]:
         """Return what the actor carries on, actions (N, *A) as the environment takes them and what `record` wants back.
 
-        Without `noise` the best ones, and the heads they were read from. With NumPy arrays everything is computed in NumPy.
+        Without `noise` the best ones, and the logits they were read from. With NumPy arrays everything is computed in NumPy.
         """
         if noise is None:
             inputs = self.inputs(policy.observation_moments, observations)
-            heads = self._heads(policy.parameters, inputs, action_masks)
-            return carried, self._to_environment(self._best(heads)), {"heads": heads}
+            logits = self._logits(policy.parameters, inputs, action_masks)
+            return carried, self._to_environment(self._best(logits)), {"logits": logits}
         warms_up = progress.timestep < self.cfg.learning_starts
         if warms_up is True:
             actions = self._draw_uniform(noise, action_masks)
@@ -149,15 +158,15 @@ class OffPolicy(Made, ABC):
         return carried, self._to_environment(actions), outputs
 
     @abstractmethod
-    def _heads(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+    def _logits(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
         """Return what the network gives for these inputs that `_best` reads an action from."""
 
     @abstractmethod
-    def _best(self, heads: Array) -> Array:
+    def _best(self, logits: Array) -> Array:
         """Return the actions that look best."""
 
     def _choose(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
-        return self._best(self._heads(parameters, inputs, action_masks))
+        return self._best(self._logits(parameters, inputs, action_masks))
 
     @abstractmethod
     def _explore(
@@ -308,15 +317,14 @@ class OffPolicy(Made, ABC):
     ) -> tuple[State, Diagnostics, Array]:
         """Step down the loss of `values`(parameters) (C, B), of C critics, against targets; return their differences too.
 
-        The loss is summed over critics, the weighted mean over rows; its slopes are known, so the outputs are pulled back
-        with those.
+        The loss is summed over critics, the weighted mean over rows.
         """
-        found, pull_back = jax.vjp(values, state.learners[name].parameters)
+        found, vjp = jax.vjp(values, state.learners[name].parameters)
         differences = found - targets
-        errors, slopes = losses.temporal_difference_loss(jnp, differences, self.cfg.loss)
+        errors, gradients = losses.temporal_difference_loss(jnp, differences, self.cfg.loss)
         if batch.weights is not None:
-            errors, slopes = errors * batch.weights, slopes * batch.weights
-        state, norm = self._descend(state, name, pull_back(slopes / len(batch.returns)), learning_rate)
+            errors, gradients = errors * batch.weights, gradients * batch.weights
+        state, norm = self._descend(state, name, vjp(gradients / len(batch.returns)), learning_rate)
         diagnostics = {
             "loss/q": errors.mean(), "value/q_mean": found.mean(), "value/grad_norm": norm, "value/target_mean": targets.mean(),
         }  # fmt: skip
@@ -329,7 +337,7 @@ class OffPolicy(Made, ABC):
 
     def _fold_observations(self, state: State, memory: Transitions) -> State:
         """Fold the observations since the last update into the statistics: acting and learning share them until the next."""
-        if not self.cfg.normalize_observations:
+        if not self.inputs.normalize:
             return state
         every, timesteps = self.cfg.update_interval, self.memory.timesteps
         unfolded = jnp.minimum(memory.recorded - state.folded, memory.filled)
@@ -446,7 +454,7 @@ class OffPolicy(Made, ABC):
     def describe(self, memory: ReplayMemory | None = None) -> dict[str, Any]:
         """Return parameters, memory in bytes when it is full, gradient steps per update; `memory` is one that is shared."""
         rows = (self.memory.timesteps + 1) * self.num_envs if memory is None else memory.capacity
-        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.head.action_shape))) + 11
+        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.distribution.action_shape))) + 11
         return {
             "parameters": self._count_parameters(),
             "memory_bytes": row * rows,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from rltrain.agents.base import Made
 from rltrain.agents.off_policy.config import OffPolicyConfig
@@ -15,7 +16,7 @@ from rltrain.agents.off_policy.learners.torch import Batch, Diagnostics, Learner
 from rltrain.backends.torch import TorchBackend
 from rltrain.checks import build
 from rltrain.memories.replay.torch import ReplayMemory
-from rltrain.models.inputs.torch import Inputs
+from rltrain.models.encoders.torch import make_encoder, make_inputs
 from rltrain.ops import losses, normalizers, schedules
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
 from rltrain.structures import Arrays, Progress, Transition, UpdateSchedule
@@ -35,7 +36,7 @@ class OffPolicy(Made, ABC):
 
     config: ClassVar[type[OffPolicyConfig]]
     reads_infos = False
-    head: Any  # from actions as they are learned to what the environment takes; `_build` makes it
+    distribution: Any  # from actions as they are learned to what the environment takes; `_build` makes it
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class OffPolicy(Made, ABC):
         index: int = 0,
         backend: TorchBackend | None = None,
         key: str | None = None,
+        encoder: nn.Module | None = None,
     ) -> None:
         self.key = key or f"agents.{type(self).__name__.lower()}"
         self.cfg: Any = build(self.config, cfg, self.key)
@@ -60,7 +62,11 @@ class OffPolicy(Made, ABC):
         self._inference = torch.inference_mode()  # entered in each timestep; as a decorator it is made anew each time
         device, cfg = self.backend.device, self.cfg
 
-        self.inputs = Inputs(observation_space, device, normalize=cfg.normalize_observations)
+        self.encoder = encoder  # a ready-made one, of which each network gets a copy
+        network, normalize = self.cfg.network, self.cfg.normalize_observations
+        self.inputs = make_inputs(
+            observation_space, self.backend.device, network, f"{self.key}.network", normalize=normalize, module=encoder
+        )
         self.learners: dict[str, Learner] = {}
         self._build(action_space, torch.Generator().manual_seed(seed64(seed, AGENT_PARAMETERS, index)))
 
@@ -82,6 +88,10 @@ class OffPolicy(Made, ABC):
         Raises ConfigError for an action space that the algorithm doesn't act in.
         """
 
+    def _encoder(self, generator: torch.Generator) -> nn.Module | None:
+        """Return what makes features for one network, or None where inputs are rows of numbers."""
+        return make_encoder(self.inputs, self.cfg.network, generator, f"{self.key}.network", self.encoder)
+
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def init_actor(self, num_envs: int, seed: int) -> Actor:
@@ -98,30 +108,30 @@ class OffPolicy(Made, ABC):
         explore: bool,
         progress: Progress,
     ) -> tuple[Actor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Return actions (N, *A) as the environment takes them; exploring, what `record` wants back, else heads."""
+        """Return actions (N, *A) as the environment takes them; exploring, what `record` wants back, else logits."""
         with self._inference:
             if not explore:
-                heads = self._heads(self.inputs(observations), action_masks)
-                return actor, self._to_environment(self._best(heads)), {"heads": heads}
+                logits = self._logits(self.inputs(observations), action_masks)
+                return actor, self._to_environment(self._best(logits)), {"logits": logits}
             if not actor.trains:
                 progress = Progress(max(progress.timesteps, 1), max(progress.timesteps, 1))
             if actor.trains and progress.timestep < self.cfg.learning_starts:
-                actions = self._draw_uniform(actor, _count(observations), action_masks)
+                actions = self._draw_uniform(actor, count_rows(observations), action_masks)
             else:
                 actions = self._explore(actor, self.inputs(observations), action_masks, progress)
             outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
             return actor, self._to_environment(actions), outputs
 
     @abstractmethod
-    def _heads(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+    def _logits(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
         """Return what the network gives for these inputs that `_best` reads an action from."""
 
     @abstractmethod
-    def _best(self, heads: torch.Tensor) -> torch.Tensor:
+    def _best(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the actions that look best."""
 
     def _choose(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
-        return self._best(self._heads(inputs, action_masks))
+        return self._best(self._logits(inputs, action_masks))
 
     @abstractmethod
     def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
@@ -233,21 +243,21 @@ class OffPolicy(Made, ABC):
 
     @torch.no_grad()
     def _regress(
-        self, learner: Learner, values: torch.Tensor, pull_back: Callable[..., Any], differences: torch.Tensor, batch: Batch
+        self, learner: Learner, values: torch.Tensor, vjp: Callable[..., Any], differences: torch.Tensor, batch: Batch
     ) -> Diagnostics:
         """Step down the loss of `differences` (C, B) of C critics' `values` (C, B), summed over critics, weighted mean over rows.
 
-        The slopes of the loss are known, so the values are pulled back with those.
+        `vjp` takes the gradient with respect to the values.
         """
-        errors, slopes = losses.temporal_difference_loss(torch, differences, self.cfg.loss)
+        errors, gradients = losses.temporal_difference_loss(torch, differences, self.cfg.loss)
         if batch.weights is not None:
-            errors, slopes = errors * batch.weights, slopes * batch.weights
-        norm = learner.step(pull_back, slopes / len(batch.returns), self.cfg.grad_norm_clip)
+            errors, gradients = errors * batch.weights, gradients * batch.weights
+        norm = learner.step(vjp, gradients / len(batch.returns), self.cfg.grad_norm_clip)
         return {"loss/q": errors.mean(), "value/q_mean": values.mean(), "value/grad_norm": norm}
 
     def _fold_observations(self) -> None:
         """Fold the observations since the last update into the statistics: acting and learning share them until the next."""
-        if self.cfg.normalize_observations:
+        if self.inputs.normalize:
             rows, weights = self.memory.newest(min(self.unfolded, self.memory.filled))
             as_tensor = self.backend.asarray
             rows = {name: as_tensor(array) for name, array in rows.items()} if isinstance(rows, dict) else as_tensor(rows)
@@ -343,7 +353,7 @@ class OffPolicy(Made, ABC):
     def describe(self) -> dict[str, Any]:
         """Return parameters, memory in bytes when it is full, gradient steps per update."""
         cfg = self.cfg
-        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.head.action_shape))) + 11
+        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.distribution.action_shape))) + 11
         steps = cfg.update_interval * self.num_envs if cfg.gradient_steps == "auto" else cfg.gradient_steps
         return {
             "parameters": sum(learner.parameters.values.numel() for learner in self.learners.values()),
@@ -363,7 +373,8 @@ def _mean(values: list[torch.Tensor]) -> torch.Tensor:
     return values[0] if len(values) == 1 else torch.stack(values).mean()
 
 
-def _count(observations: Arrays) -> int:
+def count_rows(observations: Arrays) -> int:
+    """Return the number of rows of an array, or of each in a dict."""
     return len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 
 from rltrain import spaces
 from rltrain.agents.base import Made
@@ -15,7 +16,8 @@ from rltrain.backends.jax import RANDOM, JaxBackend, draw, key_of
 from rltrain.checks import build
 from rltrain.errors import ConfigError
 from rltrain.memories.rollout.jax import Rollout, RolloutMemory
-from rltrain.models.heads.jax import make_head
+from rltrain.models.distributions.jax import make_distribution
+from rltrain.models.encoders.jax import features, make_encoder, make_inputs
 from rltrain.models.inputs.jax import Inputs
 from rltrain.models.networks.jax import ActorCritic
 from rltrain.ops import losses, normalizers, schedules
@@ -52,8 +54,8 @@ class Policy(NamedTuple):
 class Batch(NamedTuple):
     """One rollout as rows, ready to learn from; B = T x N."""
 
-    inputs: Array  # (B, O) normalised
-    critic_inputs: Array | None  # (B, S) normalised, or None: the same
+    inputs: Any  # (B, O) normalised; where there are images, see `Inputs`
+    critic_inputs: Any  # (B, S) normalised, or None: the same
     actions: Array  # (B, *A)
     action_masks: Array | None  # (B, M) bool, or None: all are allowed
     advantages: Array  # (B,)
@@ -62,6 +64,16 @@ class Batch(NamedTuple):
     weights: Array | None  # (B,) 0 where the row did not happen, or None
     log_probs: Array | None = None  # (B,) when the actions were drawn, where the algorithm compares with them
     statistics: Array | None = None  # (B, K) of the distribution that they were drawn from, where it compares with that
+
+
+class Evaluation(NamedTuple):
+    """What the networks say about a batch."""
+
+    logits: Array  # (B, H) of the distribution: without the choices that were not allowed
+    log_probs: Array  # (B,) of the actions
+    entropies: Array  # (B,)
+    values: Array  # (B,)
+    vjp: Any  # takes a loss's `Gradients`, gives the parameters'
 
 
 class OnPolicy(Made, ABC):
@@ -82,6 +94,7 @@ class OnPolicy(Made, ABC):
         index: int = 0,
         backend: JaxBackend | None = None,
         key: str | None = None,
+        encoder: nn.Module | None = None,
     ) -> None:
         self.key = key or f"agents.{type(self).__name__.lower()}"
         self.cfg: Any = build(self.config, cfg, self.key)
@@ -93,7 +106,8 @@ class OnPolicy(Made, ABC):
         network = self.cfg.network
 
         normalize = self.cfg.normalize_observations
-        self.inputs = Inputs(observation_space, normalize=normalize)
+        network_key = f"{self.key}.network"
+        self.inputs = make_inputs(observation_space, network, network_key, normalize=normalize, module=encoder)
         self.critic_inputs: Inputs | None = None
         if state_space is not None and self.cfg.use_states:
             if network.shared:
@@ -101,10 +115,17 @@ class OnPolicy(Made, ABC):
                     f"{self.key}.network.shared", True,
                     "the environment has states, which only a critic's own network may read; set shared or use_states to false",
                 )  # fmt: skip
-            self.critic_inputs = Inputs(state_space, normalize=normalize, key="env.state_space")
-        self.head = make_head(action_space, network, f"{self.key}.network")
-        critic_size = (self.critic_inputs or self.inputs).size
-        self.networks = ActorCritic(self.inputs.size, critic_size, self.head.size, network)
+            self.critic_inputs = make_inputs(
+                state_space, network, network_key, normalize=normalize, module=encoder, space_key="env.state_space"
+            )
+        self.distribution = make_distribution(action_space, network, network_key)
+        critic_inputs = self.critic_inputs or self.inputs
+        policy = make_encoder(self.inputs, network, network_key, encoder)
+        value = None if network.shared else make_encoder(critic_inputs, network, network_key, encoder)
+        self.networks = ActorCritic(
+            features(policy, self.inputs), features(value, critic_inputs), self.distribution.size, network, (policy, value)
+        )
+        self.acts_in_numpy = self.networks.acts_in_numpy
         self.optimizer = self._make_optimizer()
         self._learn_from_host = jax.jit(self._learn_and_look, donate_argnums=0)
 
@@ -114,7 +135,7 @@ class OnPolicy(Made, ABC):
     def init(self) -> State:
         """Return the state to start from."""
         parameters = self.networks.init(key_of(self.seeds[0]))
-        own = {f"policy.{name}": jnp.asarray(parameter) for name, parameter in self.head.parameters.items()}
+        own = {f"policy.{name}": jnp.asarray(parameter) for name, parameter in self.distribution.parameters.items()}
         parameters = {**parameters, **own}
         return State(
             parameters=parameters,
@@ -142,7 +163,7 @@ class OnPolicy(Made, ABC):
 
     def noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
         """Return the kind (exponential, normal, uniform) and shape of the random numbers that one step of acting takes."""
-        return self.head.noise, self.head.noise_shape(num_envs)
+        return self.distribution.noise, self.distribution.noise_shape(num_envs)
 
     def draw(self, key: Array, timestep: Array) -> Array:
         """Return the random numbers that acting takes in this timestep of training."""
@@ -159,15 +180,15 @@ class OnPolicy(Made, ABC):
     ) -> tuple[None, Array, dict[str, Array]]:
         """Return actions (N, *A) as the environment takes them, after what the actor carries; exploring, what `record` wants too.
 
-        Without `noise` the likeliest ones, and the heads they were read from. With NumPy arrays everything is computed in NumPy.
+        Without `noise` the likeliest ones, and the logits they were read from. With NumPy arrays everything is computed in NumPy.
         """
         inputs = self.inputs(policy.observation_moments, observations)
-        heads = self._heads(policy.parameters, inputs, action_masks)
+        logits = self._logits(policy.parameters, inputs, action_masks)
         if noise is None:
-            return None, self.head.to_environment(self.head.mode(heads)), {"heads": heads}
-        actions = self.head.sample(heads, noise)
+            return None, self.distribution.to_environment(self.distribution.mode(logits)), {"logits": logits}
+        actions = self.distribution.sample(logits, noise)
         outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
-        return None, self.head.to_environment(actions), outputs
+        return None, self.distribution.to_environment(actions), outputs
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -210,7 +231,7 @@ class OnPolicy(Made, ABC):
     def learn(self, state: State, rollout: Rollout, progress: Progress) -> tuple[State, Metrics, dict[str, Array]]:
         """Learn from the full rollout; return the usual diagnostics, means over all gradient steps, and which there are."""
         learned = jnp.bool_(True)
-        if self.cfg.normalize_observations:
+        if self.inputs.normalize:
             learned = state.observation_moments.count > 0
             shapes = jax.eval_shape(self._learn, state, rollout, progress)[1]
             none = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
@@ -281,18 +302,24 @@ class OnPolicy(Made, ABC):
             rewards = rewards * cfg.reward_scale
         return state, rewards if cfg.reward_clip is None else jnp.clip(rewards, -cfg.reward_clip, cfg.reward_clip)
 
-    def _evaluate(self, parameters: dict[str, Array], batch: Batch) -> tuple[Array, Array, Array, Array]:
-        """Return distribution heads (B, H), log-probabilities, entropies and values (B,), all differentiable."""
+    def _evaluate(self, state: State, batch: Batch) -> Evaluation:
+        """Return what the networks say about a batch."""
         critic_inputs = batch.inputs if batch.critic_inputs is None else batch.critic_inputs
-        outputs, values = self.networks.heads_and_values(parameters, batch.inputs, critic_inputs)
-        heads = self._masked(self._complete(outputs, parameters), batch.action_masks)
-        return heads, *self.head.log_prob_and_entropy(heads, batch.actions), values
+
+        def evaluate(parameters: dict[str, Array]) -> tuple[losses.Gradients, Array]:
+            outputs, values = self.networks.logits_and_values(parameters, batch.inputs, critic_inputs)
+            logits = self._masked(self._complete(outputs, parameters), batch.action_masks)
+            log_probs, entropies = self.distribution.log_prob_and_entropy(logits, batch.actions)
+            return losses.Gradients(log_probs, values, entropies), logits
+
+        said, vjp, logits = jax.vjp(evaluate, state.parameters, has_aux=True)
+        return Evaluation(logits, said.log_probs, said.entropies, said.values, vjp)
 
     def _descend(
-        self, state: State, pull_back: Any, slopes: tuple[Array, Array, Array], learning_rate: Array
+        self, state: State, evaluation: Evaluation, gradients: losses.Gradients, learning_rate: Array
     ) -> tuple[State, Array]:
-        """Step down the gradient of a loss given by its slopes at log-probabilities, entropies and values; return its norm."""
-        (gradients,) = pull_back(slopes)
+        """Step down a loss, given its gradients with respect to log-probabilities, values and entropies; return their norm."""
+        (gradients,) = evaluation.vjp(gradients)
         norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(gradients)))
         if self.cfg.grad_norm_clip > 0:
             scale = jnp.minimum(self.cfg.grad_norm_clip / (norm + 1e-6), 1.0)
@@ -314,7 +341,7 @@ class OnPolicy(Made, ABC):
         return {
             "value/explained_variance": explained,
             "policy/learning_rate": state.learning_rate,
-            **{f"policy/{name}": state.parameters[f"policy.{name}"].mean() for name in self.head.parameters},
+            **{f"policy/{name}": state.parameters[f"policy.{name}"].mean() for name in self.distribution.parameters},
         }
 
     def _fold_observations(self, state: State, rollout: Rollout) -> State:
@@ -328,23 +355,23 @@ class OnPolicy(Made, ABC):
             state = state._replace(state_moments=moments)
         return state
 
-    def _read(self, state: State, observations: Arrays, states: Arrays) -> tuple[Array, Array | None]:
+    def _read(self, state: State, observations: Arrays, states: Arrays) -> tuple[Any, Any]:
         """Return the networks' inputs (B, O) and, where the critic has its own, (B, S) for a rollout's rows (T, N, ...)."""
         inputs = self.inputs(state.observation_moments, _rows(observations))
         if self.critic_inputs is None:
             return inputs, None
         return inputs, self.critic_inputs(state.state_moments, _rows(states))  # type: ignore[arg-type]
 
-    def _heads(self, parameters: dict[str, Array], inputs: Array, masks: Array | None) -> Array:
-        return self._masked(self._complete(self.networks.heads(parameters, inputs), parameters), masks)
+    def _logits(self, parameters: dict[str, Array], inputs: Any, masks: Array | None) -> Array:
+        return self._masked(self._complete(self.networks.logits(parameters, inputs), parameters), masks)
 
     def _complete(self, outputs: Array, parameters: dict[str, Array]) -> Array:
-        return self.head.complete(outputs, {name: parameters[f"policy.{name}"] for name in self.head.parameters})
+        return self.distribution.complete(outputs, {name: parameters[f"policy.{name}"] for name in self.distribution.parameters})
 
-    def _masked(self, heads: Array, masks: Array | None) -> Array:
-        return heads if masks is None else self.head.mask(heads, masks)  # type: ignore[union-attr]
+    def _masked(self, logits: Array, masks: Array | None) -> Array:
+        return logits if masks is None else self.distribution.mask(logits, masks)  # type: ignore[union-attr]
 
-    def _values(self, state: State, critic_inputs: Array) -> Array:
+    def _values(self, state: State, critic_inputs: Any) -> Array:
         """Return values (B,) in the environment's units."""
         values = self.networks.values(state.parameters, critic_inputs)
         return normalizers.denormalize(jnp, state.value_moments, values) if self.cfg.normalize_values else values
@@ -403,7 +430,7 @@ class OnPolicy(Made, ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return parameters, memory in bytes of a full rollout, gradient steps per update."""
-        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.head.action_shape))) + 7
+        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.distribution.action_shape))) + 7
         row += 0 if self.critic_inputs is None else self.critic_inputs.row_bytes
         parameters = jax.eval_shape(lambda: self.init().parameters)
         return {

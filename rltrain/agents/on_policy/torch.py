@@ -1,12 +1,13 @@
 """What PPO and A2C have in common in PyTorch: networks, acting, the rollout, advantages and returns."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from rltrain import spaces
 from rltrain.agents.base import Made
@@ -15,7 +16,8 @@ from rltrain.backends.torch import TorchBackend
 from rltrain.checks import build
 from rltrain.errors import ConfigError
 from rltrain.memories.rollout.torch import Rollout, RolloutMemory
-from rltrain.models.heads.torch import make_head
+from rltrain.models.distributions.torch import make_distribution
+from rltrain.models.encoders.torch import features, make_encoder, make_inputs
 from rltrain.models.inputs.torch import Inputs
 from rltrain.models.networks.torch import ActorCritic
 from rltrain.ops import losses, normalizers, schedules
@@ -38,8 +40,8 @@ class Actor:
 class Batch:
     """One rollout as rows, ready to learn from; B = T x N."""
 
-    inputs: torch.Tensor  # (B, O) normalised
-    critic_inputs: torch.Tensor | None  # (B, S) normalised, or None: the same
+    inputs: Any  # (B, O) normalised; where there are images, see `Inputs`
+    critic_inputs: Any  # (B, S) normalised, or None: the same
     actions: torch.Tensor  # (B, *A)
     action_masks: torch.Tensor | None  # (B, M) bool, or None: all are allowed
     advantages: torch.Tensor  # (B,)
@@ -52,10 +54,24 @@ class Batch:
     def shuffle(self, order: torch.Tensor, parts: int) -> Iterator["Batch"]:
         """Yield `parts` minibatches of the rows in `order`, remainders spread; copied once, then views."""
         arrays = {name: array for name, array in vars(self).items() if array is not None}
-        shuffled = {name: array[order].tensor_split(parts) for name, array in arrays.items()}
+        shuffled = {
+            name: spaces.map_arrays(lambda array: array[order].tensor_split(parts), array) for name, array in arrays.items()
+        }
         absent = dict.fromkeys(vars(self).keys() - arrays.keys())
         for i in range(parts):
-            yield Batch(**absent, **{name: split[i] for name, split in shuffled.items()})  # type: ignore[arg-type]
+            minibatch = {name: spaces.map_arrays(lambda split: split[i], splits) for name, splits in shuffled.items()}  # noqa: B023
+            yield Batch(**absent, **minibatch)  # type: ignore[arg-type]
+
+
+class Evaluation(NamedTuple):
+    """What the networks say about a batch; a loss's gradients go back through log-probabilities, entropies and `vjp`."""
+
+    outputs: torch.Tensor  # (B, H) of the policy's network
+    logits: torch.Tensor  # (B, H) of the distribution: without the choices that were not allowed
+    log_probs: torch.Tensor  # (B,) of the actions
+    entropies: torch.Tensor  # (B,), or () for all rows alike
+    values: torch.Tensor  # (B,)
+    vjp: Callable[..., None]  # takes the loss's gradients with respect to outputs and values, adds to the parameters' `grad`
 
 
 class OnPolicy(Made, ABC):
@@ -76,6 +92,7 @@ class OnPolicy(Made, ABC):
         index: int = 0,
         backend: TorchBackend | None = None,
         key: str | None = None,
+        encoder: nn.Module | None = None,
     ) -> None:
         self.key = key or f"agents.{type(self).__name__.lower()}"
         self.cfg: Any = build(self.config, cfg, self.key)
@@ -86,7 +103,8 @@ class OnPolicy(Made, ABC):
         device, network = self.backend.device, self.cfg.network
 
         normalize = self.cfg.normalize_observations
-        self.inputs = Inputs(observation_space, device, normalize=normalize)
+        network_key = f"{self.key}.network"
+        self.inputs = make_inputs(observation_space, device, network, network_key, normalize=normalize, module=encoder)
         self.critic_inputs: Inputs | None = None
         if state_space is not None and self.cfg.use_states:
             if network.shared:
@@ -94,13 +112,25 @@ class OnPolicy(Made, ABC):
                     f"{self.key}.network.shared", True,
                     "the environment has states, which only a critic's own network may read; set shared or use_states to false",
                 )  # fmt: skip
-            self.critic_inputs = Inputs(state_space, device, normalize=normalize, key="env.state_space")
-        self.head = make_head(action_space, network, device, f"{self.key}.network")
+            self.critic_inputs = make_inputs(
+                state_space, device, network, network_key, normalize=normalize, module=encoder, space_key="env.state_space"
+            )
+        self.distribution = make_distribution(action_space, network, device, network_key)
         generator = torch.Generator().manual_seed(seed64(seed, AGENT_PARAMETERS, index))
-        critic_size = (self.critic_inputs or self.inputs).size
-        self.networks = ActorCritic(self.inputs.size, critic_size, self.head.size, network, generator, device)
-        own = {f"policy.{name}": parameter for name, parameter in self.head.parameters.items()}
-        self.parameters = FlatParameters({**self.networks.named_parameters(), **own}, device)
+        critic_inputs = self.critic_inputs or self.inputs
+        policy = make_encoder(self.inputs, network, generator, network_key, encoder)
+        value = None if network.shared else make_encoder(critic_inputs, network, generator, network_key, encoder)
+        self.networks = ActorCritic(
+            features(policy, self.inputs),
+            features(value, critic_inputs),
+            self.distribution.size,
+            network,
+            generator,
+            device,
+            (policy, value),
+        )
+        own = {f"policy.{name}": parameter for name, parameter in self.distribution.parameters.items()}
+        self.parameters = FlatParameters({**dict(self.networks.named_parameters()), **own}, device)
         self.optimizer = self._make_optimizer()
 
         self.memory = RolloutMemory(self.cfg.rollout_length, num_envs, device)
@@ -129,13 +159,13 @@ class OnPolicy(Made, ABC):
         explore: bool,
         progress: Progress,
     ) -> tuple[Actor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Return actions (N, *A) as the environment takes them; exploring, what `record` wants back, else heads."""
-        heads = self._masked(self.networks.heads(self.inputs(observations)), action_masks)
+        """Return actions (N, *A) as the environment takes them; exploring, what `record` wants back, else logits."""
+        logits = self._masked(self.networks.logits(self.inputs(observations)), action_masks)
         if not explore:
-            return actor, self.head.to_environment(self.head.mode(heads)), {"heads": heads}
-        actions = self.head.sample(heads, actor.generator)
+            return actor, self.distribution.to_environment(self.distribution.mode(logits)), {"logits": logits}
+        actions = self.distribution.sample(logits, actor.generator)
         outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
-        return actor, self.head.to_environment(actions), outputs
+        return actor, self.distribution.to_environment(actions), outputs
 
     def reset_actor(self, actor: Actor, done: torch.Tensor) -> Actor:
         """Nothing that the actor carries belongs to an episode."""
@@ -178,7 +208,7 @@ class OnPolicy(Made, ABC):
         """Learn from the full rollout; return the usual diagnostics, means over all gradient steps."""
         rollout = self.memory.read()
         metrics: dict[str, float] = {}
-        if not self.cfg.normalize_observations or float(self.inputs.moments.count) > 0:
+        if not self.inputs.normalize or float(self.inputs.moments.count) > 0:
             metrics = self._improve(self._prepare(rollout), progress)
         self._fold_observations(rollout)
         return metrics
@@ -242,22 +272,25 @@ class OnPolicy(Made, ABC):
             rewards = rewards * cfg.reward_scale
         return rewards if cfg.reward_clip is None else rewards.clamp(-cfg.reward_clip, cfg.reward_clip)
 
-    def _evaluate(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return distribution heads (B, H), log-probabilities (B,), entropies (B,) or (), values (B,), all differentiable."""
+    def _evaluate(self, batch: Batch) -> Evaluation:
+        """Return what the networks say about a batch."""
         critic_inputs = batch.inputs if batch.critic_inputs is None else batch.critic_inputs
-        heads, values = self.networks.heads_and_values(batch.inputs, critic_inputs)
-        heads = self._masked(heads, batch.action_masks)
-        return heads, *self.head.log_prob_and_entropy(heads, batch.actions), values
+        outputs, values, vjp = self.networks.logits_and_values_with_vjp(batch.inputs, critic_inputs)
+        with torch.enable_grad():
+            outputs.requires_grad_()
+            logits = self._masked(outputs, batch.action_masks)
+            log_probs, entropies = self.distribution.log_prob_and_entropy(logits, batch.actions)
+        return Evaluation(outputs, logits, log_probs, entropies, values, vjp)
 
-    def _descend(self, outputs: tuple[torch.Tensor, ...], slopes: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Set the gradient of a loss given by its slopes at log-probabilities, values and entropies, clip it; return its norm.
+    def _differentiate(self, evaluation: Evaluation, gradients: losses.Gradients) -> torch.Tensor:
+        """Set the parameters' gradient by a loss's with respect to log-probabilities, values and entropies; return its norm.
 
-        The loss is a mean of terms whose slopes are known, so the graph holds the networks and the distribution only and is
-        entered with those slopes: that halves the time of a small minibatch.
+        Those are known in closed form, so autograd's graph holds the distribution only: half the time of a small minibatch.
         """
-        self.parameters.gradients.zero_()
-        slopes = tuple(slope.sum_to_size(output.shape) for slope, output in zip(slopes, outputs, strict=True))
-        torch.autograd.backward(outputs, slopes)
+        self.parameters.clear_gradients()
+        entropies = gradients.entropies.sum_to_size(evaluation.entropies.shape)
+        torch.autograd.backward((evaluation.log_probs, evaluation.entropies), (gradients.log_probs, entropies))
+        evaluation.vjp(evaluation.outputs.grad, gradients.values)
         return self.parameters.clip_gradients(self.cfg.grad_norm_clip)
 
     def _now(self, name: str, progress: Progress) -> float:
@@ -273,7 +306,7 @@ class OnPolicy(Made, ABC):
         return {
             "value/explained_variance": float(explained),
             "policy/learning_rate": self.optimizer.learning_rate,
-            **{f"policy/{name}": float(parameter.detach().mean()) for name, parameter in self.head.parameters.items()},
+            **{f"policy/{name}": float(parameter.detach().mean()) for name, parameter in self.distribution.parameters.items()},
         }
 
     @torch.no_grad()
@@ -284,15 +317,15 @@ class OnPolicy(Made, ABC):
         if self.critic_inputs is not None:
             self.critic_inputs.fold(_rows(rollout.states), weights)
 
-    def _read(self, observations: Arrays, states: Arrays) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _read(self, observations: Arrays, states: Arrays) -> tuple[Any, Any]:
         """Return the networks' inputs (B, O) and, where the critic has its own, (B, S) for a rollout's rows (T, N, ...)."""
         critic_inputs = None if self.critic_inputs is None else self.critic_inputs(_rows(states))
         return self.inputs(_rows(observations)), critic_inputs
 
-    def _masked(self, heads: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
-        return heads if masks is None else self.head.mask(heads, masks)  # type: ignore[union-attr]
+    def _masked(self, logits: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
+        return logits if masks is None else self.distribution.mask(logits, masks)  # type: ignore[union-attr]
 
-    def _values(self, critic_inputs: torch.Tensor) -> torch.Tensor:
+    def _values(self, critic_inputs: Any) -> torch.Tensor:
         """Return values (B,) in the environment's units."""
         values = self.networks.values(critic_inputs)
         return normalizers.denormalize(torch, self.value_moments, values) if self.cfg.normalize_values else values
@@ -347,7 +380,7 @@ class OnPolicy(Made, ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return parameters, memory in bytes of a full rollout, gradient steps per update."""
-        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.head.action_shape))) + 7
+        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.distribution.action_shape))) + 7
         row += 0 if self.critic_inputs is None else self.critic_inputs.row_bytes
         return {
             "parameters": self.parameters.values.numel(),

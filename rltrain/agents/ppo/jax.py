@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rltrain.agents.on_policy.jax import Batch, Metrics, OnPolicy, State
+from rltrain.agents.on_policy.jax import Batch, Evaluation, Metrics, OnPolicy, State
 from rltrain.agents.ppo.config import PPOConfig
 from rltrain.memories.rollout.jax import Rollout
 from rltrain.ops import losses, schedules
@@ -34,10 +34,10 @@ class PPO(OnPolicy):
     def _prepare(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
         """Add what the policy said about the actions when it drew them."""
         state, batch = super()._prepare(state, rollout)
-        heads = self._heads(state.parameters, batch.inputs, batch.action_masks)
-        batch = batch._replace(log_probs=self.head.log_prob(heads, batch.actions))
+        logits = self._logits(state.parameters, batch.inputs, batch.action_masks)
+        batch = batch._replace(log_probs=self.distribution.log_prob(logits, batch.actions))
         if self.cfg.adapt_learning_rate == "minibatch":
-            batch = batch._replace(statistics=self.head.statistics(heads))
+            batch = batch._replace(statistics=self.distribution.statistics(logits))
         return state, batch
 
     def _improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
@@ -46,12 +46,13 @@ class PPO(OnPolicy):
         ratio_clip, entropy_scale = self._now("ratio_clip", progress), self._now("entropy_scale", progress)
         if cfg.adapt_learning_rate == "never":
             state = state._replace(learning_rate=self._now("learning_rate", progress))
-        rows = len(batch.inputs)
+        rows = len(batch.returns)
 
         def learn_minibatch(carry: Improvement, minibatch: Batch) -> tuple[Improvement, tuple[Array, Array]]:
             before = carry
             # ---- gradient
-            diagnostics, pull_back, slopes, heads = self._differentiate(carry.state, minibatch, ratio_clip, entropy_scale)
+            evaluation = self._evaluate(carry.state, minibatch)
+            diagnostics, gradients = self._differentiate_loss(minibatch, evaluation, ratio_clip, entropy_scale)
             # ---- stop
             stopped = carry.stopped
             if cfg.kl_stop is not None:
@@ -59,8 +60,8 @@ class PPO(OnPolicy):
             # ---- step
             state = carry.state
             if cfg.adapt_learning_rate == "minibatch":
-                state = self._adapt_learning_rate(state, self._exact_kl(minibatch, heads))
-            state, norm = self._descend(state, pull_back, slopes, state.learning_rate)
+                state = self._adapt_learning_rate(state, self._exact_kl(minibatch, evaluation.logits))
+            state, norm = self._descend(state, evaluation, gradients, state.learning_rate)
             diagnostics = jnp.append(diagnostics, norm)
             carry = Improvement(state, stopped, carry.sums + diagnostics, carry.steps + 1)
             if cfg.kl_stop is not None:
@@ -94,34 +95,27 @@ class PPO(OnPolicy):
             metrics["policy/gradient_steps"] = end.steps
         return end.state, metrics
 
-    def _differentiate(
-        self, state: State, minibatch: Batch, ratio_clip: Array, entropy_scale: Array
-    ) -> tuple[Array, Any, tuple[Array, Array, Array], Array]:
-        """Return what gives the gradient of policy loss + value_scale x value loss - entropy_scale x entropy.
+    def _differentiate_loss(
+        self, minibatch: Batch, evaluation: Evaluation, ratio_clip: Array, entropy_scale: Array
+    ) -> tuple[Array, losses.Gradients]:
+        """Differentiate the mean of L = -min(r A, clip(r, 1 - c, 1 + c) A) + value_scale (V - R)^2 - entropy_scale H.
 
-        That is diagnostics (5,) in the order of METRICS, the outputs' pull-back, their slopes, and the distribution's heads.
+        Returns diagnostics (5,) in the order of METRICS, and the gradients with respect to what the networks say.
         """
         cfg = self.cfg
-
-        def evaluate(parameters: dict[str, Array]) -> tuple[tuple[Array, Array, Array], Array]:
-            heads, log_probs, entropies, values = self._evaluate(parameters, minibatch)
-            return (log_probs, values, entropies), heads
-
-        (log_probs, values, entropies), pull_back, heads = jax.vjp(evaluate, state.parameters, has_aux=True)
-        log_ratios = log_probs - minibatch.log_probs
+        log_ratios = evaluation.log_probs - minibatch.log_probs
         ratios = jnp.exp(log_ratios)
-        surrogate, slope = losses.clipped_surrogate(jnp, ratios, minibatch.advantages, ratio_clip)
-        error, value_slope = losses.squared_error(jnp, values, minibatch.values, minibatch.returns, cfg.value_clip)
+        surrogate, policy = losses.clipped_surrogate(jnp, ratios, minibatch.advantages, ratio_clip)
+        error, value = losses.squared_error(jnp, evaluation.values, minibatch.values, minibatch.returns, cfg.value_clip)
         shares = losses.shares(jnp, surrogate, minibatch.weights)
         kl = losses.approximate_kl(ratios, log_ratios)
         clipped = jnp.abs(ratios - 1) > ratio_clip
-        diagnostics = jnp.stack((surrogate, error, entropies, kl, clipped.astype(jnp.float32))) @ shares
-        slopes = (slope * shares, value_slope * (cfg.value_scale * shares), -entropy_scale * shares)
-        return diagnostics, pull_back, slopes, heads
+        diagnostics = jnp.stack((surrogate, error, evaluation.entropies, kl, clipped.astype(jnp.float32))) @ shares
+        return diagnostics, losses.actor_critic_gradients(policy, value, shares, cfg.value_scale, entropy_scale)
 
-    def _exact_kl(self, minibatch: Batch, heads: Array) -> Array:
+    def _exact_kl(self, minibatch: Batch, logits: Array) -> Array:
         """Return the mean of KL(old, new) over the rows that happened."""
-        kl = self.head.kl(minibatch.statistics, self.head.statistics(heads))
+        kl = self.distribution.kl(minibatch.statistics, self.distribution.statistics(logits))
         return losses.mean(jnp, kl, minibatch.weights)
 
     def _adapt_learning_rate(self, state: State, kl: Array) -> State:

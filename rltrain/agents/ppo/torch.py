@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from rltrain.agents.on_policy.torch import Batch, OnPolicy
+from rltrain.agents.on_policy.torch import Batch, Evaluation, OnPolicy
 from rltrain.agents.ppo.config import PPOConfig
 from rltrain.memories.rollout.torch import Rollout
 from rltrain.ops import losses, schedules
@@ -23,10 +23,10 @@ class PPO(OnPolicy):
     def _prepare(self, rollout: Rollout) -> Batch:
         """Add what the policy said about the actions when it drew them."""
         batch = super()._prepare(rollout)
-        heads = self._masked(self.networks.heads(batch.inputs), batch.action_masks)
-        batch.log_probs = self.head.log_prob(heads, batch.actions)
+        logits = self._masked(self.networks.logits(batch.inputs), batch.action_masks)
+        batch.log_probs = self.distribution.log_prob(logits, batch.actions)
         if self.cfg.adapt_learning_rate == "minibatch":
-            batch.statistics = self.head.statistics(heads)
+            batch.statistics = self.distribution.statistics(logits)
         return batch
 
     def _improve(self, batch: Batch, progress: Progress) -> dict[str, float]:
@@ -39,11 +39,12 @@ class PPO(OnPolicy):
         stopped = False
         for _ in range(cfg.epochs):
             # ---- shuffle
-            order = torch.randperm(len(batch.inputs), generator=self.minibatch_generator).to(batch.inputs.device)
+            order = torch.randperm(len(batch.returns), generator=self.minibatch_generator).to(batch.returns.device)
             kls = []
             for minibatch in batch.shuffle(order, cfg.minibatches):
                 # ---- gradient
-                diagnostics, heads = self._differentiate(minibatch, ratio_clip, entropy_scale)
+                evaluation = self._evaluate(minibatch)
+                diagnostics = self._differentiate_loss(minibatch, evaluation, ratio_clip, entropy_scale)
                 kls.append(diagnostics[KL])
                 # ---- stop
                 stopped = cfg.kl_stop is not None and bool(kls[-1] > cfg.kl_stop)
@@ -51,7 +52,7 @@ class PPO(OnPolicy):
                     break
                 # ---- step
                 if cfg.adapt_learning_rate == "minibatch":
-                    self._adapt_learning_rate(self._exact_kl(minibatch, heads))
+                    self._adapt_learning_rate(self._exact_kl(minibatch, evaluation.logits))
                 optimizer.step()
                 steps.append(diagnostics)
             if cfg.adapt_learning_rate == "epoch":
@@ -66,32 +67,33 @@ class PPO(OnPolicy):
             metrics["policy/gradient_steps"] = len(steps)
         return metrics
 
-    def _differentiate(self, minibatch: Batch, ratio_clip: float, entropy_scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Set the gradient of policy loss + value_scale x value loss - entropy_scale x entropy.
+    def _differentiate_loss(
+        self, minibatch: Batch, evaluation: Evaluation, ratio_clip: float, entropy_scale: float
+    ) -> torch.Tensor:
+        """Set the gradient of the mean of L = -min(r A, clip(r, 1 - c, 1 + c) A) + value_scale (V - R)^2 - entropy_scale H.
 
-        Returns diagnostics (6,) in the order of METRICS and the distribution's heads (B, H).
+        Returns diagnostics (6,) in the order of METRICS.
         """
         cfg = self.cfg
-        assert minibatch.log_probs is not None
-        heads, log_probs, entropies, values = self._evaluate(minibatch)
         with torch.no_grad():
-            log_ratios = log_probs - minibatch.log_probs
+            log_ratios = evaluation.log_probs - minibatch.log_probs  # type: ignore[operator]
             ratios = log_ratios.exp()
-            surrogate, slope = losses.clipped_surrogate(torch, ratios, minibatch.advantages, ratio_clip)
-            error, value_slope = losses.squared_error(torch, values, minibatch.values, minibatch.returns, cfg.value_clip)
+            surrogate, policy = losses.clipped_surrogate(torch, ratios, minibatch.advantages, ratio_clip)
+            error, value = losses.squared_error(torch, evaluation.values, minibatch.values, minibatch.returns, cfg.value_clip)
             shares = losses.shares(torch, surrogate, minibatch.weights)
             kl = losses.approximate_kl(ratios, log_ratios)
             clipped = (ratios - 1).abs() > ratio_clip
-            diagnostics = torch.stack((surrogate, error, entropies.expand_as(error), kl, clipped.float())) @ shares
-        slopes = (slope * shares, value_slope * (cfg.value_scale * shares), -entropy_scale * shares)
-        norm = self._descend((log_probs, values, entropies), slopes)
-        return torch.cat((diagnostics, norm.view(1))), heads.detach()
+            entropies = evaluation.entropies.expand_as(error)
+            diagnostics = torch.stack((surrogate, error, entropies, kl, clipped.float())) @ shares
+            gradients = losses.actor_critic_gradients(policy, value, shares, cfg.value_scale, entropy_scale)
+        norm = self._differentiate(evaluation, gradients)
+        return torch.cat((diagnostics, norm.view(1)))
 
     @torch.no_grad()
-    def _exact_kl(self, minibatch: Batch, heads: torch.Tensor) -> float:
+    def _exact_kl(self, minibatch: Batch, logits: torch.Tensor) -> float:
         """Return the mean of KL(old, new) over the rows that happened."""
         assert minibatch.statistics is not None
-        kl = self.head.kl(minibatch.statistics, self.head.statistics(heads))
+        kl = self.distribution.kl(minibatch.statistics, self.distribution.statistics(logits))
         return float(losses.mean(torch, kl, minibatch.weights))
 
     def _adapt_learning_rate(self, kl: float) -> None:

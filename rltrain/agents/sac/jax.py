@@ -13,7 +13,8 @@ from rltrain.agents.off_policy.learners.jax import Batch, Learner, State, Tally
 from rltrain.agents.sac.config import SACConfig
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
-from rltrain.models.heads.jax import make_head
+from rltrain.models.distributions.jax import make_distribution
+from rltrain.models.encoders.jax import features
 from rltrain.models.networks.jax import Critics, Policy
 from rltrain.structures import Array, Progress
 
@@ -49,11 +50,12 @@ class SAC(OffPolicy):
             raise ConfigError("env.action_space", action_space, "this agent acts in Discrete and Box spaces of floats; use ppo")
         if not self.discrete and not spaces.is_bounded(action_space):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
-        self.head = make_head(action_space, GAUSSIAN, f"{self.key}.network")
-        inputs = self.inputs.size
-        reads, outputs = (inputs, self.head.size) if self.discrete else (inputs + self.head.actions, 1)
-        self.policy_network = Policy(inputs, self.head.size, cfg.network)
-        self.critic_network = Critics(CRITICS, reads, outputs, cfg.network)
+        self.distribution = make_distribution(action_space, GAUSSIAN, f"{self.key}.network")
+        encoder = self._encoder()
+        size = features(encoder, self.inputs)
+        reads, outputs = (size, self.distribution.size) if self.discrete else (size + self.distribution.actions, 1)
+        self.policy_network = Policy(size, self.distribution.size, cfg.network, encoder)
+        self.critic_network = Critics(CRITICS, reads, outputs, cfg.network, encoder)
         self.learners["policy"] = Learner(self.policy_network)
         self.learners["critics"] = Learner(self.critic_network, has_target=True)
         self.fixed_coefficient: Array | None = None
@@ -61,42 +63,42 @@ class SAC(OffPolicy):
             self.learners["entropy"] = Learner(EntropyCoefficient(cfg.initial_entropy_coefficient))
         else:
             self.fixed_coefficient = np.array([cfg.entropy_coefficient], np.float32)
-        natural = CHOICES_SHARE * float(np.log(self.head.size)) if self.discrete else -float(self.head.size // 2)
+        natural = CHOICES_SHARE * float(np.log(self.distribution.size)) if self.discrete else -float(self.distribution.size // 2)
         self.target_entropy = natural if cfg.target_entropy == "auto" else float(cfg.target_entropy)
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
         """Return the kind and shape of the random numbers that one step of acting takes."""
-        return self.head.noise, self.head.noise_shape(num_envs)
+        return self.distribution.noise, self.distribution.noise_shape(num_envs)
 
-    def _best(self, heads: Array) -> Array:
-        return self._squashed(self.head.mode(heads))
+    def _best(self, logits: Array) -> Array:
+        return self._squashed(self.distribution.mode(logits))
 
     def _explore(
         self, parameters: dict[str, Array], carried: Array | None, noise: Array, inputs: Array, action_masks: Array | None,
         progress: Progress,
     ) -> tuple[Array | None, Array]:  # fmt: skip
-        return carried, self._squashed(self.head.sample(self._heads(parameters, inputs, action_masks), noise))
+        return carried, self._squashed(self.distribution.sample(self._logits(parameters, inputs, action_masks), noise))
 
     def _draw_uniform(self, noise: Array, action_masks: Array | None) -> Array:
         if not self.discrete:
             return draw_in_range(noise)
         alike = noise * np.float32(0)
-        return self.head.sample(alike if action_masks is None else self.head.mask(alike, action_masks), noise)
+        return self.distribution.sample(alike if action_masks is None else self.distribution.mask(alike, action_masks), noise)
 
     def _to_environment(self, actions: Array) -> Array:
-        return self.head.to_environment(actions) if self.discrete else self.head.scale(actions)
+        return self.distribution.to_environment(actions) if self.discrete else self.distribution.scale(actions)
 
     def _squashed(self, samples: Array) -> Array:
         if self.discrete:
             return samples
         return (np if isinstance(samples, np.ndarray) else jnp).tanh(samples)
 
-    def _heads(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+    def _logits(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
         """Return what the policy's distribution is made of, (B, H)."""
-        heads = self.head.complete(self.policy_network.heads(parameters, inputs), {})
-        return heads if action_masks is None else self.head.mask(heads, action_masks)
+        logits = self.distribution.complete(self.policy_network.logits(parameters, inputs), {})
+        return logits if action_masks is None else self.distribution.mask(logits, action_masks)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -107,7 +109,7 @@ class SAC(OffPolicy):
         """
         coefficient, noise = self._coefficient(state), None
         if not self.discrete:
-            state, noise = self._noise(state, (2, len(batch.returns), self.head.actions))
+            state, noise = self._noise(state, (2, len(batch.returns), self.distribution.actions))
         # ---- critics
         next_values = self._next_values(state, batch, coefficient, None if noise is None else noise[0])
         targets = batch.returns + batch.discounts * next_values
@@ -126,8 +128,8 @@ class SAC(OffPolicy):
         found |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
         # ---- entropy coefficient
         if "entropy" in self.learners:
-            slope = entropy - self._target_entropy(batch)
-            state, found["loss/entropy_coefficient"] = self._improve_coefficient(state, slope, rates["entropy"])
+            excess = entropy - self._target_entropy(batch)
+            state, found["loss/entropy_coefficient"] = self._improve_coefficient(state, excess, rates["entropy"])
         found["policy/entropy_coefficient"] = coefficient[0]
         return state, Tally(found, {}, jnp.float32(0)), jnp.abs(differences).mean(0)
 
@@ -140,12 +142,12 @@ class SAC(OffPolicy):
     def _next_values(self, state: State, batch: Batch, coefficient: Array, noise: Array | None) -> Array:
         """Return V(s') by the targets, (B,)."""
         target = state.learners["critics"].target
-        heads = self._heads(state.learners["policy"].parameters, batch.next_inputs, batch.next_action_masks)
+        logits = self._logits(state.learners["policy"].parameters, batch.next_inputs, batch.next_action_masks)
         if self.discrete:
-            log_probs = jax.nn.log_softmax(heads)
+            log_probs = jax.nn.log_softmax(logits)
             values = self.critic_network.values(target, batch.next_inputs).min(0)
             return (jnp.exp(log_probs) * (values - coefficient * log_probs)).sum(1)
-        actions, log_probs = self.head.draw(heads, noise)
+        actions, log_probs = self.distribution.draw(logits, noise)
         return self.critic_network.values(target, batch.next_inputs, actions).min(0) - coefficient * log_probs
 
     def _improve_policy(
@@ -155,12 +157,12 @@ class SAC(OffPolicy):
         critics = state.learners["critics"].parameters
 
         def evaluate(parameters: dict[str, Array]) -> tuple[Array, Array]:
-            actions, log_probs = self.head.draw(self._heads(parameters, batch.inputs, None), noise)
+            actions, log_probs = self.distribution.draw(self._logits(parameters, batch.inputs, None), noise)
             return log_probs, self.critic_network.values(critics, batch.inputs, actions).min(0)
 
-        (log_probs, values), pull_back = jax.vjp(evaluate, state.learners["policy"].parameters)
+        (log_probs, values), vjp = jax.vjp(evaluate, state.learners["policy"].parameters)
         share = jnp.full_like(values, 1 / len(values))
-        state, norm = self._descend(state, "policy", pull_back((coefficient * share, -share)), learning_rate)
+        state, norm = self._descend(state, "policy", vjp((coefficient * share, -share)), learning_rate)
         return state, (coefficient * log_probs - values).mean(), norm, -log_probs
 
     def _improve_choices(
@@ -170,13 +172,13 @@ class SAC(OffPolicy):
         values = self.critic_network.values(state.learners["critics"].parameters, batch.inputs).min(0)
 
         def evaluate(parameters: dict[str, Array]) -> tuple[Array, Array]:
-            log_probs = jax.nn.log_softmax(self._heads(parameters, batch.inputs, batch.action_masks))
+            log_probs = jax.nn.log_softmax(self._logits(parameters, batch.inputs, batch.action_masks))
             probs = jnp.exp(log_probs)
             return -(probs * log_probs).sum(1), (probs * values).sum(1)
 
-        (entropies, gains), pull_back = jax.vjp(evaluate, state.learners["policy"].parameters)
+        (entropies, gains), vjp = jax.vjp(evaluate, state.learners["policy"].parameters)
         share = jnp.full_like(gains, 1 / len(gains))
-        state, norm = self._descend(state, "policy", pull_back((-coefficient * share, -share)), learning_rate)
+        state, norm = self._descend(state, "policy", vjp((-coefficient * share, -share)), learning_rate)
         return state, -(coefficient * entropies + gains).mean(), norm, entropies
 
     def _target_entropy(self, batch: Batch) -> Any:
@@ -185,10 +187,10 @@ class SAC(OffPolicy):
             return self.target_entropy
         return CHOICES_SHARE * jnp.log(batch.action_masks.sum(1).astype(jnp.float32)).mean()
 
-    def _improve_coefficient(self, state: State, slope: Array, learning_rate: Array) -> tuple[State, Array]:
-        """Step down log alpha x slope, which is entropy - target entropy; return that loss."""
+    def _improve_coefficient(self, state: State, excess: Array, learning_rate: Array) -> tuple[State, Array]:
+        """Step down log alpha x (entropy - target entropy); return that loss."""
         before = state.learners["entropy"]
-        loss = before.parameters["log_entropy_coefficient"][0] * slope
-        gradients = {"log_entropy_coefficient": slope.reshape(1)}
+        loss = before.parameters["log_entropy_coefficient"][0] * excess
+        gradients = {"log_entropy_coefficient": excess.reshape(1)}
         after, _ = self.learners["entropy"].step(before, gradients, learning_rate, 0.0)
         return state._replace(learners={**state.learners, "entropy": after}), loss

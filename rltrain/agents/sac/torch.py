@@ -1,6 +1,5 @@
 """SAC in PyTorch (Haarnoja et al. 2018, "Soft actor-critic algorithms and applications"); for choices, Christodoulou 2019."""
 
-import functools
 import math
 from typing import Any
 
@@ -14,8 +13,10 @@ from rltrain.agents.off_policy.torch import Actor, OffPolicy, choose_uniform
 from rltrain.agents.sac.config import SACConfig
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
-from rltrain.models.heads.torch import make_head
-from rltrain.models.networks.torch import Critics, Policy, PullBack
+from rltrain.models.distributions.torch import make_distribution
+from rltrain.models.encoders.torch import features
+from rltrain.models.engines.torch import VJP
+from rltrain.models.networks.torch import Critics, Policy
 from rltrain.structures import Progress
 
 GAUSSIAN = NetworkConfig(squashed=True, state_dependent_std=True)
@@ -23,15 +24,12 @@ CRITICS = 2
 CHOICES_SHARE = 0.89  # of log n: the entropy that `auto` aims at among n choices
 
 
-class EntropyCoefficient:
+class EntropyCoefficient(nn.Module):
     """The logarithm of alpha, which learns."""
 
     def __init__(self, initial: float, device: torch.device) -> None:
-        self.log = nn.Parameter(torch.tensor([math.log(initial)], device=device))
-
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """Return it by name."""
-        return {"log_entropy_coefficient": self.log}
+        super().__init__()
+        self.log_entropy_coefficient = nn.Parameter(torch.tensor([math.log(initial)], device=device))
 
 
 class SAC(OffPolicy):
@@ -49,11 +47,12 @@ class SAC(OffPolicy):
             raise ConfigError("env.action_space", action_space, "this agent acts in Discrete and Box spaces of floats; use ppo")
         if not self.discrete and not spaces.is_bounded(action_space):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
-        self.head = make_head(action_space, GAUSSIAN, device, f"{self.key}.network")
-        inputs = self.inputs.size
-        reads, outputs = (inputs, self.head.size) if self.discrete else (inputs + self.head.actions, 1)
-        policy = Policy(inputs, self.head.size, cfg.network, generator, device)
-        critics = Critics(CRITICS, reads, outputs, cfg.network, generator, device)
+        self.distribution = make_distribution(action_space, GAUSSIAN, device, f"{self.key}.network")
+        encoders = [self._encoder(generator) for _ in range(2)]
+        size = features(encoders[0], self.inputs)
+        reads, outputs = (size, self.distribution.size) if self.discrete else (size + self.distribution.actions, 1)
+        policy = Policy(size, self.distribution.size, cfg.network, generator, device, encoders[0])
+        critics = Critics(CRITICS, reads, outputs, cfg.network, generator, device, encoders[1])
         self.learners["policy"] = Learner(policy, cfg.learning_rate, device)
         self.learners["critics"] = Learner(critics, cfg.learning_rate, device, has_target=True)
         self.fixed_coefficient: torch.Tensor | None = None
@@ -62,32 +61,34 @@ class SAC(OffPolicy):
             self.learners["entropy"] = Learner(coefficient, cfg.learning_rate, device)
         else:
             self.fixed_coefficient = torch.tensor([cfg.entropy_coefficient], device=device)
-        natural = CHOICES_SHARE * float(np.log(self.head.size)) if self.discrete else -float(self.head.size // 2)
+        natural = CHOICES_SHARE * float(np.log(self.distribution.size)) if self.discrete else -float(self.distribution.size // 2)
         self.target_entropy = natural if cfg.target_entropy == "auto" else float(cfg.target_entropy)
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def _best(self, heads: torch.Tensor) -> torch.Tensor:
-        modes = self.head.mode(heads)
+    def _best(self, logits: torch.Tensor) -> torch.Tensor:
+        modes = self.distribution.mode(logits)
         return modes if self.discrete else torch.tanh(modes)
 
     def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
-        samples = self.head.sample(self._heads(inputs, action_masks), actor.generator)
+        samples = self.distribution.sample(self._logits(inputs, action_masks), actor.generator)
         return samples if self.discrete else torch.tanh(samples)
 
     def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
         if self.discrete:
-            return choose_uniform(count, self.head.size, action_masks, actor.generator)
-        shape = (count, self.head.actions)
+            return choose_uniform(count, self.distribution.size, action_masks, actor.generator)
+        shape = (count, self.distribution.actions)
         return torch.rand(shape, generator=actor.generator, device=self.backend.device).mul_(2).sub_(1)
 
     def _to_environment(self, actions: torch.Tensor) -> torch.Tensor:
-        return self.head.to_environment(actions) if self.discrete else self.head.scale(actions)
+        return self.distribution.to_environment(actions) if self.discrete else self.distribution.scale(actions)
 
-    def _heads(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+    def _logits(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
         """Return what the policy's distribution is made of, (B, H)."""
-        heads = self.learners["policy"].network.heads(inputs)
-        return heads if action_masks is None else self.head.mask(heads, action_masks)
+        return self._masked(self.learners["policy"].network.logits(inputs), action_masks)
+
+    def _masked(self, logits: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+        return logits if action_masks is None else self.distribution.mask(logits, action_masks)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -101,9 +102,9 @@ class SAC(OffPolicy):
         learner = self.learners["critics"]
         with torch.no_grad():
             targets = batch.returns + batch.discounts * self._next_values(learner, batch, coefficient)
-            values, pull_back = self._values_and_pull_back(learner, batch)
+            values, vjp = self._values_with_vjp(learner, batch)
         differences = values - targets
-        found = self._regress(learner, values, pull_back, differences, batch) | {"value/target_mean": targets.mean()}
+        found = self._regress(learner, values, vjp, differences, batch) | {"value/target_mean": targets.mean()}
         # ---- policy
         improve = self._improve_choices if self.discrete else self._improve_policy
         loss, norm, entropies = improve(batch, coefficient)
@@ -111,57 +112,77 @@ class SAC(OffPolicy):
         found |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
         # ---- entropy coefficient
         if "entropy" in self.learners:
-            slope = entropy - self._target_entropy(batch)
-            found["loss/entropy_coefficient"] = self._improve_coefficient(slope)
+            excess = entropy - self._target_entropy(batch)
+            found["loss/entropy_coefficient"] = self._improve_coefficient(excess)
         found["policy/entropy_coefficient"] = coefficient[0]
         return found, differences.abs().mean(0)
 
     @torch.no_grad()
     def _coefficient(self) -> torch.Tensor:
         """Return alpha, (1,)."""
-        return self.learners["entropy"].network.log.exp() if self.fixed_coefficient is None else self.fixed_coefficient
+        return (
+            self.learners["entropy"].network.log_entropy_coefficient.exp()
+            if self.fixed_coefficient is None
+            else self.fixed_coefficient
+        )
 
     def _next_values(self, critics: Learner, batch: Batch, coefficient: torch.Tensor) -> torch.Tensor:
         """Return V(s') by the targets, (B,)."""
-        heads = self._heads(batch.next_inputs, batch.next_action_masks)
+        logits = self._logits(batch.next_inputs, batch.next_action_masks)
         if self.discrete:
-            log_probs = torch.log_softmax(heads, 1)
+            log_probs = torch.log_softmax(logits, 1)
             values = critics.target.values(batch.next_inputs).amin(0)
             return (log_probs.exp() * (values - coefficient * log_probs)).sum(1)
-        actions, log_probs = self.head.draw(heads, self._noise(heads))
+        actions, log_probs = self.distribution.draw(logits, self._noise(logits))
         return critics.target.values(batch.next_inputs, actions).amin(0) - coefficient * log_probs
 
-    def _values_and_pull_back(self, critics: Learner, batch: Batch) -> tuple[torch.Tensor, PullBack]:
-        """Return Q of what was done, (C, B), and what adds the gradient by its slopes to the critics' `grad`."""
+    def _values_with_vjp(self, critics: Learner, batch: Batch) -> tuple[torch.Tensor, VJP]:
+        """Return Q of what was done, (C, B), and what takes its gradient and adds the parameters' to the critics' `grad`."""
         if not self.discrete:
-            return critics.network.values_and_pull_back(batch.inputs, batch.actions)
-        values, pull_back = critics.network.values_and_pull_back(batch.inputs)
+            return critics.network.values_with_vjp(batch.inputs, batch.actions)
+        values, vjp = critics.network.values_with_vjp(batch.inputs)
         chosen = batch.actions[None, :, None].expand(CRITICS, -1, 1)
-        scatter = lambda slopes: torch.zeros_like(values).scatter_(2, chosen, slopes[:, :, None])  # noqa: E731
-        return values.gather(2, chosen)[:, :, 0], lambda slopes: pull_back(scatter(slopes))
+        scatter = lambda gradients: torch.zeros_like(values).scatter_(2, chosen, gradients[:, :, None])  # noqa: E731
+        return values.gather(2, chosen)[:, :, 0], lambda gradients: vjp(scatter(gradients))
 
     def _improve_policy(self, batch: Batch, coefficient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Step down the mean of alpha log p(a) - min_i Q_i(s, a); return it, the gradient's norm and -log p(a), (B,)."""
         policy, critics = self.learners["policy"], self.learners["critics"]
-        heads = policy.network.heads(batch.inputs)
-        actions, log_probs = self.head.draw(heads, self._noise(heads))
-        values = critics.network.values(batch.inputs, actions, learns=False).amin(0)
-        share = torch.full_like(values, 1 / len(values))
-        norm = policy.step(_pull_back(log_probs, values), (coefficient * share, -share), self.cfg.grad_norm_clip)
+        logits, policy_vjp = policy.network.logits_with_vjp(batch.inputs)
+        with torch.enable_grad():
+            actions, log_probs = self.distribution.draw(logits.requires_grad_(), self._noise(logits))
+        values, critics_vjp = critics.network.values_with_vjp(batch.inputs, actions.detach(), to_actions=True)
+        with torch.enable_grad():
+            least = values.requires_grad_().amin(0)
+        share = torch.full_like(log_probs, 1 / len(log_probs))
+
+        def vjp(gradients: tuple[torch.Tensor, torch.Tensor]) -> None:
+            to_log_probs, to_least = gradients
+            least.backward(to_least)
+            torch.autograd.backward((log_probs, actions), (to_log_probs, critics_vjp(values.grad)))
+            policy_vjp(logits.grad)
+
+        norm = policy.step(vjp, (coefficient * share, -share), self.cfg.grad_norm_clip)
         entropies = -log_probs.detach()
-        return -(coefficient * entropies + values.detach()).mean(), norm, entropies
+        return -(coefficient * entropies + least.detach()).mean(), norm, entropies
 
     def _improve_choices(self, batch: Batch, coefficient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Step down the mean of sum_a p(a) (alpha log p(a) - min_i Q_i(s, a)); return it, the norm and the entropies (B,)."""
         policy, critics = self.learners["policy"], self.learners["critics"]
-        with torch.no_grad():
-            values = critics.network.values(batch.inputs).amin(0)
-        log_probs = torch.log_softmax(self._heads(batch.inputs, batch.action_masks), 1)
-        probs = log_probs.exp()
-        entropies = -(probs * log_probs).sum(1)
-        gains = (probs * values).sum(1)
+        values = critics.network.values(batch.inputs).amin(0)
+        logits, policy_vjp = policy.network.logits_with_vjp(batch.inputs)
+        with torch.enable_grad():
+            log_probs = torch.log_softmax(self._masked(logits.requires_grad_(), batch.action_masks), 1)
+            probs = log_probs.exp()
+            entropies = -(probs * log_probs).sum(1)
+            gains = (probs * values).sum(1)
         share = torch.full_like(gains, 1 / len(gains))
-        norm = policy.step(_pull_back(entropies, gains), (-coefficient * share, -share), self.cfg.grad_norm_clip)
+
+        def vjp(gradients: tuple[torch.Tensor, torch.Tensor]) -> None:
+            torch.autograd.backward((entropies, gains), gradients)
+            policy_vjp(logits.grad)
+
+        norm = policy.step(vjp, (-coefficient * share, -share), self.cfg.grad_norm_clip)
         entropies = entropies.detach()
         return -(coefficient * entropies + gains.detach()).mean(), norm, entropies
 
@@ -172,20 +193,15 @@ class SAC(OffPolicy):
         return CHOICES_SHARE * batch.action_masks.sum(1).log().mean()
 
     @torch.no_grad()
-    def _improve_coefficient(self, slope: torch.Tensor) -> torch.Tensor:
-        """Step down log alpha x slope, which is entropy - target entropy; return that loss."""
+    def _improve_coefficient(self, excess: torch.Tensor) -> torch.Tensor:
+        """Step down log alpha x (entropy - target entropy); return that loss."""
         learner = self.learners["entropy"]
-        loss = learner.network.log[0] * slope
-        learner.parameters.gradients.copy_(slope.view(1))
+        loss = learner.network.log_entropy_coefficient[0] * excess
+        learner.parameters.gradients.copy_(excess.view(1))
         learner.optimizer.step()
         return loss
 
-    def _noise(self, heads: torch.Tensor) -> torch.Tensor:
+    def _noise(self, logits: torch.Tensor) -> torch.Tensor:
         """Draw standard normal noise (B, A)."""
-        shape = (len(heads), self.head.actions)
-        return torch.empty(shape, device=heads.device).normal_(generator=self.generator)
-
-
-def _pull_back(*outputs: torch.Tensor) -> PullBack:
-    """Return what adds the gradient by slopes with respect to each of these to the parameters' `grad`."""
-    return functools.partial(torch.autograd.backward, outputs)
+        shape = (len(logits), self.distribution.actions)
+        return torch.empty(shape, device=logits.device).normal_(generator=self.generator)

@@ -32,15 +32,15 @@ class Learner:
     def __init__(self, network: Any, learning_rate: float, device: torch.device, *, has_target: bool = False) -> None:
         self.network = network
         target = copy.deepcopy(network) if has_target else None
-        self.parameters = FlatParameters(network.named_parameters(), device)
+        self.parameters = FlatParameters(dict(network.named_parameters()), device)
         self.optimizer = Adam(self.parameters, learning_rate)
         self.target: Any = target
-        self.target_parameters = None if target is None else FlatParameters(target.named_parameters(), device)
+        self.target_parameters = None if target is None else FlatParameters(dict(target.named_parameters()), device)
 
-    def step(self, pull_back: Callable[..., Any], slopes: Any, max_norm: float) -> torch.Tensor:
-        """Take one step down the gradient of a loss, which `pull_back` adds up by its slopes; return the gradient's norm."""
-        self.parameters.gradients.zero_()
-        pull_back(slopes)
+    def step(self, vjp: Callable[..., Any], gradients: Any, max_norm: float) -> torch.Tensor:
+        """Take one step down a loss, given its gradients with respect to what `vjp` takes; return the gradient's norm."""
+        self.parameters.clear_gradients()
+        vjp(gradients)
         norm = self.parameters.clip_gradients(max_norm)
         self.optimizer.step()
         return norm

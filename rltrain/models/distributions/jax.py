@@ -1,6 +1,6 @@
-"""Policy heads in JAX: distributions over actions, given by a network's outputs.
+"""Policies' distributions in JAX: distributions over actions, given by a network's outputs.
 
-Shapes: B rows, A the flat size of an action. `heads` (B, size) are a network's outputs; `actions` are what `sample` gave,
+Shapes: B rows, A the flat size of an action. `logits` (B, size) are a network's outputs; `actions` are what `sample` gave,
 which `to_environment` turns into what an environment takes. `statistics` (B, K) describe a distribution for `kl`.
 
 What acting needs works on NumPy arrays too: small networks act several times as fast in NumPy as in a compiled call.
@@ -40,38 +40,38 @@ class Categorical:
         self.action_shape: tuple[int, ...] = ()
 
     def complete(self, outputs: Array, parameters: Parameters) -> Array:
-        """Return the heads: a network's outputs, and parameters of the distribution's own where it has any."""
+        """Return the logits: a network's outputs, and parameters of the distribution's own where it has any."""
         return outputs
 
-    def mask(self, heads: Array, masks: Array) -> Array:
+    def mask(self, logits: Array, masks: Array) -> Array:
         """Return logits of which only those in `masks` (B, n) bool can be chosen."""
-        return _xp(heads).where(masks, heads, np.float32(MASKED))
+        return _xp(logits).where(masks, logits, np.float32(MASKED))
 
     def noise_shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the noise that `sample` takes, of the kind `noise`."""
         return (rows, self.size)
 
-    def sample(self, heads: Array, noise: Array) -> Array:
+    def sample(self, logits: Array, noise: Array) -> Array:
         """Draw choices (B,) by the Gumbel-max trick: argmax(logits - log E), E exponential."""
-        return (heads - _log(noise)).argmax(-1)
+        return (logits - _log(noise)).argmax(-1)
 
-    def mode(self, heads: Array) -> Array:
+    def mode(self, logits: Array) -> Array:
         """Return the likeliest choices (B,)."""
-        return heads.argmax(-1)
+        return logits.argmax(-1)
 
-    def log_prob(self, heads: Array, actions: Array) -> Array:
+    def log_prob(self, logits: Array, actions: Array) -> Array:
         """Return log p(a), (B,)."""
-        return jnp.take_along_axis(log_softmax(heads), actions[..., None], -1).squeeze(-1)
+        return jnp.take_along_axis(log_softmax(logits), actions[..., None], -1).squeeze(-1)
 
-    def log_prob_and_entropy(self, heads: Array, actions: Array) -> tuple[Array, Array]:
+    def log_prob_and_entropy(self, logits: Array, actions: Array) -> tuple[Array, Array]:
         """Return log p(a) and -sum p log p, each (B,)."""
-        log_probs = log_softmax(heads)
+        log_probs = log_softmax(logits)
         entropy = -(jnp.exp(log_probs) * log_probs).sum(-1)
         return jnp.take_along_axis(log_probs, actions[..., None], -1).squeeze(-1), entropy
 
-    def statistics(self, heads: Array) -> Array:
+    def statistics(self, logits: Array) -> Array:
         """Return log p of every choice, (B, n)."""
-        return log_softmax(heads)
+        return log_softmax(logits)
 
     def kl(self, old: Array, new: Array) -> Array:
         """Return KL(old, new) = sum p_old (log p_old - log p_new), (B,)."""
@@ -99,42 +99,42 @@ class MultiCategorical:
         self.index = index
 
     def complete(self, outputs: Array, parameters: Parameters) -> Array:
-        """Return the heads: a network's outputs, and parameters of the distribution's own where it has any."""
+        """Return the logits: a network's outputs, and parameters of the distribution's own where it has any."""
         return outputs
 
-    def mask(self, heads: Array, masks: Array) -> Array:
+    def mask(self, logits: Array, masks: Array) -> Array:
         """Return logits of which only those in `masks` (B, n_1 + ... + n_D) bool can be chosen."""
-        return _xp(heads).where(masks, heads, np.float32(MASKED))
+        return _xp(logits).where(masks, logits, np.float32(MASKED))
 
-    def _logits(self, heads: Array) -> Array:
+    def _by_choice(self, logits: Array) -> Array:
         """Return logits (B, D, max n)."""
-        return _xp(heads).pad(heads, ((0, 0), (0, 1)), constant_values=MASKED)[:, self.index]
+        return _xp(logits).pad(logits, ((0, 0), (0, 1)), constant_values=MASKED)[:, self.index]
 
     def noise_shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the noise that `sample` takes, of the kind `noise`."""
         return (rows, *self.index.shape)
 
-    def sample(self, heads: Array, noise: Array) -> Array:
+    def sample(self, logits: Array, noise: Array) -> Array:
         """Draw choices (B, D) by the Gumbel-max trick."""
-        return (self._logits(heads) - _log(noise)).argmax(-1)
+        return (self._by_choice(logits) - _log(noise)).argmax(-1)
 
-    def mode(self, heads: Array) -> Array:
+    def mode(self, logits: Array) -> Array:
         """Return the likeliest choices (B, D)."""
-        return self._logits(heads).argmax(-1)
+        return self._by_choice(logits).argmax(-1)
 
-    def log_prob(self, heads: Array, actions: Array) -> Array:
+    def log_prob(self, logits: Array, actions: Array) -> Array:
         """Return log p(a), the sum over choices, (B,)."""
-        return jnp.take_along_axis(log_softmax(self._logits(heads)), actions[..., None], -1).sum((-2, -1))
+        return jnp.take_along_axis(log_softmax(self._by_choice(logits)), actions[..., None], -1).sum((-2, -1))
 
-    def log_prob_and_entropy(self, heads: Array, actions: Array) -> tuple[Array, Array]:
+    def log_prob_and_entropy(self, logits: Array, actions: Array) -> tuple[Array, Array]:
         """Return log p(a) and the entropy, sums over choices, each (B,)."""
-        log_probs = log_softmax(self._logits(heads))
+        log_probs = log_softmax(self._by_choice(logits))
         entropy = -(jnp.exp(log_probs) * log_probs).sum((-2, -1))
         return jnp.take_along_axis(log_probs, actions[..., None], -1).sum((-2, -1)), entropy
 
-    def statistics(self, heads: Array) -> Array:
+    def statistics(self, logits: Array) -> Array:
         """Return log p of every value of every choice, (B, D x max n)."""
-        return log_softmax(self._logits(heads)).reshape(len(heads), -1)
+        return log_softmax(self._by_choice(logits)).reshape(len(logits), -1)
 
     def kl(self, old: Array, new: Array) -> Array:
         """Return KL(old, new), the sum over choices, (B,)."""
@@ -155,33 +155,33 @@ class Bernoulli:
         self.parameters: Parameters = {}
 
     def complete(self, outputs: Array, parameters: Parameters) -> Array:
-        """Return the heads: a network's outputs, and parameters of the distribution's own where it has any."""
+        """Return the logits: a network's outputs, and parameters of the distribution's own where it has any."""
         return outputs
 
     def noise_shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the noise that `sample` takes, of the kind `noise`."""
         return (rows, self.size)
 
-    def sample(self, heads: Array, noise: Array) -> Array:
+    def sample(self, logits: Array, noise: Array) -> Array:
         """Draw bits (B, A), as 0.0 and 1.0."""
-        return (noise * (1 + _xp(heads).exp(-heads)) < 1).astype(np.float32)
+        return (noise * (1 + _xp(logits).exp(-logits)) < 1).astype(np.float32)
 
-    def mode(self, heads: Array) -> Array:
+    def mode(self, logits: Array) -> Array:
         """Return the likelier bits (B, A)."""
-        return (heads > 0).astype(np.float32)
+        return (logits > 0).astype(np.float32)
 
-    def log_prob(self, heads: Array, actions: Array) -> Array:
+    def log_prob(self, logits: Array, actions: Array) -> Array:
         """Return log p(a) = sum_i (a_i l_i - log(1 + e^l_i)), (B,)."""
-        return (actions * heads - softplus(heads)).sum(-1)
+        return (actions * logits - softplus(logits)).sum(-1)
 
-    def log_prob_and_entropy(self, heads: Array, actions: Array) -> tuple[Array, Array]:
+    def log_prob_and_entropy(self, logits: Array, actions: Array) -> tuple[Array, Array]:
         """Return log p(a) and the entropy sum_i (log(1 + e^l_i) - l_i p_i), each (B,)."""
-        entropy = (softplus(heads) - heads * jax.nn.sigmoid(heads)).sum(-1)
-        return self.log_prob(heads, actions), entropy
+        entropy = (softplus(logits) - logits * jax.nn.sigmoid(logits)).sum(-1)
+        return self.log_prob(logits, actions), entropy
 
-    def statistics(self, heads: Array) -> Array:
+    def statistics(self, logits: Array) -> Array:
         """Return the logits (B, A)."""
-        return heads
+        return logits
 
     def kl(self, old: Array, new: Array) -> Array:
         """Return KL(old, new) = sum_i (p_i (l_old - l_new) - log(1 + e^l_old) + log(1 + e^l_new)), (B,)."""
@@ -193,7 +193,7 @@ class Bernoulli:
 
 
 class Gaussian:
-    """A diagonal Gaussian; heads are its means and logarithms of standard deviations (B, 2 A).
+    """A diagonal Gaussian; logits are its means and logarithms of standard deviations (B, 2 A).
 
     A bounded dimension is acted on in units of half its range, so that one initial standard deviation fits every space:
     environment action = clip(middle + half range x sample); the density is the unclipped sample's.
@@ -219,48 +219,48 @@ class Gaussian:
             self.parameters["log_std"] = np.full(self.actions, cfg.initial_log_std, np.float32)
 
     def complete(self, outputs: Array, parameters: Parameters) -> Array:
-        """Return the heads: a network's outputs, and parameters of the distribution's own where it has any."""
+        """Return the logits: a network's outputs, and parameters of the distribution's own where it has any."""
         xp = _xp(outputs)
         if not self.state_dependent_std:
             return xp.concatenate((outputs, xp.broadcast_to(parameters["log_std"], outputs.shape)), -1)
         means, log_stds = xp.split(outputs, 2, -1)
         return xp.concatenate((means, xp.clip(self.initial_log_std + log_stds, *LOG_STD_BOUNDS)), -1)
 
-    def distribution(self, heads: Array) -> tuple[Array, Array]:
+    def moments(self, logits: Array) -> tuple[Array, Array]:
         """Return means and logarithms of standard deviations, each (B, A)."""
-        return heads[:, : self.actions], heads[:, self.actions :]
+        return logits[:, : self.actions], logits[:, self.actions :]
 
     def noise_shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the noise that `sample` takes, of the kind `noise`."""
         return (rows, self.actions)
 
-    def sample(self, heads: Array, noise: Array) -> Array:
+    def sample(self, logits: Array, noise: Array) -> Array:
         """Draw samples (B, A)."""
-        means, log_std = self.distribution(heads)
-        return means + noise * _xp(heads).exp(log_std)
+        means, log_std = self.moments(logits)
+        return means + noise * _xp(logits).exp(log_std)
 
-    def mode(self, heads: Array) -> Array:
+    def mode(self, logits: Array) -> Array:
         """Return the means (B, A)."""
-        return self.distribution(heads)[0]
+        return self.moments(logits)[0]
 
-    def log_prob(self, heads: Array, actions: Array) -> Array:
+    def log_prob(self, logits: Array, actions: Array) -> Array:
         """Return log p(a) = -sum_i ((a_i - m_i)^2 / (2 s_i^2) + log s_i + log sqrt(2 pi)), (B,)."""
-        means, log_std = self.distribution(heads)
+        means, log_std = self.moments(logits)
         z = (actions - means) * jnp.exp(-log_std)
         return -0.5 * (z * z).sum(-1) - (log_std.sum(-1) + self.actions * LOG_SQRT_2PI)
 
-    def log_prob_and_entropy(self, heads: Array, actions: Array) -> tuple[Array, Array]:
+    def log_prob_and_entropy(self, logits: Array, actions: Array) -> tuple[Array, Array]:
         """Return log p(a) and the entropy sum_i (1/2 + log sqrt(2 pi) + log s_i), each (B,)."""
-        _, log_std = self.distribution(heads)
-        return self.log_prob(heads, actions), log_std.sum(-1) + self.actions * (0.5 + LOG_SQRT_2PI)
+        _, log_std = self.moments(logits)
+        return self.log_prob(logits, actions), log_std.sum(-1) + self.actions * (0.5 + LOG_SQRT_2PI)
 
-    def statistics(self, heads: Array) -> Array:
+    def statistics(self, logits: Array) -> Array:
         """Return means and logarithms of standard deviations side by side, (B, 2 A)."""
-        return heads
+        return logits
 
     def kl(self, old: Array, new: Array) -> Array:
         """Return KL(old, new) = sum_i (log(s_new / s_old) + (s_old^2 + (m_old - m_new)^2) / (2 s_new^2) - 1/2), (B,)."""
-        (m, log_s), (m_new, log_s_new) = self.distribution(old), self.distribution(new)
+        (m, log_s), (m_new, log_s_new) = self.moments(old), self.moments(new)
         squares = jnp.exp(2 * (log_s - log_s_new)) + ((m - m_new) * jnp.exp(-log_s_new)) ** 2
         return (log_s_new - log_s + 0.5 * (squares - 1)).sum(-1)
 
@@ -280,29 +280,29 @@ class SquashedGaussian(Gaussian):
     environment action = middle + half range x tanh(u); the density is that of tanh(u), so half ranges don't enter.
     """
 
-    def log_prob(self, heads: Array, actions: Array) -> Array:
+    def log_prob(self, logits: Array, actions: Array) -> Array:
         """Return log p(tanh u) = log p(u) - sum_i log(1 - tanh^2 u_i), (B,)."""
-        return super().log_prob(heads, actions) - _log_slope(actions).sum(-1)
+        return super().log_prob(logits, actions) - _log_derivative(actions).sum(-1)
 
-    def log_prob_and_entropy(self, heads: Array, actions: Array) -> tuple[Array, Array]:
+    def log_prob_and_entropy(self, logits: Array, actions: Array) -> tuple[Array, Array]:
         """Return log p(tanh u) and the entropy, the Gaussian's + E log(1 - tanh^2 u), each (B,).
 
         The expectation has no closed form; Gauss-Hermite quadrature with 32 nodes per dimension needs no random numbers;
         up to a standard deviation of 2.7 it is within 0.002, its gradient within 0.01.
         """
-        means, log_std = self.distribution(heads)
+        means, log_std = self.moments(logits)
         at = means[..., None] + jnp.exp(log_std)[..., None] * NODES.astype(np.float32)
-        slopes = (_log_slope(at) @ (WEIGHTS / WEIGHTS.sum()).astype(np.float32)).sum(-1)
-        return self.log_prob(heads, actions), log_std.sum(-1) + self.actions * (0.5 + LOG_SQRT_2PI) + slopes
+        correction = (_log_derivative(at) @ (WEIGHTS / WEIGHTS.sum()).astype(np.float32)).sum(-1)
+        return self.log_prob(logits, actions), log_std.sum(-1) + self.actions * (0.5 + LOG_SQRT_2PI) + correction
 
-    def draw(self, heads: Array, noise: Array) -> tuple[Array, Array]:
-        """Return a = tanh(u) (B, A), u = mean + deviation x noise, and log p(a) (B,), both with slopes in the heads.
+    def draw(self, logits: Array, noise: Array) -> tuple[Array, Array]:
+        """Return a = tanh(u) (B, A), u = mean + deviation x noise, and log p(a) (B,), both differentiable in the logits.
 
         Of log p = -sum_i (noise_i^2 / 2 + log s_i + log sqrt(2 pi) + log(1 - tanh^2 u_i)) the noise is given, not (u - m) / s.
         """
-        means, log_std = self.distribution(heads)
+        means, log_std = self.moments(logits)
         samples = means + noise * jnp.exp(log_std)
-        log_probs = (-0.5 * noise * noise - log_std - LOG_SQRT_2PI - _log_slope(samples)).sum(-1)
+        log_probs = (-0.5 * noise * noise - log_std - LOG_SQRT_2PI - _log_derivative(samples)).sum(-1)
         return jnp.tanh(samples), log_probs
 
     def to_environment(self, actions: Array) -> Array:
@@ -310,7 +310,7 @@ class SquashedGaussian(Gaussian):
         return self.scale(_xp(actions).tanh(actions))
 
 
-def _log_slope(u: Array) -> Array:
+def _log_derivative(u: Array) -> Array:
     """Return log(1 - tanh^2 u) = 2 (log 2 - u - log(1 + e^(-2 u)))."""
     return 2 * (math.log(2) - u - softplus(-2 * u))
 
@@ -324,13 +324,13 @@ def _xp(array: Array) -> ModuleType:
     return np if isinstance(array, np.ndarray) else jnp
 
 
-Head = Categorical | MultiCategorical | Bernoulli | Gaussian
+Distribution = Categorical | MultiCategorical | Bernoulli | Gaussian
 
 
-def make_head(space: Any, cfg: NetworkConfig, key: str) -> Head:
-    """Return the policy head for an action space; `key` is the dotted name of the network's settings, for errors.
+def make_distribution(space: Any, cfg: NetworkConfig, key: str) -> Distribution:
+    """Return the policy's distribution for an action space; `key` is the dotted name of the network's settings, for errors.
 
-    Raises ConfigError for a space that no head serves.
+    Raises ConfigError for a space that no distribution serves.
     """
     import gymnasium
 

@@ -1,4 +1,4 @@
-"""Policy heads against torch.distributions, one per dimension of an action; masks; actions as the environment takes them."""
+"""Policy logits against torch.distributions, one per dimension of an action; masks; actions as the environment takes them."""
 
 import itertools
 import math
@@ -16,7 +16,15 @@ from torch import distributions
 from rltrain.agents.random import RandomAgent
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
-from rltrain.models.heads.torch import Bernoulli, Categorical, Gaussian, Head, MultiCategorical, SquashedGaussian, make_head
+from rltrain.models.distributions.torch import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    Distribution,
+    MultiCategorical,
+    SquashedGaussian,
+    make_distribution,
+)
 
 CPU = torch.device("cpu")
 ROWS = 200
@@ -26,11 +34,11 @@ def stream(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def make(space: Any, **cfg: Any) -> Head:
-    return make_head(space, NetworkConfig(**cfg), CPU, "agents.ppo.network")
+def make(space: Any, **cfg: Any) -> Distribution:
+    return make_distribution(space, NetworkConfig(**cfg), CPU, "agents.ppo.network")
 
 
-def spread(head: Head, *offsets: float) -> Head:
+def spread(head: Distribution, *offsets: float) -> Distribution:
     """Give the dimensions of a Gaussian different standard deviations."""
     with torch.no_grad():
         head.log_std += torch.tensor(offsets)
@@ -40,47 +48,47 @@ def spread(head: Head, *offsets: float) -> Head:
 # -- an implementation of its own: a product of torch's distributions ----------------------------------------------------------
 
 
-def normals(head: Gaussian, heads: torch.Tensor) -> list[distributions.Normal]:
+def normals(head: Gaussian, logits: torch.Tensor) -> list[distributions.Normal]:
     if not head.state_dependent_std:
-        return [distributions.Normal(heads[:, i], head.log_std[i].exp()) for i in range(head.actions)]
-    means, log_stds = heads[:, : head.actions], heads[:, head.actions :] + head.initial_log_std
+        return [distributions.Normal(logits[:, i], head.log_std[i].exp()) for i in range(head.actions)]
+    means, log_stds = logits[:, : head.actions], logits[:, head.actions :] + head.initial_log_std
     return [distributions.Normal(means[:, i], log_stds[:, i].exp()) for i in range(head.actions)]
 
 
-def categoricals(heads: torch.Tensor, counts: list[int]) -> list[distributions.Categorical]:
-    return [distributions.Categorical(logits=logits) for logits in heads.split(counts, -1)]
+def categoricals(logits: torch.Tensor, counts: list[int]) -> list[distributions.Categorical]:
+    return [distributions.Categorical(logits=logits) for logits in logits.split(counts, -1)]
 
 
 @dataclass
 class Case:
-    """A head, and torch's distributions, one per dimension, for its `heads` (B, size)."""
+    """A head, and torch's distributions, one per dimension, for its `logits` (B, size)."""
 
-    make: Callable[[], Head]
+    make: Callable[[], Distribution]
     reference: Callable[[Any, torch.Tensor], list[Any]]
 
-    def log_prob(self, head: Head, heads: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        columns = actions.reshape(len(heads), -1)
-        return sum(one.log_prob(columns[:, i]) for i, one in enumerate(self.reference(head, heads)))
+    def log_prob(self, head: Distribution, logits: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        columns = actions.reshape(len(logits), -1)
+        return sum(one.log_prob(columns[:, i]) for i, one in enumerate(self.reference(head, logits)))
 
-    def entropy(self, head: Head, heads: torch.Tensor) -> torch.Tensor:
-        return sum(one.entropy().expand(len(heads)) for one in self.reference(head, heads))
+    def entropy(self, head: Distribution, logits: torch.Tensor) -> torch.Tensor:
+        return sum(one.entropy().expand(len(logits)) for one in self.reference(head, logits))
 
-    def kl(self, head: Head, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    def kl(self, head: Distribution, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         pairs = zip(self.reference(head, old), self.reference(head, new), strict=True)
         return sum(distributions.kl_divergence(*pair) for pair in pairs)
 
 
 BOX = Box(-1.0, 1.0, (3,), np.float32)
 CASES = {
-    "categorical": Case(lambda: make(Discrete(5)), lambda head, heads: categoricals(heads, [5])),
+    "categorical": Case(lambda: make(Discrete(5)), lambda head, logits: categoricals(logits, [5])),
     "multi-categorical": Case(
-        lambda: make(MultiDiscrete([3, 1, 5, 2], start=[1, 0, -7, 2])), lambda head, heads: categoricals(heads, [3, 1, 5, 2])
+        lambda: make(MultiDiscrete([3, 1, 5, 2], start=[1, 0, -7, 2])), lambda head, logits: categoricals(logits, [3, 1, 5, 2])
     ),
     "multi-categorical of shape (2, 2)": Case(
-        lambda: make(MultiDiscrete([[2, 4], [3, 2]])), lambda head, heads: categoricals(heads, [2, 4, 3, 2])
+        lambda: make(MultiDiscrete([[2, 4], [3, 2]])), lambda head, logits: categoricals(logits, [2, 4, 3, 2])
     ),
     "bits": Case(
-        lambda: make(MultiBinary((2, 2))), lambda head, heads: [distributions.Bernoulli(logits=heads[:, i]) for i in range(4)]
+        lambda: make(MultiBinary((2, 2))), lambda head, logits: [distributions.Bernoulli(logits=logits[:, i]) for i in range(4)]
     ),
     "gaussian": Case(lambda: spread(make(BOX, initial_log_std=-0.3), 0.0, 0.5, -1.0), normals),
     "gaussian, std of the state": Case(lambda: make(BOX, initial_log_std=-0.3, state_dependent_std=True), normals),
@@ -92,33 +100,33 @@ SQUASHED = {
 EVERY = {name: case.make for name, case in CASES.items()} | SQUASHED
 
 
-def outputs_of_a_network(head: Head, seed: int = 0, scale: float = 1.5) -> torch.Tensor:
-    heads = scale * torch.randn(ROWS, head.size, generator=stream(seed))
+def outputs_of_a_network(head: Distribution, seed: int = 0, scale: float = 1.5) -> torch.Tensor:
+    logits = scale * torch.randn(ROWS, head.size, generator=stream(seed))
     if getattr(head, "state_dependent_std", False):
-        heads[:, head.actions :] *= 0.25  # inside the bounds of a deviation, which have a test of their own
-    return heads
+        logits[:, head.actions :] *= 0.25  # inside the bounds of a deviation, which have a test of their own
+    return logits
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_log_prob_and_entropy_equal_torch_distributions(case):
     head = case.make()
-    heads = outputs_of_a_network(head)
-    actions = head.sample(heads, stream(1)).detach()
-    log_probs, entropies = head.log_prob_and_entropy(heads, actions)
-    assert torch.allclose(log_probs, case.log_prob(head, heads, actions), rtol=1e-5, atol=1e-4)
-    assert torch.equal(log_probs, head.log_prob(heads, actions))
-    assert torch.allclose(entropies.expand(ROWS), case.entropy(head, heads), rtol=1e-5, atol=1e-5)
+    logits = outputs_of_a_network(head)
+    actions = head.sample(logits, stream(1)).detach()
+    log_probs, entropies = head.log_prob_and_entropy(logits, actions)
+    assert torch.allclose(log_probs, case.log_prob(head, logits, actions), rtol=1e-5, atol=1e-4)
+    assert torch.equal(log_probs, head.log_prob(logits, actions))
+    assert torch.allclose(entropies.expand(ROWS), case.entropy(head, logits), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_gradients_equal_torch_distributions(case):
     head = case.make()
-    heads, slopes = outputs_of_a_network(head).requires_grad_(), torch.randn(ROWS, generator=stream(2))
-    actions = head.sample(heads, stream(1)).detach()
-    parameters = [heads, *head.parameters.values()]
-    log_probs, entropies = head.log_prob_and_entropy(heads, actions)
+    logits, slopes = outputs_of_a_network(head).requires_grad_(), torch.randn(ROWS, generator=stream(2))
+    actions = head.sample(logits, stream(1)).detach()
+    parameters = [logits, *head.parameters.values()]
+    log_probs, entropies = head.log_prob_and_entropy(logits, actions)
     ours = torch.autograd.grad((log_probs * slopes).sum() + 3 * entropies.expand(ROWS).sum(), parameters)
-    expected = (case.log_prob(head, heads, actions) * slopes).sum() + 3 * case.entropy(head, heads).sum()
+    expected = (case.log_prob(head, logits, actions) * slopes).sum() + 3 * case.entropy(head, logits).sum()
     for one, other in zip(ours, torch.autograd.grad(expected, parameters), strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
 
@@ -150,21 +158,21 @@ def test_kl_by_hand():
 def test_kl_after_the_deviation_has_changed():
     """What `statistics` gave stays as it was when the parameter moves on."""
     head = spread(make(BOX), 0.0, 0.0, 0.0)
-    heads = torch.zeros(1, 3)
-    old = head.statistics(heads).detach()
+    logits = torch.zeros(1, 3)
+    old = head.statistics(logits).detach()
     spread(head, 1.0, 1.0, 1.0)
     # N(0, 1) and N(0, e^2) in 3 dimensions: 3 (1 + e^-2 / 2 - 1/2)
-    assert float(head.kl(old, head.statistics(heads)).detach()) == pytest.approx(3 * (0.5 + math.exp(-2) / 2), abs=1e-5)
+    assert float(head.kl(old, head.statistics(logits)).detach()) == pytest.approx(3 * (0.5 + math.exp(-2) / 2), abs=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_actions_are_drawn_as_often_as_they_should(case):
     """The mean of each dimension's indicator, or of its value and square, within 4.5 standard errors; the stream is fixed."""
     head, draws = case.make(), 40_000
-    heads = outputs_of_a_network(head)[:1].expand(draws, -1)
-    actions = head.sample(heads, stream(1)).detach().double().reshape(draws, -1)
-    assert actions.shape == (draws, len(case.reference(head, heads)))
-    for column, one in zip(actions.T, case.reference(head, heads[:1]), strict=True):
+    logits = outputs_of_a_network(head)[:1].expand(draws, -1)
+    actions = head.sample(logits, stream(1)).detach().double().reshape(draws, -1)
+    assert actions.shape == (draws, len(case.reference(head, logits)))
+    for column, one in zip(actions.T, case.reference(head, logits[:1]), strict=True):
         if isinstance(one, distributions.Normal):
             mean, std = float(one.loc.detach()), float(one.scale.detach())
             assert abs(float(column.mean()) - mean) < 4.5 * std / draws**0.5
@@ -184,35 +192,35 @@ def test_actions_are_drawn_as_often_as_they_should(case):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_mode_is_the_likeliest_action(case):
     head = case.make()
-    heads = outputs_of_a_network(head)
-    best, mode = head.log_prob(heads, head.mode(heads)), head.mode(heads)
+    logits = outputs_of_a_network(head)
+    best, mode = head.log_prob(logits, head.mode(logits)), head.mode(logits)
     for seed in range(20):
-        assert (head.log_prob(heads, head.sample(heads, stream(seed))) <= best).all()
-    assert mode.dtype == head.sample(heads, stream()).dtype and mode.shape == head.sample(heads, stream()).shape
+        assert (head.log_prob(logits, head.sample(logits, stream(seed))) <= best).all()
+    assert mode.dtype == head.sample(logits, stream()).dtype and mode.shape == head.sample(logits, stream()).shape
 
 
 @pytest.mark.parametrize("make_case", EVERY.values(), ids=EVERY)
 def test_sampling_draws_from_the_given_stream_only(make_case):
     head, generator = make_case(), stream(3)
-    heads, before = torch.zeros(50, head.size), torch.get_rng_state()
-    first, second = head.sample(heads, generator), head.sample(heads, generator)
+    logits, before = torch.zeros(50, head.size), torch.get_rng_state()
+    first, second = head.sample(logits, generator), head.sample(logits, generator)
     assert torch.equal(torch.get_rng_state(), before)
     assert not torch.equal(first, second)
-    assert torch.equal(first, head.sample(heads, stream(3)))
+    assert torch.equal(first, head.sample(logits, stream(3)))
 
 
 def test_extreme_logits_are_finite():
     for head in (make(Discrete(2)), make(MultiDiscrete([2, 1]))):
-        heads = torch.tensor([[1000.0, -1000.0, 0.0]])[:, : head.size].requires_grad_()
-        log_probs, entropies = head.log_prob_and_entropy(heads, torch.zeros(1, *head.mode(heads).shape[1:], dtype=torch.long))
+        logits = torch.tensor([[1000.0, -1000.0, 0.0]])[:, : head.size].requires_grad_()
+        log_probs, entropies = head.log_prob_and_entropy(logits, torch.zeros(1, *head.mode(logits).shape[1:], dtype=torch.long))
         assert log_probs.tolist() == [0.0] and entropies.tolist() == [0.0]
         (log_probs + entropies).sum().backward()
-        assert torch.isfinite(heads.grad).all()
-    heads = torch.tensor([[200.0, -200.0]], requires_grad=True)
-    log_probs, entropies = make(MultiBinary(2)).log_prob_and_entropy(heads, torch.tensor([[1.0, 1.0]]))
+        assert torch.isfinite(logits.grad).all()
+    logits = torch.tensor([[200.0, -200.0]], requires_grad=True)
+    log_probs, entropies = make(MultiBinary(2)).log_prob_and_entropy(logits, torch.tensor([[1.0, 1.0]]))
     assert log_probs.tolist() == [-200.0] and entropies.tolist() == [0.0]
     (log_probs + entropies).sum().backward()
-    assert heads.grad.tolist() == [[0.0, 1.0]]
+    assert logits.grad.tolist() == [[0.0, 1.0]]
 
 
 def test_entropy_by_hand():
@@ -222,8 +230,8 @@ def test_entropy_by_hand():
         (Box(-1, 1, (1,)), 0.5 * math.log(2 * math.pi * math.e) - 0.7),
     ):  # fmt: skip
         head = make(space, initial_log_std=-0.7)
-        heads = torch.zeros(1, head.size)
-        assert float(head.log_prob_and_entropy(heads, head.mode(heads))[1].detach()) == pytest.approx(entropy, abs=1e-6)
+        logits = torch.zeros(1, head.size)
+        assert float(head.log_prob_and_entropy(logits, head.mode(logits))[1].detach()) == pytest.approx(entropy, abs=1e-6)
 
 
 # -- standard deviations that the network gives --------------------------------------------------------------------------------
@@ -232,39 +240,39 @@ def test_entropy_by_hand():
 def test_std_of_the_state_starts_from_the_initial_one():
     head = make(Box(-1, 1, (2,)), initial_log_std=-1.0, state_dependent_std=True)
     assert (head.size, head.parameters) == (4, {})
-    means, log_stds = head.distribution(torch.tensor([[0.1, 0.2, 0.0, 0.5]]))
+    means, log_stds = head.moments(torch.tensor([[0.1, 0.2, 0.0, 0.5]]))
     assert means.tolist() == [pytest.approx([0.1, 0.2])] and log_stds.tolist() == [[-1.0, -0.5]]
 
 
 def test_std_of_the_state_stays_within_bounds():
     head = make(Box(-1, 1, (2,)), state_dependent_std=True)
-    heads = torch.tensor([[0.0, 0.0, 100.0, -100.0]], requires_grad=True)
-    assert head.distribution(heads)[1].tolist() == [[2.0, -20.0]]
-    log_probs, entropies = head.log_prob_and_entropy(heads, torch.zeros(1, 2))
+    logits = torch.tensor([[0.0, 0.0, 100.0, -100.0]], requires_grad=True)
+    assert head.moments(logits)[1].tolist() == [[2.0, -20.0]]
+    log_probs, entropies = head.log_prob_and_entropy(logits, torch.zeros(1, 2))
     (log_probs + entropies).sum().backward()
-    assert torch.isfinite(heads.grad).all() and heads.grad[0, 2:].tolist() == [0.0, 0.0]
+    assert torch.isfinite(logits.grad).all() and logits.grad[0, 2:].tolist() == [0.0, 0.0]
 
 
 # -- squashed: the density is that of tanh(u) ------------------------------------------------------------------------------------
 
 
-def squashed_normals(head: SquashedGaussian, heads: torch.Tensor) -> list[distributions.TransformedDistribution]:
+def squashed_normals(head: SquashedGaussian, logits: torch.Tensor) -> list[distributions.TransformedDistribution]:
     """Return torch's distributions, in double precision: near the bounds atanh(tanh(u)) loses digits."""
-    doubles = [distributions.Normal(one.loc.double(), one.scale.double()) for one in normals(head, heads)]
+    doubles = [distributions.Normal(one.loc.double(), one.scale.double()) for one in normals(head, logits)]
     return [distributions.TransformedDistribution(one, distributions.TanhTransform()) for one in doubles]
 
 
 @pytest.mark.parametrize("make_case", SQUASHED.values(), ids=SQUASHED)
 def test_squashed_log_prob_equals_torch_distributions(make_case):
     head = make_case()
-    heads = outputs_of_a_network(head, scale=0.7).requires_grad_()
-    actions, slopes = head.sample(heads, stream(1)).detach(), torch.randn(ROWS, generator=stream(2))
+    logits = outputs_of_a_network(head, scale=0.7).requires_grad_()
+    actions, slopes = head.sample(logits, stream(1)).detach(), torch.randn(ROWS, generator=stream(2))
     columns = torch.tanh(actions.double()).T
-    expected = sum(one.log_prob(column) for one, column in zip(squashed_normals(head, heads), columns, strict=True))
-    log_probs = head.log_prob(heads, actions)
+    expected = sum(one.log_prob(column) for one, column in zip(squashed_normals(head, logits), columns, strict=True))
+    log_probs = head.log_prob(logits, actions)
     assert torch.allclose(log_probs.double(), expected, rtol=1e-5, atol=1e-4)
-    assert torch.equal(log_probs, head.log_prob_and_entropy(heads, actions)[0])
-    parameters = [heads, *head.parameters.values()]
+    assert torch.equal(log_probs, head.log_prob_and_entropy(logits, actions)[0])
+    parameters = [logits, *head.parameters.values()]
     ours, theirs = (torch.autograd.grad((x * slopes).sum(), parameters, retain_graph=True) for x in (log_probs, expected))
     for one, other in zip(ours, theirs, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
@@ -290,10 +298,10 @@ def densely(mean: float, log_std: float) -> float:
 @pytest.mark.parametrize(("mean", "log_std"), [(0.0, -0.5), (0.7, 0.0), (-2.0, 0.3), (5.0, -3.0)])
 def test_squashed_entropy_equals_a_large_sample(mean, log_std):
     head = make(Box(-1, 1, (1,)), initial_log_std=log_std, squashed=True)
-    heads = torch.full((1_000_000, 1), mean)
+    logits = torch.full((1_000_000, 1), mean)
     with torch.no_grad():
-        log_probs = head.log_prob(heads, head.sample(heads, stream()))
-        entropy = float(head.log_prob_and_entropy(heads[:1], heads[:1])[1])
+        log_probs = head.log_prob(logits, head.sample(logits, stream()))
+        entropy = float(head.log_prob_and_entropy(logits[:1], logits[:1])[1])
     errors = 4 * float(log_probs.std()) / 1000  # four standard errors
     assert [entropy, densely(mean, log_std)] == pytest.approx([-float(log_probs.mean())] * 2, abs=errors)
 
@@ -305,9 +313,9 @@ def test_squashed_entropy_and_its_gradient_equal_a_dense_sum(log_std):
     means, h = [-3.0, -1.0, -0.3, 0.0, 0.7, 1.5, 6.0], 1e-4
     head = make(Box(-1, 1, (1,)), initial_log_std=log_std, squashed=True)
     for mean in means:
-        heads = torch.tensor([[mean]], requires_grad=True)
-        entropy = head.log_prob_and_entropy(heads, torch.zeros(1, 1))[1].sum()
-        slopes = [float(slope) for slope in torch.autograd.grad(entropy, [heads, head.log_std])]
+        logits = torch.tensor([[mean]], requires_grad=True)
+        entropy = head.log_prob_and_entropy(logits, torch.zeros(1, 1))[1].sum()
+        slopes = [float(slope) for slope in torch.autograd.grad(entropy, [logits, head.log_std])]
         assert float(entropy.detach()) == pytest.approx(densely(mean, log_std), abs=tolerance)
         expected = [
             (densely(mean + h, log_std) - densely(mean - h, log_std)) / (2 * h),
@@ -318,8 +326,8 @@ def test_squashed_entropy_and_its_gradient_equal_a_dense_sum(log_std):
 
 def test_squashed_entropy_is_the_sum_over_dimensions():
     head = make(Box(-1, 1, (2,)), squashed=True, state_dependent_std=True)
-    heads = torch.tensor([[0.3, -1.0, -0.5, -2.0], [0.0, 2.0, -1.0, 0.0]])
-    entropies = head.log_prob_and_entropy(heads, torch.zeros(2, 2))[1]
+    logits = torch.tensor([[0.3, -1.0, -0.5, -2.0], [0.0, 2.0, -1.0, 0.0]])
+    entropies = head.log_prob_and_entropy(logits, torch.zeros(2, 2))[1]
     expected = [densely(0.3, -0.5) + densely(-1.0, -2.0), densely(0.0, -1.0) + densely(2.0, 0.0)]
     assert entropies.tolist() == pytest.approx(expected, abs=2e-5)
 
@@ -359,9 +367,9 @@ def test_masked_choices_are_never_drawn_nor_the_mode(name):
     masks = draw_masks(counts)
     assert 0 < int((masks.sum(-1) == len(counts)).sum()) < ROWS
     # the choices that are not allowed are the ones that the network would like best
-    heads = head.mask(outputs_of_a_network(head) + 50.0 * ~masks, masks)
+    logits = head.mask(outputs_of_a_network(head) + 50.0 * ~masks, masks)
     parts, generator = masks.split(counts, -1), stream(7)
-    for actions in (head.mode(heads), *(head.sample(heads, generator) for _ in range(100))):
+    for actions in (head.mode(logits), *(head.sample(logits, generator) for _ in range(100))):
         for part, column in zip(parts, actions.reshape(ROWS, -1).T, strict=True):
             assert part.gather(-1, column[:, None]).all()
 
@@ -371,12 +379,12 @@ def test_masked_distribution_is_the_renormalised_one(name):
     """Of every row and part: torch's Categorical over the choices that are left, and its gradients."""
     head, counts = CASES[name].make(), MASKED[name]
     masks, slopes = draw_masks(counts), torch.randn(ROWS, generator=stream(2))
-    heads = outputs_of_a_network(head).requires_grad_()
-    masked = head.mask(heads, masks)
+    logits = outputs_of_a_network(head).requires_grad_()
+    masked = head.mask(logits, masks)
     actions = head.sample(masked, stream(1))
     log_probs, entropies = head.log_prob_and_entropy(masked, actions)
     expected_log_probs, expected_entropies = [], []
-    for logits, allowed, chosen in zip(split(heads, counts), split(masks, counts), actions.reshape(ROWS, -1), strict=True):
+    for logits, allowed, chosen in zip(split(logits, counts), split(masks, counts), actions.reshape(ROWS, -1), strict=True):
         kept = [distributions.Categorical(logits=row[m]) for row, m in zip(logits, allowed, strict=True)]
         places = [int(m[:a].sum()) for m, a in zip(allowed, chosen.tolist(), strict=True)]
         expected_log_probs.append(sum(one.log_prob(torch.tensor(i)) for one, i in zip(kept, places, strict=True)))
@@ -384,7 +392,8 @@ def test_masked_distribution_is_the_renormalised_one(name):
     expected = torch.stack(expected_log_probs), torch.stack(expected_entropies)
     assert torch.allclose(log_probs, expected[0], atol=1e-4) and torch.allclose(entropies, expected[1], atol=1e-4)
     ours, theirs = (
-        torch.autograd.grad((one * slopes).sum() + 3 * other.sum(), heads)[0] for one, other in ((log_probs, entropies), expected)
+        torch.autograd.grad((one * slopes).sum() + 3 * other.sum(), logits)[0]
+        for one, other in ((log_probs, entropies), expected)
     )
     assert torch.isfinite(ours).all() and torch.allclose(ours, theirs, atol=1e-4)
     assert not ours[~masks].any()  # nothing is learned about what was not there to choose
@@ -393,10 +402,10 @@ def test_masked_distribution_is_the_renormalised_one(name):
 def test_a_masked_choice_has_probability_zero():
     head = make(MultiDiscrete([3, 2]))
     masks = torch.tensor([[True, False, True, False, True]])
-    heads = head.mask(torch.tensor([[0.0, 9.0, 0.0, 9.0, 0.0]]), masks)
-    probabilities = [float(head.log_prob(heads, torch.tensor([[a, b]])).exp()) for a in range(3) for b in range(2)]
+    logits = head.mask(torch.tensor([[0.0, 9.0, 0.0, 9.0, 0.0]]), masks)
+    probabilities = [float(head.log_prob(logits, torch.tensor([[a, b]])).exp()) for a in range(3) for b in range(2)]
     assert probabilities == [0.0, 0.5, 0.0, 0.0, 0.0, 0.5]
-    assert float(head.log_prob_and_entropy(heads, torch.tensor([[0, 1]]))[1]) == pytest.approx(math.log(2), abs=1e-6)
+    assert float(head.log_prob_and_entropy(logits, torch.tensor([[0, 1]]))[1]) == pytest.approx(math.log(2), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", MASKED)
@@ -404,7 +413,7 @@ def test_kl_of_masked_distributions(name):
     head, counts = CASES[name].make(), MASKED[name]
     masks = draw_masks(counts)
     old, new = (outputs_of_a_network(head, seed) for seed in (1, 2))
-    kl = head.kl(*(head.statistics(head.mask(heads, masks)) for heads in (old, new)))
+    kl = head.kl(*(head.statistics(head.mask(logits, masks)) for logits in (old, new)))
     for row in range(0, ROWS, 10):
         expected = 0.0
         for a, b, m in zip(split(old, counts)[row], split(new, counts)[row], split(masks, counts)[row], strict=True):
@@ -462,7 +471,7 @@ def test_bounds_near_the_largest_number_are_none(size):
     low, high = np.array([-size, -2.0, -size], np.float32), np.array([size, size, 1.0], np.float32)
     actions = [[0.5, 3.0, 0.5], [-30.0, -3.0, 2.0]]
     assert make(Box(low, high)).to_environment(torch.tensor(actions)).tolist() == [[0.5, 3.0, 0.5], [-30.0, -2.0, 1.0]]
-    jax = pytest.importorskip("rltrain.models.heads.jax")
+    jax = pytest.importorskip("rltrain.models.distributions.jax")
     head = jax.Gaussian(Box(low, high), NetworkConfig())
     assert head.to_environment(np.array(actions, np.float32)).tolist() == [[0.5, 3.0, 0.5], [-30.0, -2.0, 1.0]]
     drawn = RandomAgent("random", Box(low, high))
@@ -492,8 +501,8 @@ def test_every_draw_and_mode_is_in_the_space(make_case):
             head.action_shape, MultiDiscrete([[2, 4], [3, 2]])
         ),
     }[type(head)]  # fmt: skip
-    heads = outputs_of_a_network(head)
-    for actions in (head.mode(heads), head.sample(heads, stream())):
+    logits = outputs_of_a_network(head)
+    for actions in (head.mode(logits), head.sample(logits, stream())):
         for action in head.to_environment(actions).detach().numpy():
             assert space.contains(action.astype(space.dtype))
             assert np.array_equal(action.astype(space.dtype), action)  # the cast to the space's own type changes nothing

@@ -1,6 +1,6 @@
-"""Policy heads in PyTorch: distributions over actions, given by a network's outputs.
+"""Policies' distributions in PyTorch: distributions over actions, given by a network's outputs.
 
-Shapes: B rows, A the flat size of an action. `heads` (B, size) are a network's outputs; `actions` are what `sample` gave,
+Shapes: B rows, A the flat size of an action. `logits` (B, size) are a network's outputs; `actions` are what `sample` gave,
 which `to_environment` turns into what an environment takes. `statistics` (B, K) describe a distribution for `kl`.
 """
 
@@ -31,32 +31,32 @@ class Categorical:
         self.parameters: dict[str, nn.Parameter] = {}
         self.action_shape: tuple[int, ...] = ()
 
-    def mask(self, heads: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    def mask(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Return logits of which only those in `masks` (B, n) bool can be chosen."""
-        return heads.masked_fill(~masks, MASKED)
+        return logits.masked_fill(~masks, MASKED)
 
-    def sample(self, heads: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw choices (B,) by the Gumbel-max trick: argmax(logits - log E), E exponential."""
-        noise = torch.empty_like(heads).exponential_(generator=generator)
-        return (heads - noise.log_()).argmax(-1)
+        noise = torch.empty_like(logits).exponential_(generator=generator)
+        return (logits - noise.log_()).argmax(-1)
 
-    def mode(self, heads: torch.Tensor) -> torch.Tensor:
+    def mode(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the likeliest choices (B,)."""
-        return heads.argmax(-1)
+        return logits.argmax(-1)
 
-    def log_prob(self, heads: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, logits: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Return log p(a), (B,)."""
-        return torch.log_softmax(heads, -1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return torch.log_softmax(logits, -1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
-    def log_prob_and_entropy(self, heads: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def log_prob_and_entropy(self, logits: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p(a) and -sum p log p, each (B,)."""
-        log_probs = torch.log_softmax(heads, -1)
+        log_probs = torch.log_softmax(logits, -1)
         entropy = -(log_probs.exp() * log_probs).sum(-1)
         return log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1), entropy
 
-    def statistics(self, heads: torch.Tensor) -> torch.Tensor:
+    def statistics(self, logits: torch.Tensor) -> torch.Tensor:
         """Return log p of every choice, (B, n)."""
-        return torch.log_softmax(heads, -1)
+        return torch.log_softmax(logits, -1)
 
     def kl(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         """Return KL(old, new) = sum p_old (log p_old - log p_new), (B,)."""
@@ -81,37 +81,37 @@ class MultiCategorical:
             index[row, :n] = np.arange(first, first + n)
         self.index = torch.as_tensor(index, device=device)
 
-    def mask(self, heads: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    def mask(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Return logits of which only those in `masks` (B, n_1 + ... + n_D) bool can be chosen."""
-        return heads.masked_fill(~masks, MASKED)
+        return logits.masked_fill(~masks, MASKED)
 
-    def _logits(self, heads: torch.Tensor) -> torch.Tensor:
+    def _by_choice(self, logits: torch.Tensor) -> torch.Tensor:
         """Return logits (B, D, max n)."""
-        return nn.functional.pad(heads, (0, 1), value=MASKED)[:, self.index]
+        return nn.functional.pad(logits, (0, 1), value=MASKED)[:, self.index]
 
-    def sample(self, heads: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw choices (B, D) by the Gumbel-max trick."""
-        logits = self._logits(heads)
+        logits = self._by_choice(logits)
         noise = torch.empty_like(logits).exponential_(generator=generator)
         return (logits - noise.log_()).argmax(-1)
 
-    def mode(self, heads: torch.Tensor) -> torch.Tensor:
+    def mode(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the likeliest choices (B, D)."""
-        return self._logits(heads).argmax(-1)
+        return self._by_choice(logits).argmax(-1)
 
-    def log_prob(self, heads: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, logits: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Return log p(a), the sum over choices, (B,)."""
-        return torch.log_softmax(self._logits(heads), -1).gather(-1, actions.unsqueeze(-1)).sum((-2, -1))
+        return torch.log_softmax(self._by_choice(logits), -1).gather(-1, actions.unsqueeze(-1)).sum((-2, -1))
 
-    def log_prob_and_entropy(self, heads: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def log_prob_and_entropy(self, logits: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p(a) and the entropy, sums over choices, each (B,)."""
-        log_probs = torch.log_softmax(self._logits(heads), -1)
+        log_probs = torch.log_softmax(self._by_choice(logits), -1)
         entropy = -(log_probs.exp() * log_probs).sum((-2, -1))
         return log_probs.gather(-1, actions.unsqueeze(-1)).sum((-2, -1)), entropy
 
-    def statistics(self, heads: torch.Tensor) -> torch.Tensor:
+    def statistics(self, logits: torch.Tensor) -> torch.Tensor:
         """Return log p of every value of every choice, (B, D x max n)."""
-        return torch.log_softmax(self._logits(heads), -1).flatten(1)
+        return torch.log_softmax(self._by_choice(logits), -1).flatten(1)
 
     def kl(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         """Return KL(old, new), the sum over choices, (B,)."""
@@ -129,27 +129,27 @@ class Bernoulli:
         self.size, self.action_shape = int(np.prod(space.shape)), tuple(space.shape)
         self.parameters: dict[str, nn.Parameter] = {}
 
-    def sample(self, heads: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw bits (B, A), as 0.0 and 1.0."""
-        uniform = torch.rand(heads.shape, generator=generator, device=heads.device)
-        return (uniform < torch.sigmoid(heads)).float()
+        uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
+        return (uniform < torch.sigmoid(logits)).float()
 
-    def mode(self, heads: torch.Tensor) -> torch.Tensor:
+    def mode(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the likelier bits (B, A)."""
-        return (heads > 0).float()
+        return (logits > 0).float()
 
-    def log_prob(self, heads: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, logits: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Return log p(a) = sum_i (a_i l_i - log(1 + e^l_i)), (B,)."""
-        return (actions * heads - softplus(heads)).sum(-1)
+        return (actions * logits - softplus(logits)).sum(-1)
 
-    def log_prob_and_entropy(self, heads: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def log_prob_and_entropy(self, logits: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p(a) and the entropy sum_i (log(1 + e^l_i) - l_i p_i), each (B,)."""
-        entropy = (softplus(heads) - heads * torch.sigmoid(heads)).sum(-1)
-        return self.log_prob(heads, actions), entropy
+        entropy = (softplus(logits) - logits * torch.sigmoid(logits)).sum(-1)
+        return self.log_prob(logits, actions), entropy
 
-    def statistics(self, heads: torch.Tensor) -> torch.Tensor:
+    def statistics(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, A)."""
-        return heads
+        return logits
 
     def kl(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         """Return KL(old, new) = sum_i (p_i (l_old - l_new) - log(1 + e^l_old) + log(1 + e^l_new)), (B,)."""
@@ -161,7 +161,7 @@ class Bernoulli:
 
 
 class Gaussian:
-    """A diagonal Gaussian; heads are its means (B, A), or means and logarithms of standard deviations (B, 2 A).
+    """A diagonal Gaussian; logits are its means (B, A), or means and logarithms of standard deviations (B, 2 A).
 
     A bounded dimension is acted on in units of half its range, so that one initial standard deviation fits every space:
     environment action = clip(middle + half range x sample); the density is the unclipped sample's.
@@ -186,37 +186,37 @@ class Gaussian:
             self.log_std = nn.Parameter(torch.full((self.actions,), float(cfg.initial_log_std), device=device))
             self.parameters["log_std"] = self.log_std
 
-    def distribution(self, heads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def moments(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return means (B, A) and logarithms of standard deviations, (A,) or (B, A)."""
         if not self.state_dependent_std:
-            return heads, self.log_std
-        means, log_stds = heads.split(self.actions, -1)
+            return logits, self.log_std
+        means, log_stds = logits.split(self.actions, -1)
         return means, torch.clamp(self.initial_log_std + log_stds, *LOG_STD_BOUNDS)
 
-    def sample(self, heads: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw samples (B, A)."""
-        means, log_std = self.distribution(heads)
+        means, log_std = self.moments(logits)
         noise = torch.empty_like(means).normal_(generator=generator)
         return torch.addcmul(means, noise, log_std.exp())
 
-    def mode(self, heads: torch.Tensor) -> torch.Tensor:
+    def mode(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the means (B, A)."""
-        return self.distribution(heads)[0]
+        return self.moments(logits)[0]
 
-    def log_prob(self, heads: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, logits: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Return log p(a) = -sum_i ((a_i - m_i)^2 / (2 s_i^2) + log s_i + log sqrt(2 pi)), (B,)."""
-        means, log_std = self.distribution(heads)
+        means, log_std = self.moments(logits)
         z = (actions - means) * torch.exp(-log_std)
         return -0.5 * (z * z).sum(-1) - (log_std.sum(-1) + self.actions * LOG_SQRT_2PI)
 
-    def log_prob_and_entropy(self, heads: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def log_prob_and_entropy(self, logits: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p(a) (B,) and the entropy sum_i (1/2 + log sqrt(2 pi) + log s_i), (B,) or a scalar for all rows."""
-        _, log_std = self.distribution(heads)
-        return self.log_prob(heads, actions), log_std.sum(-1) + self.actions * (0.5 + LOG_SQRT_2PI)
+        _, log_std = self.moments(logits)
+        return self.log_prob(logits, actions), log_std.sum(-1) + self.actions * (0.5 + LOG_SQRT_2PI)
 
-    def statistics(self, heads: torch.Tensor) -> torch.Tensor:
+    def statistics(self, logits: torch.Tensor) -> torch.Tensor:
         """Return means and logarithms of standard deviations side by side, (B, 2 A)."""
-        means, log_std = self.distribution(heads)
+        means, log_std = self.moments(logits)
         return torch.cat((means, log_std.expand_as(means)), -1)
 
     def kl(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
@@ -247,29 +247,29 @@ class SquashedGaussian(Gaussian):
             torch.as_tensor(array, dtype=torch.float32, device=device) for array in (NODES, WEIGHTS / WEIGHTS.sum())
         )
 
-    def log_prob(self, heads: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, logits: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Return log p(tanh u) = log p(u) - sum_i log(1 - tanh^2 u_i), (B,)."""
-        return super().log_prob(heads, actions) - _log_slope(actions).sum(-1)
+        return super().log_prob(logits, actions) - _log_derivative(actions).sum(-1)
 
-    def log_prob_and_entropy(self, heads: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def log_prob_and_entropy(self, logits: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log p(tanh u) and the entropy, the Gaussian's + E log(1 - tanh^2 u), each (B,).
 
         The expectation has no closed form; Gauss-Hermite quadrature with 32 nodes per dimension needs no random numbers;
         up to a standard deviation of 2.7 it is within 0.002, its gradient within 0.01.
         """
-        means, log_std = self.distribution(heads)
+        means, log_std = self.moments(logits)
         at = means.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * self.nodes
-        slopes = (_log_slope(at) @ self.weights).sum(-1)
-        return self.log_prob(heads, actions), log_std.sum(-1) + self.actions * (0.5 + LOG_SQRT_2PI) + slopes
+        correction = (_log_derivative(at) @ self.weights).sum(-1)
+        return self.log_prob(logits, actions), log_std.sum(-1) + self.actions * (0.5 + LOG_SQRT_2PI) + correction
 
-    def draw(self, heads: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a = tanh(u) (B, A), u = mean + deviation x noise, and log p(a) (B,), both with slopes in the heads.
+    def draw(self, logits: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a = tanh(u) (B, A), u = mean + deviation x noise, and log p(a) (B,), both differentiable in the logits.
 
         Of log p = -sum_i (noise_i^2 / 2 + log s_i + log sqrt(2 pi) + log(1 - tanh^2 u_i)) the noise is given, not (u - m) / s.
         """
-        means, log_std = self.distribution(heads)
+        means, log_std = self.moments(logits)
         samples = torch.addcmul(means, noise, log_std.exp())
-        log_probs = (-0.5 * noise * noise - log_std - LOG_SQRT_2PI - _log_slope(samples)).sum(-1)
+        log_probs = (-0.5 * noise * noise - log_std - LOG_SQRT_2PI - _log_derivative(samples)).sum(-1)
         return torch.tanh(samples), log_probs
 
     def to_environment(self, actions: torch.Tensor) -> torch.Tensor:
@@ -277,18 +277,18 @@ class SquashedGaussian(Gaussian):
         return self.scale(torch.tanh(actions))
 
 
-def _log_slope(u: torch.Tensor) -> torch.Tensor:
+def _log_derivative(u: torch.Tensor) -> torch.Tensor:
     """Return log(1 - tanh^2 u) = 2 (log 2 - u - log(1 + e^(-2 u)))."""
     return 2 * (math.log(2) - u - softplus(-2 * u))
 
 
-Head = Categorical | MultiCategorical | Bernoulli | Gaussian
+Distribution = Categorical | MultiCategorical | Bernoulli | Gaussian
 
 
-def make_head(space: Any, cfg: NetworkConfig, device: torch.device, key: str) -> Head:
-    """Return the policy head for an action space; `key` is the dotted name of the network's settings, for errors.
+def make_distribution(space: Any, cfg: NetworkConfig, device: torch.device, key: str) -> Distribution:
+    """Return the policy's distribution for an action space; `key` is the dotted name of the network's settings, for errors.
 
-    Raises ConfigError for a space that no head serves.
+    Raises ConfigError for a space that no distribution serves.
     """
     import gymnasium
 

@@ -1,0 +1,197 @@
+"""Encoders in JAX: convolutions over images, images beside vectors, modules of one's own; observations in, (B, F) out."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from rltrain import modules
+from rltrain.errors import ConfigError, said
+from rltrain.models.config import EncoderConfig
+from rltrain.models.images import Image, Layer
+from rltrain.models.images import find as images_of
+from rltrain.models.inputs.jax import Inputs
+from rltrain.models.networks.jax import AnyConfig, Parameters, fill, part
+from rltrain.signals import comes_from_signal
+from rltrain.structures import Array
+
+
+class CNN:
+    """Convolutions, then linear layers, each followed by ReLU: (B, *image) -> (B, F).
+
+    Residual blocks and pooling as in IMPALA (Espeholt et al. 2018). Weights are (outputs, inputs, kernel, kernel) in both
+    backends, and features are flattened channel by channel, so that parameters mean the same in both.
+    """
+
+    def __init__(self, image: Image, cfg: AnyConfig) -> None:
+        self.image, self.size, self.cfg = image, image.size, cfg
+
+    def init(self, key: Array) -> Parameters:
+        """Return fresh parameters by name."""
+        found: Parameters = {}
+        for i, (layer, k) in enumerate(zip(self.image.layers, jax.random.split(key, len(self.image.layers)), strict=True)):
+            blocks = [(layer.shape[0], math.sqrt(2))]
+            found[f"weights.{i}"], found[f"biases.{i}"] = fill(k, layer.shape, blocks, self.cfg.initialization)
+        return found
+
+    def forward(self, parameters: Parameters, images: Array) -> Array:
+        """Return features (B, F)."""
+        image = self.image
+        x = image.rows(jnp.asarray(images)).astype(jnp.float32)  # (B, height, width, channels)
+        x = x / image.scale if image.scale != 1 else x
+        before = x
+        for i, layer in enumerate(image.layers):
+            weight, bias = parameters[f"weights.{i}"], parameters[f"biases.{i}"]
+            if len(layer.shape) == 2:
+                rows = x if x.ndim == 2 else x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+                x = nn.relu(nn.relu(rows) @ weight.T + bias)
+            elif layer.residual:
+                before = x if layer.residual == "first" else before
+                x = _convolve(nn.relu(x), weight, bias, layer)
+                x = x + before if layer.residual == "second" else x
+            else:
+                x = _convolve(x, weight, bias, layer)
+                x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if layer.pools else nn.relu(x)
+        return x
+
+
+def _convolve(x: Array, weight: Array, bias: Array, layer: Layer) -> Array:
+    padding = [(layer.padding, layer.padding)] * 2
+    form = ("NHWC", "OIHW", "NHWC")
+    return jax.lax.conv_general_dilated(x, weight, (layer.stride,) * 2, padding, dimension_numbers=form) + bias
+
+
+class Leaves:
+    """Images beside numbers: a dict of images (B, ...) by path, and of all other leaves as one vector, -> (B, F)."""
+
+    def __init__(self, images: dict[str, Image], numbers: int, cfg: AnyConfig) -> None:
+        self.paths, self.has_numbers = list(images), numbers > 0
+        self.images = [CNN(image, cfg) for image in images.values()]
+        self.size = numbers + sum(image.size for image in images.values())
+
+    def init(self, key: Array) -> Parameters:
+        """Return fresh parameters by name."""
+        keys = jax.random.split(key, len(self.images))
+        return {
+            f"images.{i}.{name}": value
+            for i, (k, encoder) in enumerate(zip(keys, self.images, strict=True))
+            for name, value in encoder.init(k).items()
+        }
+
+    def forward(self, parameters: Parameters, inputs: dict[str, Array]) -> Array:
+        """Return features (B, F): the images' in order, then the numbers."""
+        parts = [
+            encoder.forward(part(parameters, f"images.{i}"), inputs[path])
+            for i, (path, encoder) in enumerate(zip(self.paths, self.images, strict=True))
+        ]
+        return jnp.concatenate([*parts, inputs[Inputs.NUMBERS]] if self.has_numbers else parts, 1)
+
+
+class Own:
+    """A flax.linen module as an encoder; its parameters by their names in it, joined by dots."""
+
+    size: int
+
+    def __init__(self, module: nn.Module, inputs: Inputs) -> None:
+        self.module, self.inputs = module, inputs
+
+    def init(self, key: Array) -> Parameters:
+        """Return fresh parameters by name."""
+        fresh = self.variables(key, 1).get("params", {})
+        return {".".join(str(step.key) for step in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(fresh)}
+
+    def variables(self, key: Array, rows: int) -> Any:
+        """Return all that the module keeps, by collection."""
+        return self.module.init(key, self.inputs(self.inputs.init(), self.inputs.zeros(rows)))
+
+    def forward(self, parameters: Parameters, inputs: Any) -> Array:
+        """Return features (B, F)."""
+        tree: dict[str, Any] = {}
+        for name, value in parameters.items():
+            *path, last = name.split(".")
+            node = tree
+            for step in path:
+                node = node.setdefault(step, {})
+            node[last] = value
+        return self.module.apply({"params": tree}, inputs)
+
+
+Encoder = CNN | Leaves | Own
+
+
+def make_inputs(
+    space: Any,
+    cfg: AnyConfig,
+    key: str,
+    *,
+    normalize: bool,
+    module: nn.Module | None = None,
+    space_key: str = "env.observation_space",
+) -> Inputs:
+    """Return what turns observations into what an encoder, or the first layer, reads; see `make_encoder`."""
+    is_own = module is not None or cfg.encoder is not None
+    images = images_of(space, "auto" if is_own else cfg.cnn, key)
+    return Inputs(space, normalize=normalize, images=images, apart=is_own, key=space_key)
+
+
+def make_encoder(inputs: Inputs, cfg: AnyConfig, key: str, module: nn.Module | None = None) -> Encoder | None:
+    """Return what makes features of these inputs, or None where they are rows of numbers; `size` is how many it makes.
+
+    `module` is a ready-made one, of which each network has parameters of its own. Raises ConfigError if one's own can't be used.
+    """
+    if module is not None or cfg.encoder is not None:
+        own = Own(module if module is not None else _make_own(inputs.space, cfg, key), inputs)
+        own.size = _size_of(own, cfg, key)
+        return own
+    if not inputs.images:
+        return None
+    if inputs.size == 0 and list(inputs.images) == [""]:
+        return CNN(inputs.images[""], cfg)
+    return Leaves(inputs.images, inputs.size, cfg)
+
+
+def features(encoder: Encoder | None, inputs: Inputs) -> int:
+    """Return how many numbers the first layer reads."""
+    return inputs.size if encoder is None else encoder.size
+
+
+def _make_own(space: Any, cfg: EncoderConfig, key: str) -> nn.Module:
+    """Return the module that `cfg.encoder` names, made from a space."""
+    assert cfg.encoder is not None
+    made = modules.make_named(cfg.encoder, f"{key}.encoder", space, **cfg.encoder_kwargs)
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"{key}.encoder", cfg.encoder, f"makes {type(made).__name__}; make a flax.linen.Module")
+    return made
+
+
+def _size_of(encoder: Own, cfg: EncoderConfig, key: str) -> int:
+    """Return the number of features that an encoder makes, tried on three rows and on one."""
+    name = cfg.encoder or type(encoder.module).__name__
+    sizes = []
+    for count in (3, 1):
+
+        def run(count: int = count) -> tuple[Any, Array]:
+            variables = encoder.variables(jax.random.key(0), count)
+            inputs = encoder.inputs(encoder.inputs.init(), encoder.inputs.zeros(count))
+            return variables, encoder.module.apply(variables, inputs)
+
+        try:
+            variables, made = jax.eval_shape(run)
+        except Exception as error:
+            if comes_from_signal(error):
+                raise
+            raise ConfigError(f"{key}.encoder", name, f"fails on {count} observations: {said(error)}") from error
+        others = sorted(set(variables) - {"params"})
+        if others:
+            raise ConfigError(f"{key}.encoder", name, f"keeps {others[0]} besides parameters, which don't learn; use LayerNorm")
+        shape = tuple(getattr(made, "shape", ()))
+        if len(shape) != 2 or shape[0] != count or made.dtype != np.float32:
+            got = f"{shape} {getattr(made, 'dtype', type(made).__name__)}"
+            raise ConfigError(f"{key}.encoder", name, f"makes {got} of {count} observations; make ({count}, features) float32")
+        sizes.append(shape[1])
+    if sizes[0] != sizes[1]:
+        raise ConfigError(f"{key}.encoder", name, f"makes {sizes[0]} features of 3 observations and {sizes[1]} of one")
+    return sizes[0]

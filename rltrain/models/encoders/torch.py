@@ -1,0 +1,140 @@
+"""Encoders in PyTorch: convolutions over images, images beside vectors, modules of one's own; observations in, (B, F) out."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from rltrain import modules
+from rltrain.errors import ConfigError, said
+from rltrain.models.config import EncoderConfig
+from rltrain.models.images import Image
+from rltrain.models.images import find as images_of
+from rltrain.models.inputs.torch import Inputs
+from rltrain.models.networks.torch import AnyConfig, fill
+from rltrain.signals import comes_from_signal
+
+
+class CNN(nn.Module):
+    """Convolutions, then linear layers, each followed by ReLU: (B, *image) -> (B, F).
+
+    Residual blocks and pooling as in IMPALA (Espeholt et al. 2018). Weights are (outputs, inputs, kernel, kernel) in both
+    backends, and features are flattened channel by channel, so that parameters mean the same in both.
+    """
+
+    def __init__(self, image: Image, cfg: AnyConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.image, self.size = image, image.size
+        self.weights = nn.ParameterList([nn.Parameter(torch.empty(layer.shape)) for layer in image.layers])
+        self.biases = nn.ParameterList([nn.Parameter(torch.zeros(layer.shape[0])) for layer in image.layers])
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            fill(weight, bias, [(len(weight), math.sqrt(2))], cfg.initialization, generator)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return features (B, F)."""
+        image = self.image
+        x = images if image.channels_first else images[:, None] if len(image.shape) == 2 else images.permute(0, 3, 1, 2)
+        x = x.float() / image.scale if image.scale != 1 else x.float()
+        before = x
+        for layer, weight, bias in zip(image.layers, self.weights, self.biases, strict=True):
+            if len(layer.shape) == 2:
+                x = torch.relu(nn.functional.linear(torch.relu(x.flatten(1)), weight, bias))
+            elif layer.residual:
+                before = x if layer.residual == "first" else before
+                x = nn.functional.conv2d(torch.relu(x), weight, bias, padding=layer.padding)
+                x = x + before if layer.residual == "second" else x
+            else:
+                x = nn.functional.conv2d(x, weight, bias, layer.stride, layer.padding)
+                x = nn.functional.max_pool2d(x, 3, 2, 1) if layer.pools else torch.relu(x)
+        return x
+
+
+class Leaves(nn.Module):
+    """Images beside numbers: a dict of images (B, ...) by path, and of all other leaves as one vector, -> (B, F)."""
+
+    def __init__(self, images: dict[str, Image], numbers: int, cfg: AnyConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.paths, self.has_numbers = list(images), numbers > 0
+        self.images = nn.ModuleList([CNN(image, cfg, generator) for image in images.values()])
+        self.size = numbers + sum(image.size for image in images.values())
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return features (B, F): the images' in order, then the numbers."""
+        parts = [encode(inputs[path]) for path, encode in zip(self.paths, self.images, strict=True)]
+        return torch.cat([*parts, inputs[Inputs.NUMBERS]] if self.has_numbers else parts, 1)
+
+
+def make_inputs(
+    space: Any,
+    device: torch.device,
+    cfg: AnyConfig,
+    key: str,
+    *,
+    normalize: bool,
+    module: nn.Module | None = None,
+    space_key: str = "env.observation_space",
+) -> Inputs:
+    """Return what turns observations into what an encoder, or the first layer, reads; see `make_encoder`."""
+    is_own = module is not None or cfg.encoder is not None
+    images = images_of(space, "auto" if is_own else cfg.cnn, key)
+    return Inputs(space, device, normalize=normalize, images=images, apart=is_own, key=space_key)
+
+
+def make_encoder(
+    inputs: Inputs, cfg: AnyConfig, generator: torch.Generator, key: str, module: nn.Module | None = None
+) -> nn.Module | None:
+    """Return what makes features of these inputs, or None where they are rows of numbers; `size` is how many it makes.
+
+    `module` is a ready-made one, of which each network gets a copy. Raises ConfigError if one's own can't be used.
+    """
+    if module is not None or cfg.encoder is not None:
+        own: Any = copy.deepcopy(module) if module is not None else _make_own(inputs.space, cfg, key)
+        own.to(inputs.device)
+        own.size = _size_of(own, inputs, cfg, key)
+        return own
+    if not inputs.images:
+        return None
+    if inputs.size == 0 and list(inputs.images) == [""]:
+        return CNN(inputs.images[""], cfg, generator)
+    return Leaves(inputs.images, inputs.size, cfg, generator)
+
+
+def features(encoder: nn.Module | None, inputs: Inputs) -> int:
+    """Return how many numbers the first layer reads."""
+    return inputs.size if encoder is None else int(encoder.size)  # type: ignore[arg-type]
+
+
+def _make_own(space: Any, cfg: EncoderConfig, key: str) -> nn.Module:
+    """Return the module that `cfg.encoder` names, made from a space."""
+    assert cfg.encoder is not None
+    made = modules.make_named(cfg.encoder, f"{key}.encoder", space, **cfg.encoder_kwargs)
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"{key}.encoder", cfg.encoder, f"makes {type(made).__name__}; make a torch.nn.Module")
+    return made
+
+
+def _size_of(encoder: nn.Module, inputs: Inputs, cfg: EncoderConfig, key: str) -> int:
+    """Return the number of features that an encoder makes, tried on one row and on three."""
+    name = cfg.encoder or type(encoder).__name__
+    norms = [type(one).__name__ for one in encoder.modules() if getattr(one, "track_running_stats", False)]
+    if norms:
+        raise ConfigError(f"{key}.encoder", name, f"has {norms[0]}, whose running statistics don't learn; use LayerNorm")
+    sizes = []
+    for count in (3, 1):
+        try:
+            with torch.no_grad():
+                features = encoder(inputs(inputs.zeros(count)))
+        except Exception as error:
+            if comes_from_signal(error):
+                raise
+            raise ConfigError(f"{key}.encoder", name, f"fails on {count} observations: {said(error)}") from error
+        shape = tuple(getattr(features, "shape", ()))
+        if len(shape) != 2 or shape[0] != count or features.dtype != torch.float32:
+            got = f"{shape} {getattr(features, 'dtype', type(features).__name__)}"
+            raise ConfigError(f"{key}.encoder", name, f"makes {got} of {count} observations; make ({count}, features) float32")
+        sizes.append(shape[1])
+    if sizes[0] != sizes[1]:
+        raise ConfigError(f"{key}.encoder", name, f"makes {sizes[0]} features of 3 observations and {sizes[1]} of one")
+    return sizes[0]

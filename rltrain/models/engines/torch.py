@@ -1,0 +1,88 @@
+"""The seam between algorithms and what computes a network's outputs and gradients in PyTorch.
+
+`forward` of every network is plain operations, for autograd, `torch.func`, `torch.export` and whatever else. Algorithms read
+through an engine instead: `infer` where nothing is differentiated, `forward_and_vjp` where gradients with respect to the outputs
+are known. An engine gives the same numbers as `forward` and autograd; the table in `engine_for` says which network has which, by
+what it is and where it lives, never by measuring. Without the file of an engine, autograd does its work.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from rltrain.spaces import map_arrays
+
+BLOCK = 1024  # rows of which an encoder makes features at once where nothing is learned: a rollout's would not fit
+VJP = Callable[[torch.Tensor], torch.Tensor | None]
+
+
+class Engine(Protocol):
+    """Computes the outputs (B, F) of one network, and vector-Jacobian products."""
+
+    def infer(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
+        """Return outputs, of which no gradient will be asked."""
+
+    def forward_and_vjp(
+        self, inputs: Any, actions: torch.Tensor | None = None, *, to_actions: bool = False
+    ) -> tuple[torch.Tensor, VJP]:
+        """Return outputs, and what takes a loss's gradient (B, F) with respect to them.
+
+        That adds the parameters' gradients to their `grad`; with `to_actions` it leaves them alone and returns the actions'.
+        """
+
+
+class Autograd:
+    """Any network, by the operations of its `forward`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def infer(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
+        """Return outputs (B, F)."""
+        with torch.no_grad():
+            rows = _count(inputs)
+            if self.network.encoder is None or rows <= BLOCK:
+                return self.network(inputs, actions)
+            parts = [slice(first, first + BLOCK) for first in range(0, rows, BLOCK)]
+            return torch.cat(
+                [
+                    self.network(map_arrays(lambda array: array[part], inputs), None if actions is None else actions[part])  # noqa: B023
+                    for part in parts
+                ],
+                -2,
+            )
+
+    def forward_and_vjp(
+        self, inputs: Any, actions: torch.Tensor | None = None, *, to_actions: bool = False
+    ) -> tuple[torch.Tensor, VJP]:
+        """Return outputs (B, F) and their vector-Jacobian product."""
+        with torch.enable_grad():
+            if to_actions:
+                assert actions is not None
+                actions = actions.detach().requires_grad_()
+            outputs = self.network(inputs, actions)
+
+        def vjp(gradients: torch.Tensor) -> torch.Tensor | None:
+            if to_actions:
+                return torch.autograd.grad(outputs, actions, gradients)[0]  # type: ignore[arg-type]
+            outputs.backward(gradients)
+            return None
+
+        return outputs.detach(), vjp
+
+
+def _count(inputs: Any) -> int:
+    return len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
+
+
+def engine_for(network: Any) -> Engine:
+    """Return the engine of a network: by hand for perceptrons that read rows of numbers, without layer norm; else autograd."""
+    if network.encoder is None and not network.normalizes:
+        try:
+            from rltrain.models.engines.by_hand.torch import ByHand
+        except ImportError:
+            return Autograd(network)
+        return ByHand(network)
+    return Autograd(network)

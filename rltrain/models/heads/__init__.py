@@ -1,1 +1,0 @@
-"""Policy heads: distributions over actions."""
