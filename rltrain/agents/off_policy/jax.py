@@ -64,7 +64,8 @@ class OffPolicy(Made, ABC):
         cfg = self.cfg
 
         self.encoder = encoder  # a ready-made one, of which each network has parameters of its own
-        network, normalize = self.cfg.network, self.cfg.normalize_observations
+        settings: Any = self.cfg
+        network, normalize = settings.network, settings.normalize_observations
         self.inputs = make_inputs(observation_space, network, f"{self.key}.network", normalize=normalize, module=encoder)
         self.learners: dict[str, Learner] = {}
         self._build(action_space)

@@ -63,7 +63,8 @@ class OffPolicy(Made, ABC):
         device, cfg = self.backend.device, self.cfg
 
         self.encoder = encoder  # a ready-made one, of which each network gets a copy
-        network, normalize = self.cfg.network, self.cfg.normalize_observations
+        settings: Any = self.cfg
+        network, normalize = settings.network, settings.normalize_observations
         self.inputs = make_inputs(
             observation_space, self.backend.device, network, f"{self.key}.network", normalize=normalize, module=encoder
         )
