@@ -1,5 +1,6 @@
 """Encoders in JAX: convolutions over images, images beside vectors, modules of one's own; observations in, (B, F) out."""
 
+import functools
 import math
 from typing import Any
 
@@ -59,9 +60,31 @@ class CNN:
 
 
 def _convolve(x: Array, weight: Array, bias: Array, layer: Layer) -> Array:
+    """Return (B, height, width, inputs) convolved with (outputs, inputs, kernel, kernel)."""
+    by_patches, directly = functools.partial(_by_patches, layer=layer), functools.partial(_directly, layer=layer)
+    return jax.lax.platform_dependent(x, weight, cpu=by_patches, default=directly) + bias
+
+
+def _directly(x: Array, weight: Array, layer: Layer) -> Array:
     padding = [(layer.padding, layer.padding)] * 2
     form = ("NHWC", "OIHW", "NHWC")
-    return jax.lax.conv_general_dilated(x, weight, (layer.stride,) * 2, padding, dimension_numbers=form) + bias
+    return jax.lax.conv_general_dilated(x, weight, (layer.stride,) * 2, padding, dimension_numbers=form)
+
+
+def _by_patches(x: Array, weight: Array, layer: Layer) -> Array:
+    """Convolve by one product of all patches with the weights.
+
+    In a loop, where XLA on a CPU takes 7 to 2,000 ms for what it does in 3 to 60 elsewhere, gradients come 20 times as fast.
+    """
+    outputs, inputs, kernel, _ = layer.shape
+    stride, edge = layer.stride, (layer.padding, layer.padding)
+    x = jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
+    height, width = ((n - kernel) // stride + 1 for n in x.shape[1:3])
+    rows, columns = ((n - 1) * stride + 1 for n in (height, width))
+    patches = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(kernel) for j in range(kernel)]
+    flat = jnp.concatenate(patches, -1).reshape(-1, kernel * kernel * inputs)
+    product = flat @ weight.transpose(2, 3, 1, 0).reshape(-1, outputs)
+    return product.reshape(-1, height, width, outputs)
 
 
 class Leaves:

@@ -19,6 +19,7 @@ from rltrain.structures import Array
 
 POLICY_GAIN, VALUE_GAIN = 0.01, 1.0
 LAYER_NORM_EPSILON = 1e-5
+BLOCK = 1024  # rows of which an encoder makes features at once where nothing is learned: a rollout's would not fit
 MLP_PARAMETERS = ("weights", "biases", "scales", "shifts")
 
 Parameters = dict[str, Array]
@@ -173,6 +174,21 @@ class FeedForward:
         return outputs.reshape(*shape, -1), None, {}
 
 
+def in_blocks(network: FeedForward, parameters: Parameters, inputs: Any) -> Array:
+    """Return outputs (B, F) of which no gradient will be asked; an encoder makes features of BLOCK rows at a time."""
+    rows = jax.tree.leaves(inputs)[0].shape[0]
+    whole = rows // BLOCK * BLOCK
+    if network.encoder is None or whole == 0 or rows == BLOCK:
+        return network.forward(parameters, inputs)
+    blocks = jax.tree.map(lambda array: array[:whole].reshape(-1, BLOCK, *array.shape[1:]), inputs)
+    outputs = jax.lax.map(lambda block: network.forward(parameters, block), blocks)
+    outputs = outputs.reshape(whole, -1)
+    if whole == rows:
+        return outputs
+    rest = jax.tree.map(lambda array: array[whole:], inputs)
+    return jnp.concatenate((outputs, network.forward(parameters, rest)))
+
+
 def part(parameters: Parameters, name: str) -> Parameters:
     """Return the parameters of one part of a network, by their names in it."""
     return {key.removeprefix(f"{name}."): value for key, value in parameters.items() if key.startswith(f"{name}.")}
@@ -219,17 +235,17 @@ class ActorCritic:
     def logits(self, parameters: Parameters, inputs: Any) -> Array:
         """Return what the policy's distribution is made of, (B, F)."""
         if self.is_shared:
-            return self.shared.forward(parameters, inputs)[:, :-1]
-        return self.policy.forward(parameters, inputs)
+            return in_blocks(self.shared, parameters, inputs)[:, :-1]
+        return in_blocks(self.policy, parameters, inputs)
 
     def values(self, parameters: Parameters, critic_inputs: Any) -> Array:
         """Return values (B,)."""
-        return (self.shared if self.is_shared else self.value).forward(parameters, critic_inputs)[:, -1]
+        return in_blocks(self.shared if self.is_shared else self.value, parameters, critic_inputs)[:, -1]
 
     def logits_and_values(self, parameters: Parameters, inputs: Any, critic_inputs: Any) -> tuple[Array, Array]:
         """Return both, with one pass through a shared network."""
         if not self.is_shared:
-            return self.logits(parameters, inputs), self.values(parameters, critic_inputs)
+            return self.policy.forward(parameters, inputs), self.value.forward(parameters, critic_inputs)[:, -1]
         outputs = self.shared.forward(parameters, inputs)
         return outputs[:, :-1], outputs[:, -1]
 
