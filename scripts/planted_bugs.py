@@ -20,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PPO, A2C, ON_POLICY = "agents/ppo/torch.py", "agents/a2c/torch.py", "agents/on_policy/torch.py"
 LOSSES, RETURNS, OPTIMIZERS = "ops/losses.py", "ops/returns/torch.py", "optimizers/torch.py"
-HEADS, NETWORKS, INPUTS = "models/logits/torch.py", "models/networks/torch.py", "models/inputs/torch.py"
+DISTRIBUTIONS, NETWORKS, INPUTS = "models/distributions/torch.py", "models/networks/torch.py", "models/inputs/torch.py"
+BY_HAND = "models/engines/by_hand/torch.py"
 MEMORY, GYMNASIUM, TRAINER = "memories/rollout/staged.py", "envs/gymnasium.py", "trainers/base.py"
 OFF_POLICY, DQN, DDQN = "agents/off_policy/torch.py", "agents/dqn/torch.py", "agents/ddqn/torch.py"
 DDPG, TD3, SAC = "agents/ddpg/torch.py", "agents/td3/torch.py", "agents/sac/torch.py"
@@ -45,7 +46,7 @@ BUGS = [
     ),
     Bug(
         "sign of the entropy bonus",
-        ((PPO, "-entropy_scale * shares)", "entropy_scale * shares)"),),
+        ((LOSSES, "entropies=-entropy_scale * shares", "entropies=entropy_scale * shares"),),
         ("agents/test_probes.py",),
     ),
     Bug(
@@ -171,21 +172,21 @@ BUGS = [
     Bug(
         "density of the clipped action",
         (
-            (HEADS, "return torch.addcmul(means, noise, log_std.exp())",
+            (DISTRIBUTIONS, "return torch.addcmul(means, noise, log_std.exp())",
              "return torch.addcmul(means, noise, log_std.exp()).clamp(-1, 1)"),
         ),
-        ("models/test_heads_torch.py",),
+        ("models/test_distributions_torch.py",),
     ),
     Bug(
         "KL of Gaussians from the new to the old",
-        ((HEADS, "= old.chunk(2, -1), new.chunk(2, -1)", "= new.chunk(2, -1), old.chunk(2, -1)"),),
-        ("models/test_heads_torch.py",),
+        ((DISTRIBUTIONS, "= old.chunk(2, -1), new.chunk(2, -1)", "= new.chunk(2, -1), old.chunk(2, -1)"),),
+        ("models/test_distributions_torch.py",),
     ),
     Bug(
         "KL of bits from the new to the old",
-        ((HEADS, "(torch.sigmoid(old) * (old - new) - softplus(old) + softplus(new))",
+        ((DISTRIBUTIONS, "(torch.sigmoid(old) * (old - new) - softplus(old) + softplus(new))",
           "(torch.sigmoid(new) * (new - old) - softplus(new) + softplus(old))"),),
-        ("models/test_heads_torch.py",),
+        ("models/test_distributions_torch.py",),
     ),
     Bug(
         "learning rate adapted by the KL from the new to the old",
@@ -194,29 +195,30 @@ BUGS = [
         ("agents/test_ppo_options_torch.py",),
     ),
     Bug(
-        "sign of the squashed density's slope",
-        ((HEADS, "(logits, actions) - _log_slope(actions)", "(logits, actions) + _log_slope(actions)"),),
-        ("models/test_heads_torch.py",),
+        "sign of the squashed density's correction",
+        ((DISTRIBUTIONS, "(logits, actions) - _log_derivative(actions)", "(logits, actions) + _log_derivative(actions)"),),
+        ("models/test_distributions_torch.py",),
     ),
     Bug(
         "squashed entropy is the Gaussian's",
-        ((HEADS, "(0.5 + LOG_SQRT_2PI) + slopes", "(0.5 + LOG_SQRT_2PI) + 0 * slopes"),),
-        ("models/test_heads_torch.py",),
+        ((DISTRIBUTIONS, "(0.5 + LOG_SQRT_2PI) + correction", "(0.5 + LOG_SQRT_2PI) + 0 * correction"),),
+        ("models/test_distributions_torch.py",),
     ),
     Bug(
         "sign of the entropy of bits",
-        ((HEADS, "(softplus(logits) - logits * torch.sigmoid(logits))", "(logits * torch.sigmoid(logits) - softplus(logits))"),),
-        ("models/test_heads_torch.py",),
+        ((DISTRIBUTIONS, "(softplus(logits) - logits * torch.sigmoid(logits))",
+          "(logits * torch.sigmoid(logits) - softplus(logits))"),),
+        ("models/test_distributions_torch.py",),
     ),
     Bug(
         "choices of another dimension's logits",
-        ((HEADS, "index[row, :n] = np.arange(first, first + n)", "index[row, :n] = np.arange(n)"),),
-        ("models/test_heads_torch.py",),
+        ((DISTRIBUTIONS, "index[row, :n] = np.arange(first, first + n)", "index[row, :n] = np.arange(n)"),),
+        ("models/test_distributions_torch.py",),
     ),
     Bug(
         "deviation of the state without its start",
-        ((HEADS, "torch.clamp(self.initial_log_std + log_stds,", "torch.clamp(log_stds,"),),
-        ("models/test_heads_torch.py",),
+        ((DISTRIBUTIONS, "torch.clamp(self.initial_log_std + log_stds,", "torch.clamp(log_stds,"),),
+        ("models/test_distributions_torch.py",),
     ),
     Bug(
         "masks ignored when acting",
@@ -226,14 +228,14 @@ BUGS = [
     ),
     Bug(
         "masks ignored when learning",
-        ((ON_POLICY, "        logits = self._masked(logits, batch.action_masks)\n", ""),),
+        ((ON_POLICY, "logits = self._masked(outputs, batch.action_masks)", "logits = outputs"),),
         ("agents/test_ppo_options_torch.py",),
     ),
     Bug(
         "masks upside down",
-        ((HEADS, "(B, n) bool can be chosen.\"\"\"\n        return logits.masked_fill(~masks,",
+        ((DISTRIBUTIONS, "(B, n) bool can be chosen.\"\"\"\n        return logits.masked_fill(~masks,",
           "(B, n) bool can be chosen.\"\"\"\n        return logits.masked_fill(masks,"),),
-        ("models/test_heads_torch.py",),
+        ("models/test_distributions_torch.py",),
     ),
     Bug(
         "states recorded are those after the step",
@@ -268,7 +270,7 @@ BUGS = [
     ),
     Bug(
         "sign of A2C's policy gradient",
-        ((A2C, "slopes = (-batch.advantages * shares,", "slopes = (batch.advantages * shares,"),),
+        ((A2C, "actor_critic_gradients(-batch.advantages,", "actor_critic_gradients(batch.advantages,"),),
         ("agents/test_a2c_torch.py",),
     ),
     Bug(
@@ -278,14 +280,41 @@ BUGS = [
     ),
     Bug(
         "layer norm after the activation",
-        ((NETWORKS, "activate(nn.functional.layer_norm(z, z.shape[1:], scale, shift))",
-          "nn.functional.layer_norm(activate(z), z.shape[1:], scale, shift)"),),
+        (
+            (NETWORKS, "nn.functional.layer_norm(x, x.shape[1:],", "nn.functional.layer_norm(activate(x), x.shape[1:],"),
+            (NETWORKS, "            x = activate(x)\n", "            x = x if normalizes else activate(x)\n"),
+        ),
         ("models/test_networks_torch.py",),
     ),
     Bug(
         "gradient of elu taken at its output",
-        ((NETWORKS, "aten.elu_backward(g, 1.0, 1.0, 1.0, False, z)", "aten.elu_backward(g, 1.0, 1.0, 1.0, False, h)"),),
-        ("models/test_networks_torch.py",),
+        ((BY_HAND, "aten.elu_backward(g, 1.0, 1.0, 1.0, False, z)", "aten.elu_backward(g, 1.0, 1.0, 1.0, False, h)"),),
+        ("models/test_engines_torch.py",),
+    ),
+    Bug(
+        "gradients by hand overwrite those of the pass before",
+        ((BY_HAND, "gradient.addmm_(g.t(), h)", "gradient.copy_(g.t() @ h)"),),
+        ("models/test_engines_torch.py",),
+    ),
+    Bug(
+        "gradient of the observations for that of the actions",
+        ((BY_HAND, "g.mm(self.layers[0][0])[:, -count:]", "g.mm(self.layers[0][0])[:, :count]"),),
+        ("models/test_engines_torch.py",),
+    ),
+    Bug(
+        "value's gradient in place of the advantages' in a dueling network",
+        ((NETWORKS, "torch.cat((gradients - gradients.mean(1, keepdim=True),", "torch.cat((gradients,"),),
+        ("models/test_engines_torch.py",),
+    ),
+    Bug(
+        "gradients that autograd put elsewhere are not learned from",
+        ((OPTIMIZERS, "        self.gather_gradients()\n", ""),),
+        ("models/test_autograd_torch.py",),
+    ),
+    Bug(
+        "gradients that somebody left are learned from",
+        ((OPTIMIZERS, "        self.gradients.zero_()\n", ""),),
+        ("models/test_autograd_torch.py",),
     ),
     Bug(
         "RMSProp's epsilon under the root",
@@ -370,8 +399,8 @@ BUGS = [
         OFF_POLICY_TESTS,
     ),
     Bug(
-        "off-policy: unweighted slopes",
-        ((OFF_POLICY, "errors * batch.weights, slopes * batch.weights", "errors * batch.weights, slopes"),),
+        "off-policy: unweighted gradients",
+        ((OFF_POLICY, "errors * batch.weights, gradients * batch.weights", "errors * batch.weights, gradients"),),
         OFF_POLICY_TESTS,
     ),
     Bug(
@@ -392,12 +421,13 @@ BUGS = [
     ),
     Bug(
         "DDPG: the policy moves the critic",
-        ((NETWORKS, "forward(torch.cat((inputs, actions), 1), learns=False)", "forward(torch.cat((inputs, actions), 1))"),),
+        ((BY_HAND, "return outputs, functools.partial(self._to_actions, kept, actions.shape[1])",
+          "return outputs, lambda g: (self._to_parameters(kept, g), self._to_actions(kept, actions.shape[1], g))[1]"),),
         OFF_POLICY_TESTS,
     ),
     Bug(
         "DDPG: the policy climbs down",
-        ((DDPG, "torch.full_like(values, -1 / len(values))", "torch.full_like(values, 1 / len(values))"),),
+        ((DDPG, "torch.full_like(values, -1 / values.shape[1])", "torch.full_like(values, 1 / values.shape[1])"),),
         OFF_POLICY_TESTS,
     ),
     Bug(
@@ -407,12 +437,12 @@ BUGS = [
     ),
     Bug(
         "SAC: log p without tanh",
-        ((HEADS, "- LOG_SQRT_2PI - _log_slope(samples)).sum(-1)", "- LOG_SQRT_2PI).sum(-1)"),),
+        ((DISTRIBUTIONS, "- LOG_SQRT_2PI - _log_derivative(samples)).sum(-1)", "- LOG_SQRT_2PI).sum(-1)"),),
         OFF_POLICY_TESTS,
     ),
     Bug(
         "SAC: alpha moves the wrong way",
-        ((SAC, "slope = entropy - self._target_entropy(batch)", "slope = self._target_entropy(batch) - entropy"),),
+        ((SAC, "excess = entropy - self._target_entropy(batch)", "excess = self._target_entropy(batch) - entropy"),),
         OFF_POLICY_TESTS,
     ),
     Bug(

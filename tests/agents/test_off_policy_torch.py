@@ -123,7 +123,9 @@ def test_a_masked_choice_is_worth_nothing():
 def test_dueling_values():
     # outputs A = (1, 2, 6), V = 10; the mean of A is 3: Q = (8, 9, 13)
     network = make("dqn", network={"dueling": True}).learners["q"].network
-    answer(network.network, "forward", [[1.0, 2.0, 6.0, 10.0]])
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(torch.tensor([1.0, 2.0, 6.0, 10.0]) if name == "q.biases.1" else torch.zeros(parameter.shape))
     assert network.values(torch.zeros(1, 3)).tolist() == [[8.0, 9.0, 13.0]]
 
 
@@ -175,17 +177,16 @@ def reference_of(algorithm: Any) -> Any:
 
 
 def gradients(learner: Any, loss: torch.Tensor) -> torch.Tensor:
-    named = learner.network.named_parameters()
-    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    return torch.cat(
-        [torch.zeros_like(p).view(-1) if g is None else g.view(-1) for g, p in zip(found, named.values(), strict=True)]
-    )
+    found = torch.autograd.grad(loss, list(learner.network.parameters()))
+    return torch.cat([gradient.view(-1) for gradient in found])
 
 
 def forward(mlp: Any, x: torch.Tensor) -> torch.Tensor:
     """Return a network's outputs, node by node."""
-    for weight, bias in list(zip(mlp.weights, mlp.biases, strict=True))[:-1]:
-        x = torch.relu(x @ weight.t() + bias)
+    for i, (weight, bias) in enumerate(list(zip(mlp.weights, mlp.biases, strict=True))[:-1]):
+        x = x @ weight.t() + bias
+        x = torch.nn.functional.layer_norm(x, x.shape[1:], mlp.scales[i], mlp.shifts[i]) if len(mlp.scales) else x
+        x = torch.relu(x)
     return x @ mlp.weights[-1].t() + mlp.biases[-1]
 
 
@@ -195,8 +196,8 @@ def test_the_gradient_of_dqn(loss):
     batch = batch_of(algorithm, weights=torch.linspace(0.1, 1, 8), returns=5 * torch.randn(8, generator=torch.Generator()))
     learner = reference_of(algorithm).learners["q"]
     with torch.no_grad():
-        targets = batch.returns + batch.discounts * forward(learner.target.network, batch.next_inputs).max(1).values
-    values = forward(learner.network.network, batch.inputs)[torch.arange(8), batch.actions]
+        targets = batch.returns + batch.discounts * forward(learner.target.q, batch.next_inputs).max(1).values
+    values = forward(learner.network.q, batch.inputs)[torch.arange(8), batch.actions]
     function = torch.nn.functional.smooth_l1_loss if loss == "huber" else torch.nn.functional.mse_loss
     expected = (function(values, targets, reduction="none") * batch.weights).mean()
     found, errors = algorithm._improve(batch)
@@ -211,11 +212,11 @@ def test_the_gradients_of_ddpg():
     reference = reference_of(algorithm).learners
     critic = reference["critics"].network.networks[0]
     with torch.no_grad():
-        next_actions = torch.tanh(forward(reference["policy"].target.network, batch.next_inputs))
+        next_actions = torch.tanh(forward(reference["policy"].target.policy, batch.next_inputs))
         worth = forward(reference["critics"].target.networks[0], torch.cat((batch.next_inputs, next_actions), 1))[:, 0]
         targets = batch.returns + batch.discounts * worth
     critic_loss = ((forward(critic, torch.cat((batch.inputs, batch.actions), 1))[:, 0] - targets) ** 2).mean()
-    actions = torch.tanh(forward(reference["policy"].network.network, batch.inputs))
+    actions = torch.tanh(forward(reference["policy"].network.policy, batch.inputs))
     policy_loss = -forward(critic, torch.cat((batch.inputs, actions), 1)).mean()
     found, _ = algorithm._improve(batch)
     assert float(found["loss/q"]) == pytest.approx(float(critic_loss.detach()), rel=1e-5)
@@ -232,14 +233,14 @@ def test_the_gradients_of_sac(layer_norm):
     batch = batch_of(algorithm)
     other = reference_of(algorithm)
     policy, critics = other.learners["policy"], other.learners["critics"]
-    for network in (policy.network.network, *critics.network.networks, *critics.target.networks):
+    for network in (policy.network, critics.network, critics.target):
         network.double()  # the densities as they are written lose digits
 
     def read(mlp: Any, x: torch.Tensor) -> torch.Tensor:
-        return mlp._forward_normalized(x.double(), True) if layer_norm else forward(mlp, x.double())
+        return forward(mlp, x.double())
 
     def draw(inputs: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        means, log_stds = read(policy.network.network, inputs).chunk(2, 1)
+        means, log_stds = read(policy.network.policy, inputs).chunk(2, 1)
         samples = means + log_stds.exp() * noise
         distribution = TransformedDistribution(Normal(means, log_stds.exp()), [TanhTransform(cache_size=1)])
         actions = distribution.transforms[0](samples)
@@ -272,7 +273,7 @@ def test_the_gradients_of_sac_among_choices():
     batch = batch_of(algorithm)
     other = reference_of(algorithm)
     policy, critics = other.learners["policy"], other.learners["critics"]
-    log_probs = torch.log_softmax(forward(policy.network.network, batch.inputs), 1)
+    log_probs = torch.log_softmax(forward(policy.network.policy, batch.inputs), 1)
     values = torch.min(*[forward(mlp, batch.inputs) for mlp in critics.network.networks]).detach()
     loss = (log_probs.exp() * (0.3 * log_probs - values)).sum(1).mean()
     found, _ = algorithm._improve(batch)

@@ -102,30 +102,29 @@ def watch_steps(algorithm: PPO) -> list[float]:
 
 def watch_diagnostics(algorithm: PPO) -> list[torch.Tensor]:
     """Let the list returned collect the diagnostics of every minibatch from now on."""
-    found, differentiate = [], algorithm._differentiate
+    found, differentiate = [], algorithm._differentiate_loss
 
     def watched(*args: Any) -> Any:
-        diagnostics, logits = differentiate(*args)
-        found.append(diagnostics)
-        return diagnostics, logits
+        found.append(differentiate(*args))
+        return found[-1]
 
-    algorithm._differentiate = watched
+    algorithm._differentiate_loss = watched
     return found
 
 
 def fake(algorithm: PPO, kls: list[float], *, exact: bool = False) -> None:
     """Let the minibatches from now on have these KLs, approximate or exact, whatever they are."""
-    left, differentiate = iter(kls), algorithm._differentiate
+    left, differentiate = iter(kls), algorithm._differentiate_loss
 
     def faked(*args: Any) -> Any:
-        diagnostics, logits = differentiate(*args)
+        diagnostics = differentiate(*args)
         diagnostics[KL] = next(left)
-        return diagnostics, logits
+        return diagnostics
 
     if exact:
         algorithm._exact_kl = lambda minibatch, logits: next(left)
     else:
-        algorithm._differentiate = faked
+        algorithm._differentiate_loss = faked
 
 
 def assert_equal(one: PPO, other: PPO) -> None:
@@ -292,7 +291,7 @@ def test_a_deviation_by_the_network_begins_near_the_one_asked_for():
     algorithm = make("continuous", network={"state_dependent_std": True, "initial_log_std": -1.0})
     observations = torch.randn(50, OBSERVATION_SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        _, log_std = algorithm.distribution.distribution(algorithm.networks.logits(observations))
+        _, log_std = algorithm.distribution.moments(algorithm.networks.logits(observations))
     assert log_std.shape == (50, 2) and log_std.std() > 0
     assert log_std.numpy() == pytest.approx(-1.0, abs=0.1)  # its outputs begin with gain 0.01
 
@@ -589,7 +588,7 @@ def test_resumed_equals_uninterrupted(cfg):
 def test_the_stop_comes_before_the_step_and_ends_all_epochs():
     algorithm = make(kl_stop=0.1, epochs=3)
     fake(algorithm, [0.0, 0.01, 0.1, 0.02, 0.03, 0.11])  # in the second epoch; at 0.1 not yet
-    parts, rates = watch(algorithm, "_differentiate"), watch_steps(algorithm)
+    parts, rates = watch(algorithm, "_differentiate_loss"), watch_steps(algorithm)
     play(algorithm)
     metrics = update(algorithm)
     assert len(parts) == 6 and len(rates) == algorithm.optimizer.steps == metrics["policy/gradient_steps"] == 5
@@ -666,7 +665,7 @@ def test_the_gradient_of_clipped_values_is_autograds(normalize):
         play(algorithm, seed)
         update(algorithm)
     batch, plain = batches[-1], Plain(algorithm)  # values have moved since: some by more than 0.1
-    algorithm._differentiate(batch, 0.2, 0.0)
+    algorithm._differentiate_loss(batch, algorithm._evaluate(batch), 0.2, 0.0)
     values = plain.network("value", batch.inputs)[:, 0]
     near = batch.values + (values - batch.values).clamp(-0.1, 0.1)
     errors, clipped = (values - batch.returns) ** 2, (near - batch.returns) ** 2

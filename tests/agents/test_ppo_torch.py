@@ -399,7 +399,7 @@ def test_values_are_normalised_in_the_statistics_that_hold_the_rollouts_own_retu
 
 def test_every_row_is_used_once_an_epoch_and_remainders_are_spread():
     algorithm, world = make(rollout_length=7, minibatches=4, epochs=3), World()
-    parts = watch(algorithm, "_differentiate")
+    parts = watch(algorithm, "_differentiate_loss")
     world.rollout(algorithm, actor_of(algorithm))
     update(algorithm)
     assert [len(part.inputs) for part in parts] == [6, 5, 5, 5] * 3  # 21 rows in 4 parts
@@ -410,7 +410,7 @@ def test_every_row_is_used_once_an_epoch_and_remainders_are_spread():
 
 def test_rows_stay_whole_when_they_are_shuffled():
     algorithm, world = make("continuous"), World()
-    batches, parts = watch(algorithm, "_improve"), watch(algorithm, "_differentiate")
+    batches, parts = watch(algorithm, "_improve"), watch(algorithm, "_differentiate_loss")
     world.rollout(algorithm, actor_of(algorithm))
     update(algorithm)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from rltrain.models.config import ACTIVATIONS, ActorCriticsConfig, NetworkConfig, QNetworkConfig
-from rltrain.models.networks.torch import MLP, ActorCritic, Critics, QNetwork
+from rltrain.models.config import ACTIVATIONS, NetworkConfig
+from rltrain.models.networks.torch import MLP, ActorCritic
 from rltrain.optimizers.torch import FlatParameters
 
 CPU = torch.device("cpu")
@@ -70,75 +70,12 @@ def test_network_equals_torch_modules(activation, sizes, layer_norm):
     disturb(network)
     rows = torch.randn(20, 4, generator=stream(1))
     reference, slopes = copy_of(network), torch.randn(20, 3, generator=stream(3))
-    outputs, expected = network.forward(rows), reference(rows)
+    outputs, expected = network(rows), reference(rows)
     assert torch.allclose(outputs, expected, atol=1e-6)
-    with torch.no_grad():
-        assert torch.allclose(network.forward(rows), expected, atol=1e-6)
-    with torch.inference_mode():
-        assert torch.allclose(network.forward(rows), expected, atol=1e-6)
-
     torch.autograd.backward(outputs, slopes)
     torch.autograd.backward(expected, slopes)
     for one, other in pairs(network, reference):
         assert torch.allclose(one.grad, other.grad, atol=1e-5)
-
-
-@LAYER_NORM
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("sizes", [(), (8, 6)])
-def test_few_rows_are_worth_what_they_are_among_many(activation, sizes, layer_norm):
-    network = mlp(sizes=sizes, activation=activation, layer_norm=layer_norm)
-    disturb(network)
-    rows = torch.randn(20, 4, generator=stream(1))
-    before = rows.clone()
-    with torch.inference_mode():
-        many = network.forward(rows)
-        for count in range(1, 9):
-            assert torch.allclose(network.forward(rows[:count]), many[:count], atol=1e-6)
-    assert torch.equal(rows, before)
-
-
-def test_few_rows_follow_the_parameters_wherever_they_move():
-    network = mlp()
-    flat = FlatParameters(dict(network.named_parameters()), CPU)
-    row = torch.ones(1, 4)
-    with torch.inference_mode():
-        network.forward(row)
-    flat.values.zero_()
-    with torch.inference_mode():
-        assert torch.equal(network.forward(row), torch.zeros(1, 3))
-
-
-@LAYER_NORM
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("kind", ["values of choices", "dueling", "critics", "critics of choices"])
-def test_pulled_back_slopes_give_the_gradients_that_autograd_gives(kind, activation, layer_norm):
-    inputs, actions = torch.randn(20, 4, generator=stream(1)), torch.randn(20, 2, generator=stream(2))
-    how = {"activation": activation, "layer_norm": layer_norm}
-    if kind.startswith("critics"):
-        cfg = ActorCriticsConfig(critic_sizes=[8, 6], **how)
-        choices = kind == "critics of choices"
-        network = Critics(2, 4 if choices else 6, 3 if choices else 1, cfg, stream(), CPU)
-        given = (inputs,) if choices else (inputs, actions)
-    else:
-        network = QNetwork(4, 3, QNetworkConfig(sizes=[8, 6], dueling=kind == "dueling", **how), stream(), CPU)
-        given = (inputs,)
-    parameters = list(network.named_parameters().values())
-    expected = network.values(*given)
-    slopes = torch.randn(expected.shape, generator=stream(3))
-    expected.backward(slopes)
-    gradients = [parameter.grad.clone() for parameter in parameters]
-    for parameter in parameters:
-        parameter.grad.zero_()
-
-    with torch.no_grad():
-        values, pull_back = network.values_and_pull_back(*given)
-        pull_back(slopes)
-
-    assert torch.allclose(values, expected, atol=1e-6)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        assert gradient.abs().sum() > 0 or parameter.ndim == 1
-        assert torch.allclose(parameter.grad, gradient, atol=1e-5)
 
 
 @LAYER_NORM
@@ -150,20 +87,9 @@ def test_gradient_of_the_inputs_equals_torch_modules(activation, layer_norm):
     )
     disturb(network)
     ours, theirs = rows.clone().requires_grad_(), rows.clone().requires_grad_()
-    network.forward(ours).square().sum().backward()
+    network(ours).square().sum().backward()
     copy_of(network)(theirs).square().sum().backward()
     assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)
-
-
-@LAYER_NORM
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_forward_leaves_its_inputs_alone(activation, layer_norm):
-    rows = torch.randn(20, 4, generator=stream(1))
-    kept = rows.clone()
-    mlp(activation=activation, layer_norm=layer_norm).forward(rows)
-    with torch.no_grad():
-        mlp(activation=activation, layer_norm=layer_norm).forward(rows)
-    assert torch.equal(rows, kept)
 
 
 @LAYER_NORM
@@ -172,7 +98,7 @@ def test_gradients_of_two_passes_add_up(layer_norm):
     reference = copy_of(network)
     for seed in (1, 2):
         rows = torch.randn(20, 4, generator=stream(seed))
-        network.forward(rows).square().sum().backward()
+        network(rows).square().sum().backward()
         reference(rows).square().sum().backward()
     for one, other in pairs(network, reference):
         assert torch.allclose(one.grad, other.grad, atol=1e-4)
@@ -185,7 +111,7 @@ def test_gradients_land_in_the_vector_of_all_gradients(layer_norm):
     reference, rows = copy_of(network), torch.randn(20, 4, generator=stream(1))
     for _ in range(2):  # clearing the vector clears what the next pass adds to
         parameters.gradients.zero_()
-        network.forward(rows).square().sum().backward()
+        network(rows).square().sum().backward()
     reference(rows).square().sum().backward()
     expected = {one: other.grad for one, other in pairs(network, reference)}
     flat = torch.cat([expected[parameter].flatten() for parameter in parameters.named.values()])
@@ -200,7 +126,7 @@ def test_layer_norm_by_hand():
         network.weights[1].copy_(torch.ones(1, 2))
         network.scales[0].copy_(torch.tensor([2.0, 1.0]))
         network.shifts[0].copy_(torch.tensor([0.0, 0.5]))
-        assert float(network.forward(torch.tensor([[3.0, -1.0]]))) == pytest.approx(2.0, abs=1e-4)
+        assert float(network(torch.tensor([[3.0, -1.0]]))) == pytest.approx(2.0, abs=1e-4)
 
 
 # -- what they start from --------------------------------------------------------------------------------------------------------
@@ -264,36 +190,31 @@ def actor_critic(inputs=4, critic_inputs=4, outputs=3, **cfg: Any) -> ActorCriti
     return ActorCritic(inputs, critic_inputs, outputs, NetworkConfig(**{"policy_sizes": [8, 6], **cfg}), stream(), CPU)
 
 
-def flat_gradients(networks: ActorCritic) -> dict[str, torch.Tensor]:
-    return {name: parameter.grad.clone() for name, parameter in networks.named_parameters().items()}
-
-
 def gradients(networks: ActorCritic, rows: torch.Tensor, logits: torch.Tensor | None, values: torch.Tensor | None) -> dict:
-    """Return the gradients by name of a loss with these slopes."""
-    for parameter in networks.named_parameters().values():
-        parameter.grad.zero_()
-    outputs = networks.logits_and_values(rows, rows)
-    given = [(output, slope) for output, slope in zip(outputs, (logits, values), strict=True) if slope is not None]
+    """Return the gradients by name of a loss with these gradients with respect to logits and values."""
+    networks.zero_grad()
+    given = [pair for pair in zip(networks(rows, rows), (logits, values), strict=True) if pair[1] is not None]
     torch.autograd.backward(*zip(*given, strict=True))
-    return flat_gradients(networks)
+    none = {name: torch.zeros_like(parameter) for name, parameter in networks.named_parameters()}
+    return none | {name: one.grad for name, one in networks.named_parameters() if one.grad is not None}
 
 
 def test_policy_and_value_have_networks_of_their_own():
     networks = actor_critic(critic_inputs=7, value_sizes=[5])
     names = {"policy.weights.0": (8, 4), "policy.weights.2": (3, 6), "value.weights.0": (5, 7), "value.weights.1": (1, 5)}
-    shapes = {name: tuple(parameter.shape) for name, parameter in networks.named_parameters().items()}
+    shapes = {name: tuple(parameter.shape) for name, parameter in networks.named_parameters()}
     assert names.items() <= shapes.items() and len(shapes) == 10
     rows, states = torch.randn(20, 4, generator=stream(1)), torch.randn(20, 7, generator=stream(2))
-    logits, values = networks.logits_and_values(rows, states)
+    logits, values = networks(rows, states)
     assert logits.shape == (20, 3) and values.shape == (20,)
-    assert torch.equal(logits, networks.logits(rows)) and torch.equal(values, networks.values(states))
-    assert torch.equal(values, networks.networks["value"].forward(states)[:, 0])
+    assert torch.allclose(logits, copy_of(networks.policy)(rows), atol=1e-6)
+    assert torch.allclose(values, copy_of(networks.value)(states)[:, 0], atol=1e-6)
 
 
 def test_gains_are_a_hundredth_for_the_policy_and_one_for_the_value():
     for shared in (False, True):
-        networks = actor_critic(shared=shared).networks
-        policy, value = (networks["shared" if shared else name].weights[-1].detach() for name in ("policy", "value"))
+        parameters = dict(actor_critic(shared=shared, value_sizes=[8, 6] if not shared else [64, 64]).named_parameters())
+        policy, value = (parameters[f"{'shared' if shared else name}.weights.2"].detach() for name in ("policy", "value"))
         assert torch.allclose(policy[:3] @ policy[:3].T, 1e-4 * torch.eye(3), atol=1e-8)
         assert float(value[-1] @ value[-1]) == pytest.approx(1.0, abs=1e-5)
 
@@ -301,30 +222,29 @@ def test_gains_are_a_hundredth_for_the_policy_and_one_for_the_value():
 @LAYER_NORM
 def test_a_shared_network_gives_both_and_learns_from_both(layer_norm):
     networks, rows = actor_critic(shared=True, layer_norm=layer_norm), torch.randn(20, 4, generator=stream(1))
-    disturb(networks.networks["shared"])
-    reference = copy_of(networks.networks["shared"])
-    assert list(networks.networks) == ["shared"] and networks.networks["shared"].weights[-1].shape == (4, 6)
-    logits, values = networks.logits_and_values(rows, rows)
+    disturb(networks)
+    reference = copy_of(networks.shared)
+    assert {name.partition(".")[0] for name, _ in networks.named_parameters()} == {"shared"}
+    logits, values = networks(rows, rows)
     expected = reference(rows)
     assert torch.allclose(logits, expected[:, :3], atol=1e-6) and torch.allclose(values, expected[:, 3], atol=1e-6)
-    assert torch.equal(logits, networks.logits(rows)) and torch.equal(values, networks.values(rows))
 
     slopes = torch.randn(20, 3, generator=stream(3)), torch.randn(20, generator=stream(4))
-    of_heads, of_values = gradients(networks, rows, slopes[0], None), gradients(networks, rows, None, slopes[1])
+    of_logits, of_values = gradients(networks, rows, slopes[0], None), gradients(networks, rows, None, slopes[1])
     of_both = gradients(networks, rows, *slopes)
     for name, gradient in of_both.items():
-        assert torch.allclose(gradient, of_heads[name] + of_values[name], atol=1e-5), name
+        assert torch.allclose(gradient, of_logits[name] + of_values[name], atol=1e-5), name
         if not name.endswith(".2"):  # every layer but the last is reached by both
-            assert of_heads[name].any() and of_values[name].any(), name
-    assert not of_heads["shared.weights.2"][3].any() and not of_values["shared.weights.2"][:3].any()
+            assert of_logits[name].any() and of_values[name].any(), name
+    assert not of_logits["shared.weights.2"][3].any() and not of_values["shared.weights.2"][:3].any()
     torch.autograd.backward(expected, torch.cat((slopes[0], slopes[1][:, None]), 1))
-    for one, other in pairs(networks.networks["shared"], reference):
+    for one, other in pairs(networks.shared, reference):
         assert torch.allclose(one.grad, other.grad, atol=1e-5)
 
 
 def test_networks_of_their_own_do_not_learn_from_each_other():
     networks, rows = actor_critic(), torch.randn(20, 4, generator=stream(1))
-    of_heads = gradients(networks, rows, torch.ones(20, 3), None)
-    assert {name.partition(".")[0] for name, gradient in of_heads.items() if gradient.any()} == {"policy"}
+    of_logits = gradients(networks, rows, torch.ones(20, 3), None)
+    assert {name.partition(".")[0] for name, gradient in of_logits.items() if gradient.any()} == {"policy"}
     of_values = gradients(networks, rows, None, torch.ones(20))
     assert {name.partition(".")[0] for name, gradient in of_values.items() if gradient.any()} == {"value"}

@@ -1,4 +1,4 @@
-"""Losses and their slopes against numbers worked out by hand, and against autograd."""
+"""Losses and their gradients against numbers worked out by hand, and against autograd."""
 
 import math
 
@@ -67,6 +67,33 @@ def test_slope_of_the_squared_error_is_autograds(clip):
     loss.sum().backward()
     computed, slope = losses.squared_error(torch, values.detach(), old, returns, clip)
     assert torch.allclose(computed, loss.detach(), atol=1e-12) and torch.allclose(slope, values.grad, atol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["all rows", "some rows"])
+@pytest.mark.parametrize("clip", [None, 0.3])
+def test_gradients_of_the_actor_critic_loss_are_autograds(clip, weighted):
+    """PPO's loss written out, on log-probabilities, values and entropies of which some rows did not happen."""
+    generator = torch.Generator().manual_seed(0)
+    log_probs, old_log_probs, advantages, values, old_values, returns, entropies = (
+        torch.randn(500, generator=generator, dtype=torch.float64) for _ in range(7)
+    )
+    weights = (torch.rand(500, generator=generator) < 0.7).double() if weighted else None
+    read = [log_probs.requires_grad_(), values.requires_grad_(), entropies.requires_grad_()]
+    ratios = (log_probs - old_log_probs).exp()
+    policy = -torch.min(ratios * advantages, ratios.clamp(0.8, 1.2) * advantages)
+    value = (values - returns) ** 2
+    if clip is not None:
+        value = torch.max(value, (old_values + (values - old_values).clamp(-clip, clip) - returns) ** 2)
+    means = [losses.mean(torch, x, weights) for x in (policy, value, entropies)]
+    loss = losses.actor_critic_loss(*means, 0.5, 0.01)
+    assert torch.allclose(loss, means[0] + 0.5 * means[1] - 0.01 * means[2], atol=1e-12)
+    with torch.no_grad():
+        _, to_log_probs = losses.clipped_surrogate(torch, ratios, advantages, 0.2)
+        _, to_values = losses.squared_error(torch, values, old_values, returns, clip)
+        shares = losses.shares(torch, advantages, weights)
+        computed = losses.actor_critic_gradients(to_log_probs, to_values, shares, 0.5, 0.01)
+    for one, other in zip(computed, torch.autograd.grad(loss, read), strict=True):
+        assert other.any() and torch.allclose(one, other, atol=1e-12)
 
 
 def test_approximate_kl():
