@@ -24,7 +24,7 @@ from rltrain.signals import comes_from_signal
 
 TRUST = re.compile(r"[+~]*trust(=.*)?")
 NAMING = re.compile(
-    r"env|env\.id|trainer\.callback|.*\.encoder|.*\.reward_function"
+    r"env|env\.id|env\.wrappers|trainer\.callback|.*\.encoder|.*\.reward_function"
 )  # keys whose value may name a module before a colon
 
 

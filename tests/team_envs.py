@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from pettingzoo import AECEnv, ParallelEnv
+from pettingzoo.utils.wrappers import BaseParallelWrapper
 
 
 class Relay(ParallelEnv):
@@ -250,3 +251,35 @@ class DoorsInTurns(AECEnv):
             self.chosen = {}
         self.agent_selection = "b" if agent == "a" else "a"
         self._accumulate_rewards()
+
+
+class Louder(BaseParallelWrapper):
+    """Multiplies all rewards, and fails where it is told to."""
+
+    def __init__(self, env, times=2.0, fails=False):
+        super().__init__(env)
+        self.times, self.fails = times, fails
+
+    def reset(self, seed=None, options=None):
+        if self.fails:
+            raise RuntimeError("no voice")
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, actions):
+        observations, rewards, *rest = self.env.step(actions)
+        return observations, {name: reward * self.times for name, reward in rewards.items()}, *rest
+
+
+class Counts(BaseParallelWrapper):
+    """Keeps over episodes how many there were, and shows it in what `steady` observes."""
+
+    episodes = 0
+
+    def reset(self, seed=None, options=None):
+        self.episodes += 1
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, actions):
+        observations, *rest = self.env.step(actions)
+        observations["steady"][1] = self.episodes
+        return observations, *rest

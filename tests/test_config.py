@@ -94,7 +94,9 @@ def bad_values(hint: Any, field: dataclasses.Field) -> list[Any]:
     elif kind is str:
         values += ["", 3, 1.5, ["auto"], *(["nonsense"] if bounds.get("choices") else [True])]
     elif get_origin(kind) is list:
-        item = {int: ["2", 1.5, True, None, NAN, [1], (bounds.get("low") or 0) - 1], str: [3, None, True, ""]}[get_args(kind)[0]]
+        inside = get_args(kind)[0]
+        texts = [3, None, True, "", *([{"a": 1}] if inside is not str else [])]  # a word, or a mapping with a name
+        item = ["2", 1.5, True, None, NAN, [1], (bounds.get("low") or 0) - 1] if inside is int else texts
         values += ["ab", 3, *([value] for value in item)]
     else:
         assert get_origin(kind) is dict, f"{hint} needs bad values of its own"

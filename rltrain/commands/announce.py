@@ -25,6 +25,7 @@ def announce(plan: Plan, trainer: Trainer, directory: Path) -> None:
         f"seed: {config.seed}",
         str(trainer),
         f"{total:,} timesteps x {copies} copies = {total * copies:,} env steps",
+        *trainer.env.notes(),
     ]
     for agent in trainer.agents:
         if total < agent.algorithm.schedule.first():

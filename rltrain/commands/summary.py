@@ -97,6 +97,7 @@ def print_plan(trainer: Trainer, config: Config) -> None:
     """Print what a run would do."""
     total, copies = trainer.timesteps, trainer.env.num_envs
     lines = [str(trainer), f"{total:,} timesteps x {copies} copies = {total * copies:,} env steps, seed {config.seed}"]
+    lines += trainer.env.notes()
     for agent in trainer.agents:
         about = agent.algorithm.describe()
         schedule = agent.algorithm.schedule

@@ -117,3 +117,7 @@ class EnvWrapper(ABC):
     def info(self) -> dict[str, Any]:
         """Say what was chosen where the config left a choice, and which versions are at work; saved with the run."""
         return {}
+
+    def notes(self) -> list[str]:
+        """Say in a line each what a reader of returns has to know of the environment: the log of a run begins with it."""
+        return []

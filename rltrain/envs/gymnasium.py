@@ -22,7 +22,7 @@ import numpy as np
 from rltrain import spaces
 from rltrain.checks import build, option
 from rltrain.confidential import known
-from rltrain.envs import wrapper_marks, wrapper_states
+from rltrain.envs import wrapper_marks, wrapper_states, wrapping
 from rltrain.envs.answers import why_not_batch
 from rltrain.envs.base import EnvWrapper
 from rltrain.envs.finite import FiniteWatch, narrow
@@ -57,6 +57,12 @@ class GymnasiumConfig:
         choices=["auto", "sync", "async", "native"],
     )  # fmt: skip
     kwargs: dict[str, Any] = option({}, "handed to gymnasium.make as they are")
+    wrappers: list[str | dict[str, Any]] = option(
+        [],
+        "what goes around each copy, the first innermost: classes of gymnasium.wrappers, or module:Name, by name or as "
+        "{name: ..., argument: value}",
+        fixed=True,
+    )
     timeout: float | None = option(
         None, "seconds that one make, reset, step or close of all copies may take; null: 300 for async copies, no limit for "
         "those in this process", low=0.1, high=LONGEST,
@@ -69,6 +75,14 @@ class GymnasiumConfig:
         "error", "what to do about observations that a Discrete, MultiDiscrete or MultiBinary space can't have; Box bounds are "
         "not checked", choices=["error", "ignore"],
     )  # fmt: skip
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError for wrappers without a name, and for some around a vector environment's copies."""
+        self.wrappers = wrapping.check_entries(self.wrappers, f"{key}.wrappers")
+        if self.wrappers and self.vectorization == "native":
+            raise ConfigError(
+                f"{key}.vectorization", "native", f"has no single copies for {key}.wrappers to go around; use sync or async"
+            )
 
 
 class GymnasiumEnv(EnvWrapper):
@@ -110,6 +124,7 @@ class GymnasiumEnv(EnvWrapper):
         self._stacks: str | None = None  # where the processes of async copies write their stacks when they hang
         if make is None:
             find_spec(self.cfg.id)
+        self._wrappers = wrapping.as_entries(self.cfg.wrappers, wrapping.GYMNASIUM)
         try:
             with self._time:
                 self._venv = self._make(make, render_mode)
@@ -411,6 +426,10 @@ class GymnasiumEnv(EnvWrapper):
                 versions[package] = str(getattr(sys.modules[package], "__version__", "unknown"))
         return {"vectorization": self.vectorization, "resets_single_copies": self._resets_copies, "versions": versions}
 
+    def notes(self) -> list[str]:
+        """Say which wrappers go around the copies."""
+        return [f"env.wrappers: {', '.join(map(str, self._wrappers))}"] if self._wrappers else []
+
     def _cast(self, actions: Any) -> Any:
         """Return actions in the dtype that the space says; an agent knows int64, float32 and float64 only."""
         return actions if self.action_space.dtype is None else np.asarray(actions, self.action_space.dtype)
@@ -437,7 +456,7 @@ class GymnasiumEnv(EnvWrapper):
             f"env.id={self.cfg.id}: copy {first + i}: {{}}: {limit.text}" if isinstance(limit, Limit) else ""
             for i in range(self.num_envs)
         ]
-        copies = [functools.partial(make_copy, make, i, labels[i], checks) for i, make in enumerate(makes)]
+        copies = [functools.partial(make_copy, make, i, labels[i], checks, self._wrappers) for i, make in enumerate(makes)]
         if self.vectorization == "async":
             refuse_while_importing()
             self._check_portable(copies[0])

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rltrain.confidential import learn
-from rltrain.envs import wrapper_marks, wrapper_states
+from rltrain.envs import wrapper_marks, wrapper_states, wrapping
 from rltrain.envs.answers import FLAGS, NUMBERS, SUCCESS, fitting, why_not_reset, why_not_step
 from rltrain.envs.own_process import in_own_process, seed_process
 from rltrain.envs.snapshots import put_snapshot, remember, take_snapshot
@@ -51,10 +51,12 @@ class TellsCopies:
         self.queue.put((index, CopyError, error, trace))
 
 
-def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool = True) -> Any:
+def make_copy(
+    make: Callable[[], Any], index: int, label: str = "", checks: bool = True, wrappers: Sequence[wrapping.Entry] = ()
+) -> Any:
     """Make copy `index`, in whichever process; its errors carry its number. Unless it `checks` its steps, who steps it does.
 
-    With a label, a dump of stacks shows it, the phase put in for {}.
+    With a label, a dump of stacks shows it, the phase put in for {}. `wrappers` go around what `make` returns.
     """
     import gymnasium
 
@@ -63,8 +65,9 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool
 
         failed = False
 
-        def __init__(self, env: Any) -> None:
+        def __init__(self, env: Any, names: dict[int, str]) -> None:
             super().__init__(env)
+            self.names = names  # of the wrappers that the configuration names
             self.made = remember(env)
 
         @contextmanager
@@ -73,11 +76,13 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool
                 yield
             except BaseException as error:
                 self.failed = True
-                raise as_copy_error(index, phase, error) from None
+                raise as_copy_error(index, phase, error, self.names) from None
 
         def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
             with self.told("reset"):
                 answer = self.env.reset(seed=seed, options=options)
+            if wrappers:
+                answer = in_arrays(answer)
             self.check("reset", why_not_reset(space, answer))
             return answer
 
@@ -86,7 +91,9 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool
                 answer = self.env.step(action)
             except BaseException as error:
                 self.failed = True
-                raise as_copy_error(index, "step", error) from None
+                raise as_copy_error(index, "step", error, self.names) from None
+            if wrappers:
+                answer = in_arrays(answer)
             if checks:
                 self.check("step", why_not_step(space, answer))
             return answer
@@ -104,7 +111,7 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool
             try:
                 self.env.close()
             except BaseException as error:
-                error = as_copy_error(index, "close", error)
+                error = as_copy_error(index, "close", error, self.names)
                 if not self.failed or not isinstance(error, CopyError):  # an error in close never hides the first
                     raise error from None
 
@@ -119,12 +126,12 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool
                 return value() if callable(value) else value
 
         def read_time_limit(self) -> int | None:
-            env = self.env
+            limits, env = [], self.env
             while isinstance(env, gymnasium.Wrapper):
                 if isinstance(env, gymnasium.wrappers.TimeLimit):
-                    return int(env._max_episode_steps)
+                    limits.append(int(env._max_episode_steps))
                 env = env.env
-            return None
+            return min(limits, default=None)
 
         def put_attribute(self, name: str, values: list[Any]) -> None:
             with self.told(f"set_attr {name}"):
@@ -166,13 +173,13 @@ def make_copy(make: Callable[[], Any], index: int, label: str = "", checks: bool
                 wrapper_states.give_back(self.env, each[index])
 
     def made() -> Any:
-        return make()
+        return wrapping.wrap(make(), wrappers, wrapping.GYMNASIUM)
 
     if label:
         for function, phase in ((made, "make"), (Copy.reset, "reset"), (Copy.step, "step"), (Copy.close, "close")):
             name_in_dumps(function, label.format(phase))
     try:
-        copy = Copy(made())
+        copy = Copy(*made())
         space = copy.observation_space
         return copy
     except BaseException as error:
@@ -232,14 +239,21 @@ def make_sync(makes: Sequence[Callable[[], Any]]) -> Any:
     return Copies()
 
 
-def as_copy_error(index: int, phase: str, error: BaseException) -> BaseException:
+def in_arrays(answer: Any) -> Any:
+    """Return what a copy within wrappers answered, its observation in arrays; who checks answers says what is wrong with it."""
+    if isinstance(answer, tuple) and answer and type(answer[0]) is not np.ndarray:
+        return (wrapping.in_arrays(answer[0]), *answer[1:])
+    return answer
+
+
+def as_copy_error(index: int, phase: str, error: BaseException, names: Mapping[int, str] | None = None) -> BaseException:
     """Return what to raise for what a copy's code raised, SystemExit and KeyboardInterrupt too: a CopyError.
 
-    One of our own errors, and what comes from a signal, stay as they are.
+    One of our own errors, and what comes from a signal, stay as they are. `names` are those of its wrappers.
     """
     if isinstance(error, RltrainError | CopyError) or comes_from_signal(error):
         return error
-    return CopyError((index, phase, said(error), traceback.format_exc()))
+    return CopyError((index, phase, wrapping.blame(error, names or {}) + said(error), traceback.format_exc()))
 
 
 def work(

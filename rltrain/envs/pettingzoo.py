@@ -16,6 +16,7 @@ import numpy as np
 from rltrain import spaces
 from rltrain.checks import build, option
 from rltrain.envs import pettingzoo_snapshots as snapshots
+from rltrain.envs import wrapping
 from rltrain.envs.base import EnvWrapper
 from rltrain.envs.finite import FiniteWatch, narrow
 from rltrain.envs.gymnasium_copies import CopyError
@@ -41,6 +42,12 @@ class PettingZooConfig:
     )  # fmt: skip
     num_envs: int = option(8, "copies that are stepped one after the other", low=1, high=65536, fixed=True)
     kwargs: dict[str, Any] = option({}, "handed to the environment's parallel_env as they are")
+    wrappers: list[str | dict[str, Any]] = option(
+        [],
+        "what goes around each copy, the first innermost: classes of pettingzoo.utils.wrappers whose agents act at once, or "
+        "module:Name, by name or as {name: ..., argument: value}",
+        fixed=True,
+    )
     state: str = option(
         "auto", "the global state for a centralised critic: the environment's own state(), or all observations joined; auto: its "
         "own where it has one; none: nothing is spent on it", choices=["auto", "own", "joined", "none"], fixed=True,
@@ -56,6 +63,10 @@ class PettingZooConfig:
         "error", "what to do about observations that a Discrete, MultiDiscrete or MultiBinary space can't have; Box bounds are "
         "not checked", choices=["error", "ignore"],
     )  # fmt: skip
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError for a wrapper without a name."""
+        self.wrappers = wrapping.check_entries(self.wrappers, f"{key}.wrappers")
 
 
 class PettingZooEnv(EnvWrapper):
@@ -82,6 +93,7 @@ class PettingZooEnv(EnvWrapper):
             "seed": seed, "role": role, "first_copy": first_copy, "make": make, "render_mode": render_mode,
         }  # fmt: skip
         self._where = f"env.id={self.cfg.id}"
+        self._wrappers = wrapping.as_entries(self.cfg.wrappers, wrapping.PETTINGZOO)
         self._timestep = 0
         self._closed = False
         self._copies: list[Copy] = []
@@ -124,15 +136,16 @@ class PettingZooEnv(EnvWrapper):
         self._done = np.zeros(self.num_envs, bool)
         self._begun = False
         self._replays: bool | None = None  # whether episodes can be played again; None: not tried yet
+        self._replays_later = False  # whether a later one than a copy's first was tried
 
     def _make_copy(self, index: int) -> Copy:
         make, mode = self._arguments["make"], self._arguments["render_mode"]
         number = self._arguments["first_copy"] + index
         label = f"{self._where}: copy {number}: {{}}: {self._time.text}" if isinstance(self._time, Limit) else ""
         if make is not None:
-            return Copy(lambda: as_parallel(make(), self.cfg.id), index, label)
+            return Copy(lambda: as_parallel(make(), self.cfg.id), index, label, self._wrappers)
         mode = mode if index == 0 or mode != "human" else None  # there is one window: copy 0's
-        return Copy(functools.partial(make_by_id, self.cfg.id, self.cfg.kwargs, mode), index, label)
+        return Copy(functools.partial(make_by_id, self.cfg.id, self.cfg.kwargs, mode), index, label, self._wrappers)
 
     # -- the interface ---------------------------------------------------------------------------------------------------
 
@@ -259,6 +272,10 @@ class PettingZooEnv(EnvWrapper):
             "versions": versions,
         }
 
+    def notes(self) -> list[str]:
+        """Say which wrappers go around the copies."""
+        return [f"env.wrappers: {', '.join(map(str, self._wrappers))}"] if self._wrappers else []
+
     # -- keeping ---------------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any] | None:
@@ -325,9 +342,14 @@ class PettingZooEnv(EnvWrapper):
         return parts
 
     def _check_replay(self) -> bool:
-        """Find out, once there is something to play, whether an episode comes out the same in an environment that is new."""
-        copy = max(self._copies, key=lambda copy: len(copy.played))
-        if self._replays is None and copy.played:
+        """Find out, once there is something to play, whether an episode comes out the same in an environment that is new.
+
+        Again when there is a later episode than a copy's first: what is kept over episodes shows only then.
+        """
+        copy = max(self._copies, key=lambda copy: (copy.episode > 0 and len(copy.played) > 0, len(copy.played)))
+        is_due = self._replays is None or (self._replays and copy.episode > 0 and not self._replays_later)
+        if is_due and copy.played:
+            self._replays_later = copy.episode > 0
             spare = self._run(self._make_copy, copy.index)
             observations = self._run(snapshots.replay, spare, snapshots.episode_of(copy, self._actions), self._actions)
             self._replays = self._agrees(copy.index, observations)

@@ -3,7 +3,7 @@
 import os
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, NoReturn
@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from rltrain import installing, modules
+from rltrain.envs import wrapping
 from rltrain.envs.answers import fitting, kind, why_not_in, why_not_outcome
 from rltrain.envs.gymnasium_copies import CopyError, as_copy_error
 from rltrain.envs.snapshots import remember
@@ -133,12 +134,13 @@ class Copy:
     that are no plain data.
     """
 
-    def __init__(self, make: Callable[[], Any], index: int, label: str = "") -> None:
-        """With a label, a dump of stacks shows it, the phase put in for {}."""
+    def __init__(self, make: Callable[[], Any], index: int, label: str = "", wrappers: Sequence[wrapping.Entry] = ()) -> None:
+        """With a label, a dump of stacks shows it, the phase put in for {}. `wrappers` go around what `make` returns."""
         self.index = index  # among the copies of this wrapper
         self.label = label
         self._calls: dict[str, Callable[..., Any]] = {}  # by phase
-        self.env = self._try("make", make)
+        self._names: dict[int, str] = {}  # of the wrappers
+        self.env, self._names = self._try("make", lambda: wrapping.wrap(make(), wrappers, wrapping.PETTINGZOO))
         self.made = remember(self.env)
         self.seed = self.episode = 0
         self.played: list[dict[str, Any]] = []  # the actions of the running episode
@@ -196,6 +198,8 @@ class Copy:
         ):
             given = ", ".join(map(kind, answer)) if isinstance(answer, tuple | list) else kind(answer)
             self._refuse(phase, f"expected ({', '.join(names)}), dicts by agent, got ({given})")
+        if self._names:
+            answer = ({agent: wrapping.in_arrays(observation) for agent, observation in answer[0].items()}, *answer[1:])
         for agent, observation in answer[0].items():
             fits, space = self._form(phase, agent)
             wrong = "" if fits(observation) else why_not_in(space, observation)
@@ -231,7 +235,7 @@ class Copy:
             return function(*args, **kwargs)
         except BaseException as error:
             self.failed = True
-            raise as_copy_error(self.index, phase, error) from None
+            raise as_copy_error(self.index, phase, error, self._names) from None
 
 
 def _state_if_any(env: Any) -> np.ndarray | None:

@@ -33,7 +33,7 @@ from rltrain.envs.snapshot_reading import (
 )
 
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
-STATELESS_MODULES = ("math", "numpy", "jax", "jax.numpy")  # others might keep state of their own
+STATELESS_MODULES = ("math", "numpy", "jax", "jax.numpy", "cv2")  # others might keep state of their own
 UNCHANGING = (functools.partial, np.ufunc, set, frozenset)  # besides routines and classes; sets as long as they are found so
 LARGEST = 10_000  # bits of an int
 
