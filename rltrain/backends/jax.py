@@ -188,6 +188,11 @@ class Stateful:
         self._finite = True
         self._policy: Any = None  # in NumPy, once it is needed
 
+    @property
+    def images(self) -> dict[str, Any]:
+        """The images in an observation that networks read as such, by path."""
+        return getattr(self.pure, "images", {})
+
     def init_actor(self, num_envs: int, seed: int) -> "Actor":
         """Return what acting carries: random streams of its own."""
         carried = self.pure.init_carried(num_envs)

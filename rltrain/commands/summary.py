@@ -100,6 +100,8 @@ def print_plan(trainer: Trainer, config: Config) -> None:
     lines += trainer.env.notes()
     for agent in trainer.agents:
         about = agent.algorithm.describe()
+        images = getattr(agent.algorithm, "images", {})
+        lines += [f"{agent.name} reads {f'{path!r}, ' if path else ''}{image}" for path, image in images.items()]
         schedule = agent.algorithm.schedule
         updates = max(0, total // schedule.every - schedule.learning_starts // schedule.every)
         lines.append(

@@ -24,6 +24,14 @@ class Layer(NamedTuple):
     pools: bool = False  # followed by a 3 x 3 maximum with stride 2
     residual: str = ""  # "", "first" or "second" of a residual block
 
+    def describe(self) -> str:
+        """Return the layer in a word: `conv 32 8x8/4`, `linear 512`."""
+        if len(self.shape) == 2:
+            return f"linear {self.shape[0]}"
+        kind = "residual conv" if self.residual else "conv"
+        stride, pool = f"/{self.stride}" if self.stride > 1 else "", " and pool" if self.pools else ""
+        return f"{kind} {self.shape[0]} {self.shape[2]}x{self.shape[3]}{stride}{pool}"
+
 
 @dataclass(frozen=True)
 class Image:
@@ -33,6 +41,11 @@ class Image:
     channels_first: bool
     scale: float  # pixels are divided by this
     layers: tuple[Layer, ...]
+
+    def __str__(self) -> str:
+        order = "" if len(self.shape) == 2 else f" with its channels {'first' if self.channels_first else 'last'}"
+        layers = [layer.describe() for layer in self.layers]
+        return f"an image {self.shape}{order}{f' / {self.scale:.0f}' if self.scale != 1 else ''} by {', '.join(layers)}"
 
     @property
     def size(self) -> int:

@@ -331,14 +331,20 @@ class Trainer:
             self._plan()
 
     def _tell_of_images(self) -> None:
-        """Say that a network reads an image as a row of numbers up to 255, where its agent doesn't normalise them."""
-        if all(getattr(settings(agent), "normalize_observations", False) for agent in self.agents):
+        """Say how images are read; and if as a row of numbers up to 255, where its agent doesn't normalise them."""
+        for agent in self.agents:
+            for path, image in getattr(agent.algorithm, "images", {}).items():
+                self._say_once(f"{agent.name} reads {f'{path!r}, ' if path else ''}{image}")
+        if all(
+            getattr(settings(agent), "normalize_observations", False) or getattr(agent.algorithm, "images", {})
+            for agent in self.agents
+        ):
             return
         for path, leaf in leaves(self.env.observation_space).items():
             if leaf.dtype == np.uint8 and len(leaf.shape) == 3:
                 which, count = f"observations {path!r}" if path else "observations", int(np.prod(leaf.shape))
                 what = f"{which}: an image {leaf.shape} of 0 to 255 is read as a row of {count:,} numbers, unscaled"
-                self._say_once(f"{what}; normalize_observations=true, or a wrapper that divides by 255, scales them")
+                self._say_once(f"{what}; network.cnn=auto reads it as an image, normalize_observations=true scales them")
                 return
 
     def _plan(self) -> None:

@@ -81,6 +81,11 @@ class MultiAgent(Made):
         team = {f.name for f in fields(TeamConfig)}
         return _merge({k: v for k, v in asdict(self.cfg).items() if k not in team}, self.cfg.overrides.get(group, {}))
 
+    @property
+    def images(self) -> dict[str, Any]:
+        """The images in members' observations that networks read as such, by group and path."""
+        return {f"{name}/{path}": image for name, part in self.parts.items() for path, image in part.images.items()}
+
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def init_actor(self, num_envs: int, seed: int) -> Actor:

@@ -106,6 +106,11 @@ class OffPolicy(Made, ABC):
             gradient_steps=jnp.int32(0),
         )
 
+    @property
+    def images(self) -> dict[str, Any]:
+        """The images in an observation that networks read as such, by path."""
+        return self.inputs.images
+
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def policy(self, state: State) -> Policy:

@@ -93,6 +93,11 @@ class OffPolicy(Made, ABC):
         """Return what makes features for one network, or None where inputs are rows of numbers."""
         return make_encoder(self.inputs, self.cfg.network, generator, f"{self.key}.network", self.encoder)
 
+    @property
+    def images(self) -> dict[str, Any]:
+        """The images in an observation that networks read as such, by path."""
+        return self.inputs.images
+
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def init_actor(self, num_envs: int, seed: int) -> Actor:

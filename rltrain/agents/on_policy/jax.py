@@ -149,6 +149,11 @@ class OnPolicy(Made, ABC):
             minibatch_key=key_of(self.seeds[1]),
         )
 
+    @property
+    def images(self) -> dict[str, Any]:
+        """The images in an observation that networks read as such, by path."""
+        return self.inputs.images
+
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def policy(self, state: State) -> Policy:

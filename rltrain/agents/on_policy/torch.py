@@ -142,6 +142,11 @@ class OnPolicy(Made, ABC):
     def _make_optimizer(self) -> Adam | RMSProp:
         return Adam(self.parameters, self.cfg.learning_rate, epsilon=OPTIMIZER_EPSILON)
 
+    @property
+    def images(self) -> dict[str, Any]:
+        """The images in an observation that networks read as such, by path."""
+        return self.inputs.images
+
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def init_actor(self, num_envs: int, seed: int) -> Actor:
