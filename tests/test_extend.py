@@ -18,7 +18,17 @@ from rltrain.config.schema import CHOICES, plugin_options, plugin_packages
 
 PAGES = Path(__file__).parents[1] / "docs/extend"
 BLOCK = re.compile(r"^```(python|py|yaml|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MODULES = ("my_env", "my_wrapped", "my_team", "my_lines", "my_agent", "my_package", "my_package.corridor")
+MODULES = (
+    "my_nets",
+    "my_jax_nets",
+    "my_env",
+    "my_wrapped",
+    "my_team",
+    "my_lines",
+    "my_agent",
+    "my_package",
+    "my_package.corridor",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +59,7 @@ def follow(page: str, directory: Path) -> list[str]:
                 result = call(*arguments)
                 assert result.status == 0, f"{line}\n{result.err}"
                 done.append(line)
-        else:
+        elif text.startswith("# "):
             name = re.search(r"^# (\S+\.\w+)$", text, re.MULTILINE).group(1)
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_text(text, encoding="utf-8")
@@ -68,6 +78,13 @@ def test_an_environment(here, monkeypatch):
     assert all((here / run / "summary.json").exists() for run in ("point", "wrapped", "team", "lines"))
     monkeypatch.syspath_prepend(str(here))
     runpy.run_path(str(here / "my_program.py"), run_name="__main__")
+
+
+@pytest.mark.slow
+def test_an_encoder(here):
+    pytest.importorskip("jax")
+    done = follow("encoder.md", here)
+    assert all((here / run / "summary.json").exists() for run in ("encoded", "encoded_jax")), done
 
 
 def test_an_algorithm(here):

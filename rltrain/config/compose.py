@@ -167,7 +167,7 @@ def _looks_like_id(value: str) -> bool:
 
 def is_open(key: str) -> bool:
     """Tell whether a key lies in one of the mappings whose names are the user's own."""
-    return re.match(r"env\.kwargs\.|agents\.[\w-]+\.(groups|overrides)\.", key) is not None
+    return re.match(r"env\.kwargs\.|agents\.[\w-]+\.(groups|overrides|network\.encoder_kwargs)\.", key) is not None
 
 
 def is_known_key(key: str, cfg: Any = None) -> bool:
