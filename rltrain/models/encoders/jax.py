@@ -128,7 +128,11 @@ class Own:
 
     def variables(self, key: Array, rows: int) -> Any:
         """Return all that the module keeps, by collection."""
-        return self.module.init(key, self.inputs(self.inputs.init(), self.inputs.zeros(rows)))
+        return self.module.init(key, self.example(rows))
+
+    def example(self, rows: int) -> Any:
+        """Return what the module is called with, of observations of zeros."""
+        return self.inputs(self.inputs.init(), jax.tree.map(jnp.asarray, self.inputs.zeros(rows)))
 
     def forward(self, parameters: Parameters, inputs: Any) -> Array:
         """Return features (B, F)."""
@@ -198,8 +202,7 @@ def _size_of(encoder: Own, cfg: EncoderConfig, key: str) -> int:
 
         def run(count: int = count) -> tuple[Any, Array]:
             variables = encoder.variables(jax.random.key(0), count)
-            inputs = encoder.inputs(encoder.inputs.init(), encoder.inputs.zeros(count))
-            return variables, encoder.module.apply(variables, inputs)
+            return variables, encoder.module.apply(variables, encoder.example(count))
 
         try:
             variables, made = jax.eval_shape(run)
