@@ -124,6 +124,8 @@ def test_every_yaml_composes_checks_and_instantiates(group, name, here):
     for package in ("gymnax", "brax", "jaxmarl", "jax"):
         if package in name:
             pytest.importorskip(package)
+    for package in ("ale_py", "cv2") if name == "atari" else ():
+        pytest.importorskip(package)
     if "lunarlander" in name:
         pytest.importorskip("Box2D")
     if {name.removesuffix("_spread")} & {"ippo", "mappo", "pettingzoo"}:

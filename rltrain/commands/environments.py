@@ -1,4 +1,7 @@
-"""Which environments there are, by family: ids that can be made here, and what brings the others. No simulator is imported."""
+"""Which environments there are, by family: ids that can be made here, and what brings the others.
+
+No simulator is imported but ALE, which registers its games when it is asked to.
+"""
 
 import ast
 import pkgutil
@@ -41,7 +44,7 @@ def _gymnasium() -> Iterator[Family]:
         module = spec.entry_point.partition(":")[0] if isinstance(spec.entry_point, str) else ""
         if module.startswith("gymnasium.envs."):
             grouped.setdefault(module.split(".")[2], []).append(name)
-        elif module:  # else a function that says where the environment has gone
+        elif module and not module.startswith("ale_py."):  # else a function that says where the environment has gone
             grouped.setdefault(module.partition(".")[0], []).append(name)
     grouped["mujoco"] = [name for name in grouped.get("mujoco", []) if name != "Pusher-v4"]  # for a MuJoCo below 3
     first = ("classic_control", "box2d", "toy_text", "mujoco")
@@ -49,8 +52,19 @@ def _gymnasium() -> Iterator[Family]:
         package, extra = EXTRAS.get(group, ("", ""))
         install = installing.command_for(extra) if package and find_spec(package) is None else None
         yield Family(group.replace("_", "-"), "env=ID", [] if install else grouped[group], install)
+    yield _atari()
+
+
+def _atari() -> Family:
+    """Return ALE's games."""
+    choose = "env=atari env.id=ID"
     if find_spec("ale_py") is None:
-        yield Family("ALE", "env=ALE/ID", install="pip install ale-py")
+        return Family("atari", choose, install=installing.command_for("atari"))
+    import ale_py
+    import gymnasium
+
+    gymnasium.register_envs(ale_py)
+    return Family("atari", choose, sorted(name for name in gymnasium.registry if name.startswith("ALE/")))
 
 
 def _in_jax(package: str) -> Family:

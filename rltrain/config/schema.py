@@ -20,6 +20,7 @@ from rltrain.agents.td3.config import TD3Config
 from rltrain.backends.base import BackendConfig
 from rltrain.checkpoints import CheckpointsConfig
 from rltrain.checks import option, section
+from rltrain.envs.atari import AtariConfig
 from rltrain.envs.functional import BraxConfig, FunctionalConfig, JaxMARLConfig
 from rltrain.envs.gymnasium import GymnasiumConfig
 from rltrain.envs.pettingzoo import PettingZooConfig
@@ -94,6 +95,7 @@ CHOICES: dict[str, dict[str, Choice]] = {
         "torch": Choice("rltrain.backends.torch.TorchBackend", BackendConfig),
     },
     "env": {
+        "atari": Choice("rltrain.envs.atari.AtariEnv", AtariConfig),
         "gymnasium": Choice("rltrain.envs.gymnasium.GymnasiumEnv", GymnasiumConfig),
         "gymnax": Choice("rltrain.envs.gymnax.GymnaxEnv", FunctionalConfig),
         "brax": Choice("rltrain.envs.brax.BraxEnv", BraxConfig),

@@ -88,9 +88,11 @@ class GymnasiumConfig:
 class GymnasiumEnv(EnvWrapper):
     """N copies of a Gymnasium environment.
 
-    `cfg` is a GymnasiumConfig, a dict of its fields or an id. `seed` gives copy i the stream `first_copy + i` of `role`.
+    `cfg` is one of `settings`, a dict of its fields or an id. `seed` gives copy i the stream `first_copy + i` of `role`.
     `make` replaces `gymnasium.make` for environments that have no id; it must be picklable for async.
     """
+
+    settings: type[GymnasiumConfig] = GymnasiumConfig
 
     def __init__(
         self,
@@ -102,7 +104,7 @@ class GymnasiumEnv(EnvWrapper):
         make: Callable[[], Any] | None = None,
         render_mode: str | None = None,
     ) -> None:
-        self.cfg = build(GymnasiumConfig, {"id": cfg} if isinstance(cfg, str) else cfg, "env")
+        self.cfg = build(self.settings, {"id": cfg} if isinstance(cfg, str) else cfg, "env")
         self.num_envs, self.name = self.cfg.num_envs, self.cfg.id
         self.seeds = None if seed is None else environment_seeds(seed, role, self.num_envs, first_copy)
         self._arguments: dict[str, Any] = {
@@ -124,7 +126,7 @@ class GymnasiumEnv(EnvWrapper):
         self._stacks: str | None = None  # where the processes of async copies write their stacks when they hang
         if make is None:
             find_spec(self.cfg.id)
-        self._wrappers = wrapping.as_entries(self.cfg.wrappers, wrapping.GYMNASIUM)
+        self._kwargs, self._wrappers = self._recipe()
         try:
             with self._time:
                 self._venv = self._make(make, render_mode)
@@ -421,14 +423,15 @@ class GymnasiumEnv(EnvWrapper):
         import gymnasium
 
         versions = {"gymnasium": gymnasium.__version__, "numpy": np.__version__}
-        for package in ("mujoco", "Box2D", "ale_py"):
+        for package in ("mujoco", "Box2D", "ale_py", "cv2"):
             if package in sys.modules:
                 versions[package] = str(getattr(sys.modules[package], "__version__", "unknown"))
         return {"vectorization": self.vectorization, "resets_single_copies": self._resets_copies, "versions": versions}
 
     def notes(self) -> list[str]:
         """Say which wrappers go around the copies."""
-        return [f"env.wrappers: {', '.join(map(str, self._wrappers))}"] if self._wrappers else []
+        typed = [str(entry) for entry in self._wrappers if entry.key.startswith(wrapping.KEY)]
+        return [f"env.wrappers: {', '.join(typed)}"] if typed else []
 
     def _cast(self, actions: Any) -> Any:
         """Return actions in the dtype that the space says; an agent knows int64, float32 and float64 only."""
@@ -441,6 +444,10 @@ class GymnasiumEnv(EnvWrapper):
 
     # -- making --------------------------------------------------------------------------------------------------------
 
+    def _recipe(self) -> tuple[dict[str, Any], list[wrapping.Entry]]:
+        """Return what goes to `gymnasium.make`, and what goes around each copy."""
+        return dict(self.cfg.kwargs), wrapping.as_entries(self.cfg.wrappers, wrapping.GYMNASIUM)
+
     def _make(self, make: Callable[[], Any] | None, render_mode: str | None) -> Any:
         import gymnasium
         from gymnasium.vector import AsyncVectorEnv, AutoresetMode
@@ -450,7 +457,7 @@ class GymnasiumEnv(EnvWrapper):
         window = render_mode == "human"  # there is one: copy 0's
         modes = [render_mode if i == 0 or not window else None for i in range(self.num_envs)]
         spec = self._registration() if self.vectorization == "async" else None
-        makes = [make or functools.partial(make_by_id, self.cfg.id, self.cfg.kwargs, mode, spec) for mode in modes]
+        makes = [make or functools.partial(make_by_id, self.cfg.id, self._kwargs, mode, spec) for mode in modes]
         first, limit, checks = int(self._arguments["first_copy"]), self._time, self.vectorization == "async"
         labels = [
             f"env.id={self.cfg.id}: copy {first + i}: {{}}: {limit.text}" if isinstance(limit, Limit) else ""
@@ -487,7 +494,7 @@ class GymnasiumEnv(EnvWrapper):
         spec = find_spec(self.cfg.id)
         if spec.vector_entry_point is None:
             raise ConfigError("env.vectorization", "native", f"{self.cfg.id} has no vector entry point; use sync or async")
-        kwargs = {**self.cfg.kwargs, **({"render_mode": render_mode} if render_mode else {})}
+        kwargs = {**self._kwargs, **({"render_mode": render_mode} if render_mode else {})}
         known = as_gymnasium(self.cfg.id, spec)
         venv = gymnasium.make_vec(known, self.num_envs, vectorization_mode="vector_entry_point", **kwargs)
         self._made = remember(venv)

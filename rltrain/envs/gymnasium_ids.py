@@ -1,6 +1,5 @@
 """Gymnasium environments by id, or by the module and name of what makes one."""
 
-from contextlib import suppress
 from typing import Any
 
 from rltrain import installing, modules
@@ -41,10 +40,13 @@ def find_spec(env_id: str) -> Any:
         if name not in registry and hasattr(package, name):
             return _spec_of(env_id, module, name, getattr(package, name))
     elif name.startswith("ALE/"):
-        with suppress(ImportError):
+        try:
             import ale_py
-
-            gymnasium.register_envs(ale_py)
+        except ImportError as error:
+            remedy = f"its package ale_py is not installed ({error}); {installing.command_for('atari')}"
+            raise ConfigError("env.id", env_id, remedy) from None
+        gymnasium.register_envs(ale_py)
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner in front of each run's first line
     try:
         return gymnasium.spec(name)
     except gymnasium.error.DeprecatedEnv as error:
@@ -52,8 +54,7 @@ def find_spec(env_id: str) -> Any:
     except gymnasium.error.Error:
         if module:
             raise ConfigError("env.id", env_id, _what_else(module, package, name)) from None
-        hint = "pip install ale-py, or " if name.startswith("ALE/") else ""
-        raise ConfigError("env.id", env_id, f"no such environment; {hint}{nearest(name, registry, limit=6)}") from None
+        raise ConfigError("env.id", env_id, f"no such environment; {nearest(name, registry, limit=6)}") from None
 
 
 def _spec_of(env_id: str, module: str, name: str, make: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rltrain.confidential import LEFT_OUT, is_held
-from rltrain.envs import snapshot_arrays, snapshot_mujoco, snapshot_reading, snapshot_writing
+from rltrain.envs import snapshot_ale, snapshot_arrays, snapshot_mujoco, snapshot_reading, snapshot_writing
 from rltrain.envs.snapshot_reading import MISSING, attributes, generator_of, parts, set_attribute
 
 
@@ -76,17 +76,20 @@ class Writer(snapshot_writing.Writer):
             if "env" in vars(env):
                 node["env"] = self.place(env.env, f"{path}/env")
             return node
-        simulator = snapshot_mujoco.has_simulator(env)
-        if simulator:
+        apart: tuple[str, ...] = ()  # attributes that a simulator's state stands for
+        if snapshot_mujoco.has_simulator(env):
+            apart = snapshot_mujoco.ATTRIBUTES
             self.check(env.model, f"{path}/model", snapshot_mujoco.fingerprint(env.model))
             node["mujoco"] = self.keep(snapshot_mujoco.take(env.model, env.data))
+        elif snapshot_ale.has_emulator(env):
+            apart = snapshot_ale.ATTRIBUTES
+            self.check(env.ale, f"{path}/ale", ())
+            node["ale"] = self.keep(snapshot_ale.take(env.ale))
         self.look_at_class(env, path)
         held = attributes(env)
         held = {name: held[name] for name in sorted(held, key="env".__ne__)}  # methods of what is inside may be held outside
         node["attributes"] = [
-            [name, self.attribute(env, name, value, f"{path}/{name}")]
-            for name, value in held.items()
-            if not (simulator and name in snapshot_mujoco.ATTRIBUTES)
+            [name, self.attribute(env, name, value, f"{path}/{name}")] for name, value in held.items() if name not in apart
         ]
         return node
 
@@ -188,6 +191,8 @@ class Reader(snapshot_reading.Reader):
             return env
         if "mujoco" in node:
             snapshot_mujoco.put(env.model, env.data, self.data[node["mujoco"]])
+        if "ale" in node:
+            snapshot_ale.put(env.ale, self.data[node["ale"]])
         there = attributes(env)
         for name, child in node["attributes"]:
             current = there.pop(name, MISSING)

@@ -188,6 +188,17 @@ def test_a_saved_wrapper_is_not_looked_for_in_the_current_directory(here):
         modules.begin([], program=False)
 
 
+def test_minigrid_by_its_own_wrappers(here):
+    pytest.importorskip("minigrid")
+    image = "env.wrappers=[minigrid.wrappers:ImgObsWrapper]"
+    sizes = ("env.num_envs=2", "agents.ppo.rollout_length=8", "run.dir=run")
+    result = train("env=minigrid:MiniGrid-Empty-5x5-v0", image, *sizes, "total_env_steps=32")
+    assert "an image (7, 7, 3)" in result.text
+    resumed = call("train", "resume=run", "total_env_steps=64")
+    assert resumed.status == 0 and "new episodes start here (exact_resume is false)" in resumed.text
+    assert call("eval", "run", "episodes=1").status == 0
+
+
 @pytest.mark.parametrize(
     ("wrappers", "sentence"),
     [
