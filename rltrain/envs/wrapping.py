@@ -73,8 +73,7 @@ def find(entry: Entry, library: Library) -> Callable[..., Any]:
 
     Raises ConfigError for one that isn't there, that belongs to another library, or whose arguments don't fit.
     """
-    module, _, name = entry.name.rpartition(":")
-    found = _of_module(entry, module, name) if module else _of_library(entry, library)
+    found = modules.find_named(entry.name, entry.key) if ":" in entry.name else _of_library(entry, library)
     other = next((other for other in LIBRARIES if other is not library and _derives_from(found, other)), None)
     if other is not None and not _derives_from(found, library):
         raise ConfigError(entry.key, entry.name, f"is a wrapper of {other.title}'s, for {other.choose}; {_remedy(library)}")
@@ -133,22 +132,6 @@ def in_arrays(observation: Any) -> Any:
 
 
 # -- finding ---------------------------------------------------------------------------------------------------------------
-
-
-def _of_module(entry: Entry, module: str, name: str) -> Callable[..., Any]:
-    try:
-        package = modules.import_named(module, KEY, entry.name)
-    except BaseException as error:  # whatever the module's own code raises
-        if isinstance(error, modules.Refused) or comes_from_signal(error):
-            raise
-        raise ConfigError(
-            entry.key, entry.name, f"module {module!r} can't be imported ({said(error)}); is it on PYTHONPATH?"
-        ) from error
-    found = getattr(package, name, None)
-    if not callable(found):
-        there = [key for key, value in vars(package).items() if callable(value) and not key.startswith("_")]
-        raise ConfigError(entry.key, entry.name, f"{module} has no class or function {name}; {nearest(name, there)}")
-    return found
 
 
 def _of_library(entry: Entry, library: Library) -> Callable[..., Any]:
