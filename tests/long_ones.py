@@ -27,6 +27,9 @@ LONG = {
     "agents/test_twins_off_policy.py": [
         "test_updates_agree[td3-action_space2-cfg2]",
     ],
+    "envs/test_atari.py": [
+        "test_games_go_on_exactly[MsPacman-settings2]",
+    ],
     "envs/test_functional.py": [
         "test_agents_draw_what_is_allowed_and_their_critics_read_states[true]",
         "test_nothing_left_to_do_is_an_error[true-timestep 7: copy 0]",

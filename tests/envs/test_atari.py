@@ -15,7 +15,15 @@ from rltrain.seeding import EVALUATION_ENVIRONMENTS
 ale_py = pytest.importorskip("ale_py")
 pytest.importorskip("cv2")
 
-TINY = ("env=atari", "env.num_envs=1", "agents.ppo.rollout_length=16", "run.dir=run", "env.screen_size=20", "env.frame_stack=2")
+TINY = (
+    "env=atari",
+    "env.num_envs=1",
+    "agents.ppo.rollout_length=16",
+    "run.dir=run",
+    "env.screen_size=20",
+    "env.frame_stack=2",
+    "agents.ppo.network.cnn=none",
+)
 
 
 def make(game: str, seed: int = 1, role: int = 0, **settings) -> AtariEnv:

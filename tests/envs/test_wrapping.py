@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+import yaml
 from command_line import assert_one_error, call, merged, rows, train
 from gymnasium.spaces import Box
 
@@ -14,6 +15,9 @@ from rltrain.envs.gymnasium import GymnasiumEnv
 from rltrain.envs.pettingzoo import PettingZooEnv
 from rltrain.errors import ConfigError, EnvironmentFailure
 
+pytest.importorskip("cv2")
+pytest.importorskip("pettingzoo")
+
 STACKED = [
     "GrayscaleObservation",
     {"name": "ResizeObservation", "shape": [12, 10]},
@@ -22,7 +26,14 @@ STACKED = [
 TYPED = (
     "env.wrappers=[GrayscaleObservation,{name: ResizeObservation, shape: [12,10]},{name: FrameStackObservation, stack_size: 4}]"
 )
-IMAGES = ("env=image_envs:Pictures", "env.num_envs=2", "total_env_steps=200", "run.dir=run")
+IMAGES = (
+    "env=image_envs:Pictures",
+    "env.num_envs=2",
+    "agents.ppo.rollout_length=16",
+    "total_env_steps=80",
+    "run.dir=run",
+    "agents.ppo.network.cnn=none",
+)
 
 
 def make(wrappers, seed=1, **more) -> GymnasiumEnv:
@@ -105,7 +116,7 @@ def test_a_script_names_wrappers_too():
     [
         STACKED,
         [{"name": "TimeLimit", "max_episode_steps": 7}, {"name": "TimeAwareObservation", "flatten": False}],
-        [{"name": "DtypeObservation", "dtype": "float32"}, "NormalizeObservation", "NormalizeReward"],
+        ["NormalizeObservation", "NormalizeReward"],
         ["RecordEpisodeStatistics", {"name": "DelayObservation", "delay": 2}],
         [{"name": "StickyAction", "repeat_action_probability": 0.5}, {"name": "MaxAndSkipObservation", "skip": 3}],
         [{"name": "image_envs:Lazy", "frames": 3}],
@@ -161,16 +172,16 @@ def test_a_wrapped_team_is_played_again_unless_something_lasts_over_episodes(wra
 
 
 def test_a_run_uses_its_wrappers_again(here):
-    result = train(*IMAGES, TYPED, "evaluation.interval=50", "evaluation.episodes=2", "checkpoints.interval=50")
+    result = train(*IMAGES, TYPED, "evaluation.interval=20", "evaluation.episodes=2")
     said = "env.wrappers: GrayscaleObservation, ResizeObservation(shape=[12, 10]), FrameStackObservation(stack_size=4)"
     assert said in result.text and said in (here / "run/train.log").read_text()
     evaluated = call("eval", "run", "episodes=2")
     assert evaluated.status == 0, evaluated.err
-    refused = call("train", "resume=run", "total_env_steps=400", "env.wrappers=[]")
+    refused = call("train", "resume=run", "total_env_steps=160", "env.wrappers=[]")
     assert_one_error(refused, 2, "env.wrappers=[]: the run was started with", "which a resume can't change")
     short = TYPED.replace("[GrayscaleObservation", "[{name: GrayscaleObservation}")
-    assert call("train", "resume=run", "total_env_steps=400", short).status == 0
-    train(*merged(IMAGES, ("total_env_steps=400", "run.dir=whole")), TYPED, "evaluation.interval=50", "evaluation.episodes=2")
+    assert call("train", "resume=run", "total_env_steps=160", short).status == 0
+    train(*merged(IMAGES, ("total_env_steps=160", "run.dir=whole")), TYPED, "evaluation.interval=20", "evaluation.episodes=2")
     assert rows(here / "run")[-1] == rows(here / "whole")[-1]
 
 
@@ -226,9 +237,14 @@ def test_minigrid_by_its_own_wrappers(here):
         ("[team_envs:Louder]", "env.wrappers[0]=team_envs:Louder: is a wrapper of PettingZoo's, for env=pettingzoo"),
     ],
 )
-def test_what_is_wrong_with_a_wrapper_is_said_before_training(wrappers, sentence, here):
-    assert_one_error(call("train", "env=CartPole-v1", f"env.wrappers={wrappers}"), 2, sentence)
-    assert not any(here.iterdir())
+def test_what_is_wrong_with_a_wrapper_is_said_when_it_is_made(wrappers, sentence):
+    assert_said("CartPole-v1", "gymnasium", wrappers, sentence)
+
+
+def assert_said(env, kind, wrappers, sentence):
+    with pytest.raises(ConfigError) as raised:
+        rltrain.make_env(env, 1, kind=kind, wrappers=yaml.safe_load(wrappers))
+    assert str(raised.value).startswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -244,9 +260,18 @@ def test_what_is_wrong_with_a_wrapper_is_said_before_training(wrappers, sentence
         ),
     ],
 )
-def test_what_is_wrong_with_a_teams_wrapper_is_said_before_training(wrappers, sentence, here):
-    command = ("train", "env=pettingzoo", "env.id=team_envs:Relay", "agents=ippo")
-    assert_one_error(call(*command, f"env.wrappers={wrappers}"), 2, sentence)
+def test_what_is_wrong_with_a_teams_wrapper_is_said_when_it_is_made(wrappers, sentence):
+    assert_said("team_envs:Relay", "pettingzoo", wrappers, sentence)
+
+
+def test_a_wrong_wrapper_ends_a_command_before_anything_is_created(here):
+    typed = "env.wrappers=[RecordEpisodeStatistics,{name: ReshapeObservation, shape: [2,3]}]"
+    result = call("train", "env=CartPole-v1", typed)
+    assert_one_error(
+        result, 2, "env.wrappers[1]=ReshapeObservation(shape=[2, 3]): can't be made around observations Box float32 (4,)"
+    )
+    team = call("train", "env=pettingzoo", "env.id=team_envs:Relay", "agents=ippo", "env.wrappers=[image_envs:nothing]")
+    assert_one_error(team, 2, "env.wrappers[0]=image_envs:nothing: made nothing")
     assert not any(here.iterdir())
 
 
