@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PPO, A2C, ON_POLICY = "agents/ppo/torch.py", "agents/a2c/torch.py", "agents/on_policy/torch.py"
 LOSSES, RETURNS, OPTIMIZERS = "ops/losses.py", "ops/returns/torch.py", "optimizers/torch.py"
 DISTRIBUTIONS, NETWORKS, INPUTS = "models/distributions/torch.py", "models/networks/torch.py", "models/inputs/torch.py"
-BY_HAND = "models/engines/by_hand/torch.py"
+BY_HAND, ENCODERS, IMAGES = "models/engines/by_hand/torch.py", "models/encoders/torch.py", "models/images.py"
 MEMORY, GYMNASIUM, TRAINER = "memories/rollout/staged.py", "envs/gymnasium.py", "trainers/base.py"
 OFF_POLICY, DQN, DDQN = "agents/off_policy/torch.py", "agents/dqn/torch.py", "agents/ddqn/torch.py"
 DDPG, TD3, SAC = "agents/ddpg/torch.py", "agents/td3/torch.py", "agents/sac/torch.py"
@@ -315,6 +315,21 @@ BUGS = [
         "gradients that somebody left are learned from",
         ((OPTIMIZERS, "        self.gradients.zero_()\n", ""),),
         ("models/test_autograd_torch.py",),
+    ),
+    Bug(
+        "bytes of an image as they are",
+        ((IMAGES, "        return 255.0\n", "        return 1.0\n"),),
+        ("models/test_encoders.py",),
+    ),
+    Bug(
+        "images upside down: height for width",
+        ((ENCODERS, "images.permute(0, 3, 1, 2)", "images.permute(0, 3, 2, 1)"),),
+        ("models/test_encoders.py",),
+    ),
+    Bug(
+        "residual blocks without what went in",
+        ((ENCODERS, 'x = x + before if layer.residual == "second" else x', "x = x"),),
+        ("models/test_encoders.py",),
     ),
     Bug(
         "RMSProp's epsilon under the root",

@@ -47,6 +47,16 @@ class Nested(Walk):
         return {"at": super()._observe(state), "side": (state[0] > 0).astype(jnp.int32)}
 
 
+class Pictured(Walk):
+    """The same, seen from above: a bright spot on the line, in bytes (6, 6, 3)."""
+
+    observation_space = spaces.Box(0, 255, (6, 6, 3), np.uint8)
+
+    def _observe(self, state: Any) -> jax.Array:
+        column = jnp.clip((state[0] + 3.0).astype(jnp.int32), 0, 5)
+        return jnp.full((6, 6, 3), 40, jnp.uint8).at[2:4, column].set(250)
+
+
 class Leaping(Nested):
     """The same with states; `side` is 3 of 2 where a step leads beyond `far`, and, if it does so in `resets`, at some.
 

@@ -196,11 +196,11 @@ def test_outputs_and_gradients_are_those_of_the_twin(space, cnn):
 
 @pytest.mark.parametrize("initialization", ["orthogonal", "default"])
 def test_initial_weights_are_of_the_same_kind_in_both(initialization):
-    _, encoder = in_torch(image(12, 12, 2), cnn=[[16, 3, 2], 32], initialization=initialization)
-    _, twin = in_jax(image(12, 12, 2), cnn=[[16, 3, 2], 32], initialization=initialization)
+    _, encoder = in_torch(image(12, 12, 2), cnn=[[6, 3, 2], 8], initialization=initialization)
+    _, twin = in_jax(image(12, 12, 2), cnn=[[6, 3, 2], 8], initialization=initialization)
     ours = {name: parameter.detach().numpy() for name, parameter in encoder.named_parameters()}
     for parameters in (ours, jax.jit(twin.init)(jax.random.key(0))):
-        for name, inputs in (("weights.0", 2 * 3 * 3), ("weights.1", 16 * 5 * 5)):
+        for name, inputs in (("weights.0", 2 * 3 * 3), ("weights.1", 6 * 5 * 5)):
             weight = np.asarray(parameters[name])
             rows = weight.reshape(len(weight), inputs)
             if initialization == "orthogonal":
@@ -253,8 +253,10 @@ def test_an_image_beside_a_vector():
     assert features.shape == (ROWS, encoder.size) == (ROWS, 8 + 2 + 3)
     np.testing.assert_allclose(features[:, 8:], normalised, rtol=1e-3, atol=1e-3)
     parameters = {name: parameter.detach().numpy() for name, parameter in encoder.named_parameters()}
-    assert {name: a.shape for name, a in twin.init(jax.random.key(0)).items()} == {n: a.shape for n, a in parameters.items()}
-    np.testing.assert_allclose(twin.forward(parameters, twin_inputs(moments, mixed(1))), features, rtol=1e-5, atol=1e-5)
+    fresh = jax.eval_shape(twin.init, jax.random.key(0))
+    assert {name: array.shape for name, array in fresh.items()} == {name: array.shape for name, array in parameters.items()}
+    theirs = jax.jit(twin.forward)(parameters, twin_inputs(moments, mixed(1)))
+    np.testing.assert_allclose(theirs, features, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("space", [image(6, 6, 3), MIXED], ids=["image", "beside a vector"])

@@ -11,7 +11,7 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp
-from functional_envs import Fenced, Leaping, Nested, Walk, make_trainer, numbers
+from functional_envs import Fenced, Leaping, Nested, Pictured, Walk, make_trainer, numbers
 
 from rltrain.agents.a2c.jax import A2C
 from rltrain.agents.base import Agent
@@ -24,6 +24,8 @@ from rltrain.tracking import TrackingConfig
 from rltrain.trainers import ParallelTrainer, SequentialTrainer, StepTrainer, fused
 
 ONE = [(PPO, 4, {"rollout_length": 16, "epochs": 2, "minibatches": 3})]
+CNN = {"network": {"cnn": [[4, 3, 1], 8], "policy_sizes": [8], "shared": True}}
+SEEING = [(PPO, 2, {"rollout_length": 16, "epochs": 2, "minibatches": 2, **CNN})]
 NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "normalize_values": True, "kl_stop": 0.05}
 TWO = [(PPO, 3, {"rollout_length": 16, "epochs": 2, **NORMALISED}), (A2C, 2, {"rollout_length": 24})]
 
@@ -37,6 +39,7 @@ TWO = [(PPO, 3, {"rollout_length": 16, "epochs": 2, **NORMALISED}), (A2C, 2, {"r
         pytest.param(lambda: Walk(continuous=True), TWO, id="continuous-two", marks=pytest.mark.slow),
         pytest.param(Nested, ONE, id="dict-one", marks=pytest.mark.slow),
         pytest.param(Nested, TWO, id="dict-two", marks=pytest.mark.slow),
+        pytest.param(Pictured, SEEING, id="pictures", marks=pytest.mark.slow),
     ],
 )
 def test_fused_equals_stepped(agents, env):

@@ -10,7 +10,7 @@ jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp
 from command_line import call, summary
-from functional_envs import Walk, make_trainer, numbers
+from functional_envs import Pictured, Walk, make_trainer, numbers
 from gymnasium.spaces import Box, Discrete
 
 from rltrain.agents.base import Agent
@@ -32,6 +32,7 @@ CAST = {
     "dqn": (DQN, 3, Q), "ddqn+": (DDQN, 2, {**Q, **MORE}), "sac": (SAC, 2, {**AC, "update_interval": 3}),
     "sac+": (SAC, 3, {**AC, **MORE, "update_interval": 5}), "td3": (TD3, 3, {**AC, "gradient_steps": 1}),
     "ddpg": (DDPG, 3, {**AC, "noise": "ornstein_uhlenbeck", "update_interval": 2, "normalize_observations": True}),
+    "dqn, seeing": (DQN, 2, {**Q, "network": {"sizes": [8], "cnn": [[4, 3, 1], 8]}, "gradient_steps": 1}),
     "ppo": (PPO, 2, {"rollout_length": 8, "epochs": 1, "minibatches": 2}),
 }  # fmt: skip
 
@@ -57,6 +58,7 @@ def trained(parts, env, timesteps=90, **how):
 
 CASES = [
     pytest.param(["dqn"], Walk, id="dqn"),
+    pytest.param(["dqn, seeing"], Pictured, id="pictures", marks=pytest.mark.slow),
     pytest.param(["sac", "ppo", "ddqn+"], Gated, id="choices", marks=pytest.mark.slow),
     pytest.param(["td3", "ddpg", "sac+"], lambda: Walk(continuous=True), id="continuous", marks=pytest.mark.slow),
 ]
