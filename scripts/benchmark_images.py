@@ -1,8 +1,8 @@
 """Measure learning from images side by side: rltrain in both backends, and Stable-Baselines3.
 
-pong: PPO on Atari's Pong, 8 copies x 128, 4 epochs of minibatches of 256, Nature's convolutions shared by policy and value, learning
-rate 2.5e-4, clip 0.1, entropy 0.01; env steps per second while learning. memory: DQN with 100,000 transitions of 84 x 84 x 4 bytes,
-Stable-Baselines3 with its memory optimisation on; the most main memory that the process has held. CPU.
+pong: PPO on Atari's Pong, 8 copies x 128, 4 epochs of minibatches of 256, Nature's convolutions shared by policy and value,
+learning rate 2.5e-4, clip 0.1, entropy 0.01; env steps per second while learning. memory: DQN with 100,000 transitions of
+84 x 84 x 4 bytes, Stable-Baselines3 with its memory optimisation on; the most main memory that the process has held. CPU.
 
     python scripts/benchmark_images.py --tasks pong --repeats 3
     python scripts/benchmark_images.py --tasks memory --repeats 1
