@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,7 +25,7 @@ from rltrain.checks import option
 from rltrain.errors import CheckpointError, NonFiniteError, StorageError
 from rltrain.files import Hashing, MissingFile, looking, read_small, reading
 from rltrain.tracking import replace_text
-from rltrain.trees import decode, encode, pack, tree_sha256, unpack, without_repeats
+from rltrain.trees import decode, encode, pieces, tree_sha256, unpack, without_repeats
 
 __all__ = [
     "FORMAT", "MANIFEST", "MANIFEST_HASH", "CheckpointStore", "CheckpointsConfig", "decode", "encode", "read_file",
@@ -79,14 +79,14 @@ def _write_beside_others(
     try:
         temporary.mkdir()
         listed = {}
-        for name, data in {**{f"{name}.safetensors": pack(tree) for name, tree in parts.items()}, **files}.items():
+        whole = ((name, iter([data])) for name, data in files.items())
+        for name, data in [*((f"{name}.safetensors", pieces(tree)) for name, tree in parts.items()), *whole]:
             for parent in list(PurePosixPath(name).parents)[-2::-1]:  # the outermost first
                 (temporary / parent).mkdir(exist_ok=True)
-            _write_bytes(temporary / name, data)
-            listed[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            listed[name] = _write_pieces(temporary / name, data)
         text = json.dumps({"format": FORMAT, **manifest, "files": listed}, indent=1).encode()
-        _write_bytes(temporary / MANIFEST, text)
-        _write_bytes(temporary / MANIFEST_HASH, hashlib.sha256(text).hexdigest().encode())
+        _write_pieces(temporary / MANIFEST, [text])
+        _write_pieces(temporary / MANIFEST_HASH, [hashlib.sha256(text).hexdigest().encode()])
         for folder in [temporary, *(path for path in temporary.rglob("*") if path.is_dir())]:
             _sync_directory(folder)
         _put_in_place(temporary, directory)
@@ -254,11 +254,17 @@ def _stays_inside(name: str) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
+def _write_pieces(path: Path, data: Iterable[bytes | memoryview]) -> dict[str, Any]:
+    """Write a file piece by piece; return what the manifest says of it."""
+    size, digest = 0, hashlib.sha256()
     with open(path, "wb") as file:
-        file.write(data)
+        for piece in data:
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
         file.flush()
         os.fsync(file.fileno())
+    return {"size": size, "sha256": digest.hexdigest()}
 
 
 def _sync_directory(path: Path) -> None:

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,26 +18,35 @@ _TYPES = {
 }  # fmt: skip
 
 
-def encode(tree: Any, arrays: dict[str, np.ndarray], path: str = "") -> Any:
-    """Return `tree` as JSON data; its arrays are put into `arrays` by path. Exact: tuples, scalars' dtypes, int keys.
+_NAMES = {np.dtype(kind).str: name for name, kind in _TYPES.items()}
+
+
+def encode(tree: Any, arrays: dict[str, np.ndarray], path: str = "", *, copies: bool = True) -> Any:
+    """Return `tree` as JSON data; its arrays are put into `arrays` by path, as copies or as they are.
+
+    Tuples, dtypes of scalars and int keys come back exactly.
 
     Raises TypeError for what is neither an array of numbers nor plain data.
     """
     if tree is None or type(tree) in (bool, int, float, str):
         return tree
     if isinstance(tree, np.ndarray | np.generic):
-        if tree.dtype.kind not in "biuf":
+        if tree.dtype.newbyteorder("<").str not in _NAMES:
             raise TypeError(f"{path}: an array of {tree.dtype} can't be kept")
         while path in arrays:  # {"a/b": x, "a": {"b": y}}
             path += "'"
-        arrays[path] = np.array(tree, order="C")
+        arrays[path] = np.array(tree, tree.dtype.newbyteorder("<"), order="C", copy=True if copies else None)
         return {"$array": path} if isinstance(tree, np.ndarray) else {"$scalar": path}
     if isinstance(tree, Mapping):
         if all(isinstance(key, str) and not key.startswith("$") for key in tree):
-            return {key: encode(value, arrays, f"{path}/{key}" if path else key) for key, value in tree.items()}
-        return {"$items": [[_encode_key(k, path), encode(v, arrays, f"{path}/{i}")] for i, (k, v) in enumerate(tree.items())]}
+            return {key: encode(value, arrays, f"{path}/{key}" if path else key, copies=copies) for key, value in tree.items()}
+        return {
+            "$items": [
+                [_encode_key(k, path), encode(v, arrays, f"{path}/{i}", copies=copies)] for i, (k, v) in enumerate(tree.items())
+            ]
+        }
     if isinstance(tree, list | tuple):
-        items = [encode(value, arrays, f"{path}/{i}") for i, value in enumerate(tree)]
+        items = [encode(value, arrays, f"{path}/{i}", copies=copies) for i, value in enumerate(tree)]
         return items if isinstance(tree, list) else {"$tuple": items}
     raise TypeError(f"{path}: {type(tree).__name__} is neither an array nor plain data")
 
@@ -83,13 +92,26 @@ def tree_sha256(tree: Any) -> str:
 
 def pack(tree: Any) -> bytes:
     """Return a tree as the bytes of a file."""
-    from safetensors.numpy import save
+    return b"".join(pieces(tree))
 
+
+def pieces(tree: Any) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a file in safetensors' form, an array at a time: whole, a replay memory would be here several times."""
     arrays: dict[str, np.ndarray] = {}
-    text = json.dumps(encode(tree, arrays))
+    text = json.dumps(encode(tree, arrays, copies=False))
     if len(text) > MAX_HEADER_BYTES // 2:  # escaped once more it must not grow beyond what is read
         raise OSError(errno.EFBIG, f"more than {MAX_HEADER_BYTES // 2:,} bytes of plain data")
-    return save(arrays, metadata={"tree": text})
+    header: dict[str, Any] = {"__metadata__": {"tree": text}}
+    end = 0
+    ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))  # each is aligned then
+    for name, array in ordered:
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": _NAMES[array.dtype.str], "shape": list(array.shape), "data_offsets": [start, end]}
+    first = json.dumps(header, separators=(",", ":")).encode()
+    first += b" " * (-len(first) % 8)
+    yield len(first).to_bytes(8, "little") + first
+    for _, array in ordered:
+        yield array.reshape(-1).view(np.uint8).data
 
 
 def unpack(source: Hashing, size: int) -> Any:

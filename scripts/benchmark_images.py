@@ -61,7 +61,13 @@ def run_rltrain(task: str, backend: str, seed: int) -> Result:
     with tempfile.TemporaryDirectory(prefix="benchmark_images_") as folder:
         run = Path(folder) / "run"
         command = [sys.executable, "-m", "rltrain", "train", f"backend={backend}", *settings, f"total_env_steps={total}"]
-        command += [f"tracking.interval={PONG['rollout']}", f"seed={seed}", f"run.dir={run}", "trainer.disable_progressbar=true"]
+        command += [
+            "tracking.tensorboard=false",
+            f"tracking.interval={PONG['rollout']}",
+            f"seed={seed}",
+            f"run.dir={run}",
+            "trainer.disable_progressbar=true",
+        ]
         if task == "memory":
             return {"peak_mib": _peak_of(command)}
         call("rltrain", command, cwd=ROOT)

@@ -388,14 +388,14 @@ def test_replacing_a_checkpoint_that_fails_keeps_the_old_one(tmp_path, monkeypat
 
 def test_a_disk_that_fills_up_while_training(here, monkeypatch):
     """One warning, training goes on, the previous checkpoint stays; the last save works again: exit 0."""
-    real = checkpoints._write_bytes
+    real = checkpoints._write_pieces
 
     def full(path, data):
         if ".tmp-2" in str(path) or ".tmp-3" in str(path):  # those of timesteps 20 and 30
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, data)
+        return real(path, data)
 
-    monkeypatch.setattr(checkpoints, "_write_bytes", full)
+    monkeypatch.setattr(checkpoints, "_write_pieces", full)
     result = train("trainer.timesteps=40", "checkpoints.interval=10", "run.dir=run")
     assert result.text.count("the disk is full") == 1
     warning = "warning: timestep 20: checkpoint: the disk is full; the previous checkpoint is intact, training goes on"
@@ -406,14 +406,14 @@ def test_a_disk_that_fills_up_while_training(here, monkeypatch):
 
 
 def test_a_disk_that_stays_full_exits_4(here, monkeypatch):
-    real = checkpoints._write_bytes
+    real = checkpoints._write_pieces
 
     def full(path, data):
         if ".tmp-10-" not in str(path):
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, data)
+        return real(path, data)
 
-    monkeypatch.setattr(checkpoints, "_write_bytes", full)
+    monkeypatch.setattr(checkpoints, "_write_pieces", full)
     result = train("trainer.timesteps=40", "checkpoints.interval=10", "run.dir=run", status=4)
     assert "error: run.dir=run: the final checkpoint can't be written: the disk is full" in result.err
     assert "Traceback" not in result.err
@@ -529,15 +529,16 @@ def test_the_hash_in_the_summary_is_the_checkpoints(trained):
 
 def test_a_second_interrupt_while_saving_leaves_no_rubbish(here, monkeypatch):
     """KeyboardInterrupt in the middle of a save: the temporary is removed, the previous checkpoint is intact."""
-    real, count = checkpoints._write_bytes, [0]
+    real, count = checkpoints._write_pieces, [0]
 
     def interrupted(path, data):
-        real(path, data)
+        written = real(path, data)
         if ".tmp-20-" in str(path):
             for _ in range(2):
                 os.kill(os.getpid(), signal.SIGINT)
+        return written
 
-    monkeypatch.setattr(checkpoints, "_write_bytes", interrupted)
+    monkeypatch.setattr(checkpoints, "_write_pieces", interrupted)
     monkeypatch.setattr(signals, "ONE", 0.0)  # two that come at once are two presses here
     result = call("train", *SMALL, "trainer.timesteps=40", "checkpoints.interval=10", "run.dir=run")
     assert (result.status, count) == (130, [0])
