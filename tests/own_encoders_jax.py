@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 
@@ -100,6 +101,15 @@ class Stumbles(Rows):
     def __call__(self, x: Any) -> Any:
         """Raise."""
         raise RuntimeError("shapes don't fit")
+
+
+class InNumpy(Rows):
+    """Computes in NumPy, which can't be compiled."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        """Raise."""
+        return nn.Dense(5)(np.tanh(np.asarray(x)))
 
 
 class Unmade(nn.Module):

@@ -57,6 +57,13 @@ def test_encoders_of_ones_own_that_cannot_be_used(backend, case):
     assert_one_error(call("train", f"backend={backend}", f"{ENCODER}={name}"), 2, f"{ENCODER}={name}: ", *words)
 
 
+def test_an_error_of_many_lines_is_told_by_its_first():
+    pytest.importorskip("jax")
+    result = call("train", "backend=jax", f"{ENCODER}=own_encoders_jax:InNumpy")
+    assert_one_error(result, 2, "InNumpy: fails on 3 observations: TracerArrayConversionError: ")
+    assert len(result.err.strip().splitlines()) == 1
+
+
 def test_a_module_of_flaxs_other_kind():
     pytest.importorskip("jax")
     result = call("train", "backend=jax", f"{ENCODER}=own_encoders_jax:of_nnx")

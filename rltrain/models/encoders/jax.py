@@ -209,7 +209,8 @@ def _size_of(encoder: Own, cfg: EncoderConfig, key: str) -> int:
         except Exception as error:
             if comes_from_signal(error):
                 raise
-            raise ConfigError(f"{key}.encoder", name, f"fails on {count} observations: {said(error)}") from error
+            reason = said(error).partition("\n")[0]  # JAX says more about where a number was traced
+            raise ConfigError(f"{key}.encoder", name, f"fails on {count} observations: {reason}") from error
         others = sorted(set(variables) - {"params"})
         if others:
             raise ConfigError(f"{key}.encoder", name, f"keeps {others[0]} besides parameters, which don't learn; use LayerNorm")
