@@ -8,7 +8,7 @@ CNN = f"{NETWORK}.cnn"
 REMEDY = "give [channels, kernel, stride] for each convolution, then at least one number"
 
 
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

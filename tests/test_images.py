@@ -100,7 +100,7 @@ def pictures_in(tree: Any) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(
     ("name", "backend"),
-    [("ppo", "torch"), ("dqn", "torch"), ("dqn", "jax"), pytest.param("ppo", "jax", marks=pytest.mark.slow)],
+    [("ppo", "torch"), ("dqn", "torch"), *(pytest.param(name, "jax", marks=pytest.mark.slow) for name in ("ppo", "dqn"))],
 )
 def test_resumed_is_uninterrupted(name, backend):
     """Stopped and ended in the middle of a rollout."""

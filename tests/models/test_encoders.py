@@ -148,7 +148,7 @@ def parameters_in_order(encoder: nn.Module) -> list[nn.Parameter]:
     return [named[f"{kind}.{i}"] for i in range(count) for kind in ("weights", "biases")]
 
 
-COMPILE_LONG = {"nature", "nature, channels first", "nature by itself", "impala", "a list, any numbers"}
+COMPILE_LONG = CASES.keys() - {"minatar", "a list"}
 
 
 @pytest.mark.parametrize(("space", "cnn", "layers"), CASES.values(), ids=CASES)
@@ -194,7 +194,7 @@ def test_outputs_and_gradients_are_those_of_the_twin(space, cnn):
         close(torch.from_numpy(np.array(their_gradients[name])), gradient)
 
 
-@pytest.mark.parametrize("initialization", ["orthogonal", "default"])
+@pytest.mark.parametrize("initialization", [pytest.param("orthogonal", marks=pytest.mark.slow), "default"])
 def test_initial_weights_are_of_the_same_kind_in_both(initialization):
     _, encoder = in_torch(image(12, 12, 2), cnn=[[6, 3, 2], 8], initialization=initialization)
     _, twin = in_jax(image(12, 12, 2), cnn=[[6, 3, 2], 8], initialization=initialization)

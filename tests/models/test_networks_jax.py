@@ -52,8 +52,7 @@ def fresh(network: Any) -> dict[str, np.ndarray]:
     return {name: generator.normal(0.5, 0.3, shape.shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("layer_norm", [False, True], ids=["plain", "layer norm"])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("activation", "layer_norm"), [*((name, False) for name in ACTIVATIONS), ("tanh", True)])
 def test_acting_in_numpy_gives_the_compiled_numbers(activation, layer_norm):
     network = ActorCritic(4, 4, 3, NetworkConfig(activation=activation, layer_norm=layer_norm, shared=True, **CFG))
     parameters = fresh(network)
