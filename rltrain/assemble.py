@@ -58,6 +58,16 @@ def find_callback(config: Config) -> Callable[..., Any] | None:
     return found
 
 
+def _leave_out_training(config: Config) -> None:
+    """Take out what an evaluation never calls: it needn't even be there."""
+    if isinstance(config.trainer.cfg, StepConfig):
+        config.trainer.cfg.callback = None
+    for checked in config.agents.values():
+        for settings in (vars(checked.cfg), *getattr(checked.cfg, "overrides", {}).values()):
+            if "reward_function" in settings:
+                settings["reward_function"] = None
+
+
 def make_backend(config: Config) -> Any:
     """Return the backend; raises ConfigError for a device that isn't there."""
     targets = {name: choice.target for name, choice in configuration.CHOICES["backend"].items()}
@@ -107,8 +117,8 @@ def make_agent(
 
 def make_trainer(config: Config, *, run: Run | None = None, training: bool = True, **env_arguments: Any) -> Trainer:
     """Return the trainer with environments and agents; closes what it made if a part fails."""
-    if not training and isinstance(config.trainer.cfg, StepConfig):
-        config.trainer.cfg.callback = None  # an evaluation has no training step to call it after
+    if not training:
+        _leave_out_training(config)
     callback = find_callback(config)
     prepare(config.backend, devices=len(config.agents) if isinstance(config.trainer.cfg, ParallelConfig) else 1)
     env = make_env(config, **env_arguments)  # first: an error in its settings is told without importing torch or jax

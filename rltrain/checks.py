@@ -6,7 +6,7 @@ No Hydra and no OmegaConf here: a dict from YAML, from a checkpoint or from a ca
 import dataclasses
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rltrain.errors import ConfigError, nearest
@@ -140,6 +140,9 @@ def check(value: Any, hint: Any, field: dataclasses.Field, key: str) -> Any:
     elif hint is float:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and _within(value, field):
             return float(value)
+    elif hint is Callable:
+        if callable(value):
+            return value
     elif hint is str:
         choices = field.metadata.get("choices")
         if isinstance(value, bool) and choices:
@@ -185,7 +188,9 @@ def describe(hint: Any, field: dataclasses.Field) -> str:
     """Return in words what a field of type `hint` takes: `a finite number > 0 and <= 1`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join("null" if arg is type(None) else describe(arg, field) for arg in args)
+        return " or ".join(
+            "null" if arg is type(None) else describe(arg, field) for arg in args if arg is not Callable
+        )  # a script's
     if origin is list:
         return f"a list, each item {describe(args[0], field)}"
     if origin is dict:

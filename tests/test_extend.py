@@ -25,6 +25,8 @@ MODULES = (
     "my_wrapped",
     "my_team",
     "my_lines",
+    "my_rewards",
+    "my_tank",
     "my_agent",
     "my_package",
     "my_package.corridor",
@@ -91,6 +93,14 @@ def test_an_algorithm(here):
     follow("algorithm.md", here)
     text = (here / "climber/metrics.jsonl").read_text()
     assert "climber/best_score" in text
+
+
+def test_a_reward(here, monkeypatch, capsys):
+    follow("rewards.md", here)
+    assert all((here / run / "summary.json").exists() for run in ("gentle", "frugal"))
+    monkeypatch.syspath_prepend(str(here))
+    runpy.run_path(str(here / "my_tank.py"), run_name="__main__")
+    assert capsys.readouterr().out.splitlines()[-1] == "[0.0, 0.0, 0.0, 0.0]"
 
 
 @pytest.mark.slow

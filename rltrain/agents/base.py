@@ -9,7 +9,7 @@ import numpy as np
 from rltrain import checkpoints
 from rltrain.backends.base import Backend
 from rltrain.errors import CheckpointError, NonFiniteError, StorageError
-from rltrain.spaces import map_arrays
+from rltrain.spaces import map_arrays, named
 from rltrain.structures import Array, Arrays, Progress, Transition, UpdateSchedule, most_exact
 from rltrain.tracking import EpisodeStatistics, TeamStatistics
 
@@ -28,6 +28,7 @@ class Algorithm(Protocol):
     num_envs: int
     actor_seed: int
     # an algorithm with `reads_infos = False` and nothing in it that reads a transition's `infos` is spared them where they travel
+    # `reward_function`, where there is one and it isn't None, makes the rewards that `record` gets; see `rltrain.rewards`
 
     def init_actor(self, num_envs: int, seed: int) -> Actor:
         """Return what acting carries for `num_envs` copies: recurrent carry, noise, its own random stream."""
@@ -116,6 +117,13 @@ class Agent:
         self._evaluation_actor: Actor = None
         self.exact_rewards: Arrays = None  # (N,) float64 of the transition recorded next, where a host environment gave them
         self._outputs: dict[str, Array] = {}
+        self.reward_function: Any = getattr(self.algorithm, "reward_function", None)  # of `rltrain.rewards`
+
+    @property
+    def reads_infos(self) -> bool:
+        """Whether anything here reads a transition's `infos`."""
+        own = type(self).record_transition is not Agent.record_transition
+        return own or getattr(self.algorithm, "reads_infos", True) or getattr(self.reward_function, "reads_infos", False)
 
     @property
     def keeps_memory(self) -> bool:
@@ -198,10 +206,14 @@ class Agent:
 
         `**step._asdict()` gives what a step answered.
         """
+        learned = rewards
+        if self.reward_function is not None:
+            on_device = not isinstance(next(iter(named(observations, "").values())), np.ndarray)
+            learned = self.reward_function.shape(rewards, timestep, timesteps, infos, on_device=on_device)
         self.algorithm.record(
             Transition(
                 observations, states, actions, next_observations, next_states,
-                rewards, terminated, truncated, valid, infos, self._outputs,
+                learned, terminated, truncated, valid, infos, self._outputs,
             )
         )  # fmt: skip
         exact = self.exact_rewards if exact_rewards is None else exact_rewards

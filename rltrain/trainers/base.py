@@ -23,6 +23,7 @@ from rltrain.structures import Arrays, Step, ended
 from rltrain.trainers import evaluating, keeping, lending
 from rltrain.trainers.bookkeeping import Best, Clock, overrides, select_infos, write_rows
 from rltrain.trainers.config import Cfg, TrainerConfig, with_settings
+from rltrain.trainers.rewarding import check_rewards
 from rltrain.trainers.scopes import check_scopes, cut, cut_named, even_scopes
 from rltrain.trainers.sharing import settings, share_memories
 from rltrain.trainers.unshared import Unshared
@@ -80,6 +81,7 @@ class Trainer:
         why = self.cfg.fused == "true" and self._why_not_fused()
         if why:
             raise ConfigError("trainer.fused", True, f"{why}; use auto or false")
+        check_rewards(self)
         self.timestep = 0
         self.observations: Any = None  # to act on next
         self.best: dict[str, Best] = {}  # by agent

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # a chunk is as many iterations as make about this, unless learning takes more: long enough to hide the host's work, short for
 # signals
 CHUNK_ENV_STEPS = 65_536
+LEARNED = "rewards to learn from"  # of the environment's, where an agent has a reward function
 CHUNK_OPERATIONS = 2e10  # sums and products of learning, about a second
 
 
@@ -132,8 +133,9 @@ class FusedLoop:
         """Raise what the stepped loop would have raised in iteration `k`."""
         trainer = self.trainer
         stuck, bad, outside = ~looks.playable[k], looks.bad[k], jax.tree.map(lambda rows: rows[k], looks.outside)
+        watched = max((program.watched for program in self.programs), key=len)
         if trainer.env.cfg.on_nonfinite != "error":  # type: ignore[attr-defined]
-            bad = np.zeros_like(bad)
+            bad = np.where(bad > sum(not name.startswith(LEARNED) for name in watched), bad, 0)
         wrong = (stuck | (bad > 0) | (False if outside is None else outside.leaf > 0)).any(axis=1)
         if not wrong.any():
             return
@@ -144,9 +146,17 @@ class FusedLoop:
         if not bad[t].any():
             trainer.env.refuse_outside(jax.tree.map(lambda rows: rows[t], outside), trainer.timestep + t)  # type: ignore[attr-defined]
         copy = int(np.argmax(bad[t] > 0))
-        name = self.programs[0].watched[bad[t, copy] - 1]
+        name = watched[bad[t, copy] - 1]
+        if name.startswith(LEARNED):
+            self._refuse_learned(named(looks.rewards, LEARNED)[name][k, t, copy], copy, trainer.timestep + t, name)
         value = f"={rewards[k, t, copy]}" if (rewards := named(looks.rewards, "rewards").get(name)) is not None else ""
         raise NonFiniteError(f"{where}: copy {copy}: {name}{value} is not finite; the last checkpoint is where to go on from")
+
+    def _refuse_learned(self, reward: Any, copy: int, timestep: int, name: str) -> None:
+        """Raise NonFiniteError for what a reward function made of a reward."""
+        for agent, scope in zip(self.trainer.agents, self.trainer.scopes, strict=True):
+            if scope.start <= copy < scope.stop:
+                agent.reward_function.refuse(reward, copy - scope.start, timestep, name.partition("/")[2])
 
     def _take(self) -> list[Carry]:
         """Return everything that the stepped loop holds as what the programs carry."""
@@ -256,22 +266,30 @@ class Program:
         actions = map_arrays(lambda *parts: jnp.concatenate(parts), *(actions for _, actions, _ in acted))
         env, step = _apart(carry.timestep, self.env.step, carry.env, actions)
         rows = tuple(
-            _row(_cut(observations, scope), _cut(states, scope), _cut(step._replace(infos={}), scope), outputs)
-            for (_, _, outputs), scope in zip(acted, self.scopes, strict=True)
+            _shaped(
+                pure,
+                _row(_cut(observations, scope), _cut(states, scope), _cut(step._replace(infos={}), scope), outputs),
+                progress,
+            )
+            for pure, (_, _, outputs), scope in zip(self.pures, acted, self.scopes, strict=True)
         )
         playable = jnp.ones_like(env.done) if masks is None else self.env.is_playable(masks)
-        looks = step.rewards, env.done, step.valid, self._find_bad(step), playable
+        looks = step.rewards, env.done, step.valid, self._find_bad(step, rows), playable
         return env, tuple(carried for carried, _, _ in acted), rows, looks
 
-    def _find_bad(self, step: Step) -> Array:
+    def _find_bad(self, step: Step, rows: Sequence[Rollout]) -> Array:
         """Return for every copy (N,) the number, from 1, of the first of `watched` that isn't finite there; 0: all are."""
         seen = named(step.rewards, "rewards") | named(step.next_observations, "observations")
         seen |= {} if step.next_states is None else named(step.next_states, "states")
-        numbers = {name: rows for name, rows in seen.items() if rows.dtype.kind == "f"}
+        if any(getattr(pure, "reward_function", None) for pure in self.pures):
+            learned = map_arrays(lambda *parts: jnp.concatenate(parts), *(row.rewards for row in rows))
+            learned = map_arrays(lambda made, given: jnp.where(jnp.isfinite(given), made, 0), learned, step.rewards)
+            seen |= named(learned, LEARNED)  # the last ones: see `_check`
+        numbers = {name: array for name, array in seen.items() if array.dtype.kind == "f"}
         self.watched = list(numbers)
         bad = jnp.uint8(0)
-        for number, rows in reversed(list(enumerate(numbers.values(), 1))):
-            finite = jnp.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+        for number, array in reversed(list(enumerate(numbers.values(), 1))):
+            finite = jnp.isfinite(array).reshape(len(array), -1).all(axis=1)
             bad = jnp.where(finite, bad, jnp.uint8(min(number, 255)))
         return bad
 
@@ -315,6 +333,15 @@ def _row(observations: Arrays, states: Arrays, step: Step, outputs: dict[str, Ar
         observations=observations, states=states, next_observations=step.next_observations, next_states=step.next_states,
         rewards=step.rewards, terminated=step.terminated, truncated=step.truncated, valid=step.valid, outputs=outputs,
     )  # fmt: skip
+
+
+def _shaped(pure: Any, row: Rollout, progress: Progress) -> Rollout:
+    """Return the row with the rewards to learn from."""
+    function = getattr(pure, "reward_function", None)
+    if function is None:
+        return row
+    timestep, timesteps = (jnp.int32(number) for number in progress)
+    return row._replace(rewards=_apart(timestep, function.traced, row.rewards, timestep, timesteps))
 
 
 def _side_by_side(parts: list[Looks]) -> Looks:

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from rltrain.agents.base import Agent
-from rltrain.errors import ConfigError, nearest
+from rltrain.errors import ConfigError, nearest, shown
 
 SETTINGS = ("memory_size", "memory_mapped", "memory_directory")  # of a memory, which its owner decides
 
@@ -18,6 +18,7 @@ def share_memories(agents: Sequence[Agent]) -> None:
     for owner, *borrowers in groups(agents):
         for agent in borrowers:
             _adopt_settings(agent, owner)
+            _check_rewards(agent, owner)
         owner.algorithm.memory.share([agent.algorithm.memory for agent in borrowers])
 
 
@@ -63,6 +64,17 @@ def _find_owner(agents: Sequence[Agent], place: int, name: str) -> Agent:
         why = "no memory that can be shared" if agent.backend.name == owner.backend.name else "another backend"
         raise ConfigError(key, name, f"{name} ({owner.kind}) has {why}; name an off-policy agent, such as dqn or sac")
     return owner
+
+
+def _check_rewards(agent: Agent, owner: Agent) -> None:
+    """Raise ConfigError if two agents would store rewards of two kinds, or one by `infos`, which don't travel to the other."""
+    own, theirs = (getattr(one, "reward_function", None) for one in (agent, owner))
+    key, name = f"agents.{agent.name}.reward_function", getattr(own, "name", None)
+    if getattr(own, "given", None) != getattr(theirs, "given", None):
+        what = f"{owner.name}, whose memory it shares, has {shown(getattr(theirs, 'name', None))}"
+        raise ConfigError(key, name, f"{what}; a memory holds rewards of one kind: give both the same, or leave memory_of out")
+    if getattr(own, "reads_infos", False):
+        raise ConfigError(key, name, "takes infos, which agents that share a memory don't exchange; leave out infos or memory_of")
 
 
 def _adopt_settings(agent: Agent, owner: Agent) -> None:

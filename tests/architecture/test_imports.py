@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "rltrain"
 
 # From the bottom up. A module imports from its own layer or from lower ones.
 LAYERS = [
-    r"errors|confidential|checks|modules|installing|structures|spaces|seeding|processes|signals|hangs|generators|files",
+    r"errors|confidential|checks|modules|rewards|installing|structures|spaces|seeding|processes|signals|hangs|generators|files",
     r"ops(\..*)?",
     r"checkpoints|trees|tracking|screen|evaluation|backends\.base|models\.config|models\.images|envs\.functional",
     r"(backends|models|memories|optimizers)(\..*)?",

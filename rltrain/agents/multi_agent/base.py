@@ -17,6 +17,7 @@ from rltrain.agents.multi_agent.groups import Group, join
 from rltrain.agents.multi_agent.pure import PureTeam
 from rltrain.checks import build
 from rltrain.errors import ConfigError
+from rltrain.rewards import find_team_rewards
 from rltrain.seeding import AGENT_ACTOR, seed64
 from rltrain.structures import Array, Arrays, Progress, Transition, UpdateSchedule
 
@@ -72,9 +73,11 @@ class MultiAgent(Made):
             backend = part.backend
             self.parts[name] = backend.own(part)
         self.backend = backend
+        self.reward_function = find_team_rewards(self.groups, self.parts)
         pures = {name: part.pure for name, part in self.parts.items() if hasattr(part, "pure")}
         if pures:
             self.pure = PureTeam(self.groups, pures, self.schedule, num_envs, central=self.central)
+            self.pure.reward_function = self.reward_function
 
     def _settings(self, group: str) -> dict[str, Any]:
         """Return the settings of one group's algorithm."""

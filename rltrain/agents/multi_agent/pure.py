@@ -14,6 +14,8 @@ ByGroup = dict[str, Any]
 class PureTeam:
     """Acts, records and learns for all groups; `parts` are their pure algorithms."""
 
+    reward_function: Any = None  # the team's
+
     def __init__(
         self, groups: dict[str, Group], parts: ByGroup, schedule: UpdateSchedule, num_envs: int, *, central: bool
     ) -> None:

@@ -1,10 +1,12 @@
 """Settings that DQN, DDPG, SAC and what extends them share, the same for both backends."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rltrain.checks import option
 from rltrain.errors import ConfigError
 from rltrain.ops.schedules import END, KINDS
+from rltrain.rewards import DOC as REWARD_FUNCTION
 
 
 @dataclass
@@ -48,6 +50,7 @@ class OffPolicyConfig:
     loss: str = option("squared", "of Q against its target: d^2, or huber: d^2 / 2 up to |d| = 1, |d| - 1/2 beyond",
                        choices=["squared", "huber"])  # fmt: skip
     grad_norm_clip: float = option(0.0, "largest norm of a network's gradient; 0: no limit", low=0)
+    reward_function: str | Callable | None = option(None, REWARD_FUNCTION)
     reward_scale: float = option(1.0, "rewards are multiplied by this before learning; reported returns are not", above=0)
     reward_clip: float | None = option(None, "then clipped to +- this; null: not", above=0)
     normalize_observations: bool = option(

@@ -25,6 +25,7 @@ from rltrain.memories.replay.jax import ReplayMemory, ReplayOnDevice, Transition
 from rltrain.memories.rollout.jax import Rollout
 from rltrain.models.encoders.jax import Encoder, make_encoder, make_inputs
 from rltrain.ops import losses, normalizers, schedules
+from rltrain.rewards import find_reward_function
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
 from rltrain.structures import Array, Arrays, Progress, UpdateSchedule
 
@@ -58,6 +59,7 @@ class OffPolicy(Made, ABC):
         self.backend = backend or JaxBackend()
         self.num_envs = num_envs
         self.schedule = UpdateSchedule(learning_starts=self.cfg.learning_starts, every=self.cfg.update_interval)
+        self.reward_function = find_reward_function(self.cfg.reward_function, self.key, jax.jit)
         self.actor_seed = seed64(seed, AGENT_ACTOR, index)
         self.seeds = [seed64(seed, AGENT_PARAMETERS, index), seed64(seed, AGENT_MINIBATCHES, index)]
         self.memory_seed = seed64(seed, AGENT_MINIBATCHES, index, 1)

@@ -18,6 +18,7 @@ from rltrain.checks import build
 from rltrain.memories.replay.torch import ReplayMemory
 from rltrain.models.encoders.torch import make_encoder, make_inputs
 from rltrain.ops import losses, normalizers, schedules
+from rltrain.rewards import find_reward_function
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
 from rltrain.structures import Arrays, Progress, Transition, UpdateSchedule
 
@@ -57,6 +58,7 @@ class OffPolicy(Made, ABC):
         self.backend = backend or TorchBackend()
         self.num_envs = num_envs
         self.schedule = UpdateSchedule(learning_starts=self.cfg.learning_starts, every=self.cfg.update_interval)
+        self.reward_function = find_reward_function(self.cfg.reward_function, self.key)
         self.actor_seed = seed64(seed, AGENT_ACTOR, index)
         self.keeps_memory = True  # in snapshots
         self._inference = torch.inference_mode()  # entered in each timestep; as a decorator it is made anew each time

@@ -1,5 +1,6 @@
 """Settings that PPO and A2C share, the same for both backends."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,6 +8,7 @@ from rltrain.checks import option, section
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.ops.schedules import END, KINDS
+from rltrain.rewards import DOC as REWARD_FUNCTION
 
 
 @dataclass
@@ -27,6 +29,7 @@ class OnPolicyConfig:
     entropy_scale_end: float = option(0.0, END, low=0, high=100)
     value_scale: float = option(0.5, "weight of the value loss, the mean squared error", low=0, high=100)
     grad_norm_clip: float = option(0.5, "largest norm of the gradient; 0: no limit", low=0)
+    reward_function: str | Callable | None = option(None, REWARD_FUNCTION)
     reward_scale: float = option(1.0, "rewards are multiplied by this before learning; reported returns are not", above=0)
     reward_clip: float | None = option(None, "then clipped to +- this; null: not", above=0)
     normalize_rewards: bool = option(False, "first divided by the running standard deviation of the discounted return")

@@ -22,6 +22,7 @@ from rltrain.models.inputs.jax import Inputs
 from rltrain.models.networks.jax import ActorCritic
 from rltrain.ops import losses, normalizers, schedules
 from rltrain.ops.returns.jax import generalized_advantages, running_returns
+from rltrain.rewards import find_reward_function
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
 from rltrain.structures import Array, Arrays, Progress, UpdateSchedule
 
@@ -102,6 +103,7 @@ class OnPolicy(Made, ABC):
         self.num_envs = num_envs
         self.schedule = UpdateSchedule(every=self.cfg.rollout_length)
         self.actor_seed = seed64(seed, AGENT_ACTOR, index)
+        self.reward_function = find_reward_function(self.cfg.reward_function, self.key, jax.jit)
         self.seeds = [seed64(seed, role, index) for role in (AGENT_PARAMETERS, AGENT_MINIBATCHES)]
         network = self.cfg.network
 

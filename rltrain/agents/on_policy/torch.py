@@ -23,6 +23,7 @@ from rltrain.models.networks.torch import ActorCritic
 from rltrain.ops import losses, normalizers, schedules
 from rltrain.ops.returns.torch import generalized_advantages, running_returns
 from rltrain.optimizers.torch import Adam, FlatParameters, RMSProp
+from rltrain.rewards import find_reward_function
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
 from rltrain.structures import Arrays, Progress, Transition, UpdateSchedule
 
@@ -99,6 +100,7 @@ class OnPolicy(Made, ABC):
         self.backend = backend or TorchBackend()
         self.num_envs = num_envs
         self.schedule = UpdateSchedule(every=self.cfg.rollout_length)
+        self.reward_function = find_reward_function(self.cfg.reward_function, self.key)
         self.actor_seed = seed64(seed, AGENT_ACTOR, index)
         device, network = self.backend.device, self.cfg.network
 

@@ -77,7 +77,7 @@ class LockstepJob:
                 observations=self.observations, states=self.states, actions=self.actions, infos=self.infos, **recorded, **when
             )
             self.infos = {}
-            self._record_others(timestep - 1)
+            self._record_others(**when)
             desk.enter("post_interaction")
             agent.post_interaction(**when)
         if flags & ACT:
@@ -97,10 +97,13 @@ class LockstepJob:
             self.board.write(f"actions/{desk.index}", self.actions)
             self._show_outputs(timestep)
 
-    def _record_others(self, timestep: int) -> None:
+    def _record_others(self, timestep: int, timesteps: int) -> None:
         """Record what the agents did that share this one's memory."""
         for part, (index, scope) in self.sharers.items():
             recorded = {name: self.board.read(name, scope) for name in RECORDED}
+            function = self.made.reward_function
+            if function is not None:  # theirs too
+                recorded["rewards"] = function.shape(recorded["rewards"], timestep, timesteps, {}, on_device=self.on_device)
             outputs = self.board.read(_outputs(index, timestep))
             row = Transition(observations=self.others[part], states=None, actions=None, infos={}, outputs=outputs, **recorded)
             self.made.algorithm.memory.ring.record(row, part)
@@ -151,10 +154,7 @@ class Lockstep:
         self.board = Board(slots)
         self._owed = 0  # RECORD: a timestep that the workers have not recorded yet
         self._timestep = self._timesteps = 0
-        self._reads_infos = [
-            getattr(agent.algorithm, "reads_infos", True) or type(agent).record_transition is not Agent.record_transition
-            for agent in agents
-        ]
+        self._reads_infos = [getattr(agent, "reads_infos", True) for agent in agents]
 
     def act(self, observations: Arrays, states: Arrays, masks: Any, timestep: int, timesteps: int) -> list[Any]:
         """Have every agent record the last timestep and act; return their actions."""
