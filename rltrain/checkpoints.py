@@ -297,6 +297,13 @@ class CheckpointStore:
         self.prune()
         return path
 
+    def mend_latest(self, path: Path) -> None:
+        """Point `latest` at a checkpoint that a process was killed in front of pointing it at."""
+        with suppress(CheckpointError):  # a pointer that holds rubbish is written again with the next checkpoint
+            latest = self.pointer("latest")
+            if path.parent == self.directory and path.name.isdigit() and (latest is None or int(latest.name) < int(path.name)):
+                replace_text(self.directory / "latest", path.name)
+
     def mark_best(self, timestep: int, agent: str | None = None) -> None:
         """Point `best`, or where there are several agents `best-<agent>`, at the checkpoint of `timestep`."""
         replace_text(self.directory / (f"best-{agent}" if agent else "best"), str(timestep))

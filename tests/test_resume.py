@@ -294,6 +294,19 @@ def test_killed_with_checkpoints(timestep, here, zygote, uninterrupted):
     assert_same(here / "run", uninterrupted("cartpole"))
 
 
+def test_killed_between_a_checkpoint_and_its_pointer(here, zygote, uninterrupted):
+    """A checkpoint is there, `latest` names the one before: a resume goes on from the newer one, and `latest` follows at once."""
+    overrides = merged(SMALL, (LENGTH, *EVALUATED, "checkpoints.interval=16", "run.dir=run"))
+    assert zygote.run("train", *overrides, before=KILL_AT.format(95)).status == -9
+    newest = latest(here / "run").name
+    (here / "run/checkpoints/latest").write_text(str(int(newest) - 16))
+    again = zygote.run("train", *overrides, "resume=auto", before=KILL_AT.format(int(newest) + 3))  # before the next one
+    assert again.status == -9 and f"going on from run/checkpoints/{newest}" in again.text
+    assert latest(here / "run").name == newest
+    assert call("train", *overrides, "resume=auto").status == 0
+    assert_same(here / "run", uninterrupted("cartpole"))
+
+
 def test_killed_before_the_first_checkpoint_starts_anew(here, zygote, uninterrupted):
     overrides = merged(SMALL, (LENGTH, *EVALUATED, "run.dir=run"))
     assert zygote.run("train", *overrides, before=KILL_AT.format(45)).status == -9

@@ -173,6 +173,8 @@ def _open_run(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, An
         checkpoints.replace_text(directory / "config.yaml", text)
         if run.store is not None:
             run.store.clear_temporaries()
+            if parts is not None and plan.checkpoint is not None:
+                run.store.mend_latest(plan.checkpoint)
             run.mend_bests({name: best.timestep for name, best in trainer.best.items()})
     except OSError as error:
         raise checkpoints.storage_error(f"run.dir={directory}", error) from None
