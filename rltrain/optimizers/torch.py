@@ -1,5 +1,7 @@
 """Parameters as one vector, and optimisers on it."""
 
+import functools
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ class FlatParameters:
         self.values = torch.empty(size, device=device)
         self.gradients = torch.zeros(size, device=device)
         self._views: list[tuple[nn.Parameter, torch.Tensor]] = []  # each parameter's part of the gradients
+        self._frozen: list[torch.Tensor] = []  # the parts of those that don't learn
+        self.learning = [slice(0, size)]  # the runs of the vectors that learn
         start = 0
         for parameter in named.values():
             stop = start + parameter.numel()
@@ -35,6 +39,23 @@ class FlatParameters:
             self._views.append((parameter, self.gradients[start:stop].view(parameter.shape)))
             start = stop
         self.clear_gradients()
+
+    def freeze(self, names: Set[str]) -> None:
+        """Let parameters of these names stay as they are: their gradient is 0, optimisers pass them over.
+
+        To be called before an optimiser's first step.
+        """
+        self.learning, self._frozen = [], []
+        start = 0
+        for name, (_, view) in zip(self.named, self._views, strict=True):
+            stop = start + view.numel()
+            if name in names:
+                self._frozen.append(view)
+            elif self.learning and self.learning[-1].stop == start:
+                self.learning[-1] = slice(self.learning[-1].start, stop)
+            else:
+                self.learning.append(slice(start, stop))
+            start = stop
 
     def clear_gradients(self) -> None:
         """Set every gradient to zero, each parameter's `grad` to its part of the vector."""
@@ -53,6 +74,8 @@ class FlatParameters:
     def clip_gradients(self, max_norm: float) -> torch.Tensor:
         """Gather the gradient and scale it to at most `max_norm` (0: leave it); return its norm before."""
         self.gather_gradients()
+        for view in self._frozen:
+            view.zero_()
         norm = torch.linalg.vector_norm(self.gradients)
         if max_norm > 0 and (norm.is_cuda or norm + 1e-6 > max_norm):  # to ask a GPU is to wait for it
             self.gradients.mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
@@ -86,14 +109,34 @@ class Adam:
         self.second_moments = torch.zeros_like(parameters.values)
         self.steps = torch.zeros((), device=parameters.values.device)
 
+    @functools.cached_property
+    def _parts(self) -> list[list[torch.Tensor]]:
+        """What learns of each vector."""
+        vectors = (self.parameters.values, self.parameters.gradients, self.first_moments, self.second_moments)
+        return [[vector[run] for run in self.parameters.learning] for vector in vectors]
+
     @torch.no_grad()
     def step(self) -> None:
         """Take one step down the gradient."""
         self.steps += 1
+        if not self.parameters.learning:
+            return
+        values, gradients, first_moments, second_moments = self._parts
         torch._fused_adam_(
-            [self.parameters.values], [self.parameters.gradients], [self.first_moments], [self.second_moments], [], [self.steps],
-            lr=self.learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self.epsilon, amsgrad=False, maximize=False,
-        )  # fmt: skip
+            values,
+            gradients,
+            first_moments,
+            second_moments,
+            [],
+            [self.steps] * len(values),
+            lr=self.learning_rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=self.epsilon,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """Return moments and count."""
@@ -124,10 +167,11 @@ class RMSProp:
     @torch.no_grad()
     def step(self) -> None:
         """Take one step down the gradient."""
-        gradients = self.parameters.gradients
-        self.second_moments.mul_(self.decay).addcmul_(gradients, gradients, value=1 - self.decay)
-        scale = self.second_moments.sqrt().add_(self.epsilon)
-        self.parameters.values.addcdiv_(gradients, scale, value=-self.learning_rate)
+        for run in self.parameters.learning:
+            gradients, moments = self.parameters.gradients[run], self.second_moments[run]
+            moments.mul_(self.decay).addcmul_(gradients, gradients, value=1 - self.decay)
+            scale = moments.sqrt().add_(self.epsilon)
+            self.parameters.values[run].addcdiv_(gradients, scale, value=-self.learning_rate)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the moments."""

@@ -24,6 +24,7 @@ from rltrain.memories.replay.host import Replay, Sample
 from rltrain.memories.replay.jax import ReplayMemory, ReplayOnDevice, Transitions
 from rltrain.memories.rollout.jax import Rollout
 from rltrain.models.encoders.jax import Encoder, make_encoder, make_inputs
+from rltrain.models.freezing import find_frozen
 from rltrain.ops import losses, normalizers, schedules
 from rltrain.rewards import find_reward_function
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
@@ -58,8 +59,8 @@ class OffPolicy(Made, ABC):
         self.cfg: Any = build(self.config, cfg, self.key)
         self.backend = backend or JaxBackend()
         self.num_envs = num_envs
-        self.schedule = UpdateSchedule(learning_starts=self.cfg.learning_starts, every=self.cfg.update_interval)
         self.reward_function = find_reward_function(self.cfg.reward_function, self.key, jax.jit)
+        self.schedule = UpdateSchedule(learning_starts=self.cfg.learning_starts, every=self.cfg.update_interval)
         self.actor_seed = seed64(seed, AGENT_ACTOR, index)
         self.seeds = [seed64(seed, AGENT_PARAMETERS, index), seed64(seed, AGENT_MINIBATCHES, index)]
         self.memory_seed = seed64(seed, AGENT_MINIBATCHES, index, 1)
@@ -71,6 +72,8 @@ class OffPolicy(Made, ABC):
         self.inputs = make_inputs(observation_space, network, f"{self.key}.network", normalize=normalize, module=encoder)
         self.learners: dict[str, Learner] = {}
         self._build(action_space)
+        if network.frozen:
+            self._freeze(network.frozen)
         self.acts_in_numpy = self.learners[self.acts_with].network.acts_in_numpy
 
         self.gradient_steps = cfg.update_interval * num_envs if cfg.gradient_steps == "auto" else int(cfg.gradient_steps)
@@ -92,6 +95,14 @@ class OffPolicy(Made, ABC):
 
         Raises ConfigError for an action space that the algorithm doesn't act in.
         """
+
+    def _freeze(self, entries: list[str]) -> None:
+        """Let parameters whose names have these parts stay as they are."""
+        states = jax.eval_shape(self.init).learners.values()
+        names = [name for state in states for name in state.parameters]
+        frozen = find_frozen(names, entries, f"{self.key}.network")
+        for learner in self.learners.values():
+            learner.frozen = frozen
 
     def _encoder(self) -> Encoder | None:
         """Return what makes features for one network, or None where inputs are rows of numbers."""

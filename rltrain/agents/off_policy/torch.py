@@ -17,6 +17,7 @@ from rltrain.backends.torch import TorchBackend
 from rltrain.checks import build
 from rltrain.memories.replay.torch import ReplayMemory
 from rltrain.models.encoders.torch import make_encoder, make_inputs
+from rltrain.models.freezing import find_frozen
 from rltrain.ops import losses, normalizers, schedules
 from rltrain.rewards import find_reward_function
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
@@ -57,8 +58,8 @@ class OffPolicy(Made, ABC):
         self.cfg: Any = build(self.config, cfg, self.key)
         self.backend = backend or TorchBackend()
         self.num_envs = num_envs
-        self.schedule = UpdateSchedule(learning_starts=self.cfg.learning_starts, every=self.cfg.update_interval)
         self.reward_function = find_reward_function(self.cfg.reward_function, self.key)
+        self.schedule = UpdateSchedule(learning_starts=self.cfg.learning_starts, every=self.cfg.update_interval)
         self.actor_seed = seed64(seed, AGENT_ACTOR, index)
         self.keeps_memory = True  # in snapshots
         self._inference = torch.inference_mode()  # entered in each timestep; as a decorator it is made anew each time
@@ -72,6 +73,10 @@ class OffPolicy(Made, ABC):
         )
         self.learners: dict[str, Learner] = {}
         self._build(action_space, torch.Generator().manual_seed(seed64(seed, AGENT_PARAMETERS, index)))
+        names = [name for learner in self.learners.values() for name in learner.parameters.named]
+        frozen = find_frozen(names, network.frozen, f"{self.key}.network")
+        for learner in self.learners.values():
+            learner.parameters.freeze(frozen)
 
         self.generator = torch.Generator(device).manual_seed(seed64(seed, AGENT_MINIBATCHES, index))  # of noise in learning
         self.memory = ReplayMemory(

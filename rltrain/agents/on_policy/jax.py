@@ -18,10 +18,12 @@ from rltrain.errors import ConfigError
 from rltrain.memories.rollout.jax import Rollout, RolloutMemory
 from rltrain.models.distributions.jax import make_distribution
 from rltrain.models.encoders.jax import features, make_encoder, make_inputs
+from rltrain.models.freezing import find_frozen
 from rltrain.models.inputs.jax import Inputs
 from rltrain.models.networks.jax import ActorCritic
 from rltrain.ops import losses, normalizers, schedules
 from rltrain.ops.returns.jax import generalized_advantages, running_returns
+from rltrain.optimizers.jax import descend
 from rltrain.rewards import find_reward_function
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
 from rltrain.structures import Array, Arrays, Progress, UpdateSchedule
@@ -101,9 +103,9 @@ class OnPolicy(Made, ABC):
         self.cfg: Any = build(self.config, cfg, self.key)
         self.backend = backend or JaxBackend()
         self.num_envs = num_envs
+        self.reward_function = find_reward_function(self.cfg.reward_function, self.key, jax.jit)
         self.schedule = UpdateSchedule(every=self.cfg.rollout_length)
         self.actor_seed = seed64(seed, AGENT_ACTOR, index)
-        self.reward_function = find_reward_function(self.cfg.reward_function, self.key, jax.jit)
         self.seeds = [seed64(seed, role, index) for role in (AGENT_PARAMETERS, AGENT_MINIBATCHES)]
         network = self.cfg.network
 
@@ -129,6 +131,8 @@ class OnPolicy(Made, ABC):
         )
         self.acts_in_numpy = self.networks.acts_in_numpy
         self.optimizer = self._make_optimizer()
+        names = jax.eval_shape(self.init).parameters if network.frozen else ()
+        self.frozen = find_frozen(names, network.frozen, network_key)
         self._learn_from_host = jax.jit(self._learn_and_look, donate_argnums=0)
 
     def _make_optimizer(self) -> optax.GradientTransformation:
@@ -326,13 +330,15 @@ class OnPolicy(Made, ABC):
         self, state: State, evaluation: Evaluation, gradients: losses.Gradients, learning_rate: Array
     ) -> tuple[State, Array]:
         """Step down a loss, given its gradients with respect to log-probabilities, values and entropies; return their norm."""
-        (gradients,) = evaluation.vjp(gradients)
-        norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(gradients)))
-        if self.cfg.grad_norm_clip > 0:
-            scale = jnp.minimum(self.cfg.grad_norm_clip / (norm + 1e-6), 1.0)
-            gradients = jax.tree.map(lambda g: g * scale, gradients)
-        updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.parameters)
-        parameters = jax.tree.map(lambda p, u: p - learning_rate * u, state.parameters, updates)
+        parameters, optimizer, norm = descend(
+            self.optimizer,
+            state.optimizer,
+            state.parameters,
+            evaluation.vjp(gradients)[0],
+            learning_rate=learning_rate,
+            max_norm=self.cfg.grad_norm_clip,
+            frozen=self.frozen,
+        )
         return state._replace(parameters=parameters, optimizer=optimizer), norm
 
     def _now(self, name: str, progress: Progress) -> Array:

@@ -18,6 +18,7 @@ from rltrain.errors import ConfigError
 from rltrain.memories.rollout.torch import Rollout, RolloutMemory
 from rltrain.models.distributions.torch import make_distribution
 from rltrain.models.encoders.torch import features, make_encoder, make_inputs
+from rltrain.models.freezing import find_frozen
 from rltrain.models.inputs.torch import Inputs
 from rltrain.models.networks.torch import ActorCritic
 from rltrain.ops import losses, normalizers, schedules
@@ -99,8 +100,8 @@ class OnPolicy(Made, ABC):
         self.cfg: Any = build(self.config, cfg, self.key)
         self.backend = backend or TorchBackend()
         self.num_envs = num_envs
-        self.schedule = UpdateSchedule(every=self.cfg.rollout_length)
         self.reward_function = find_reward_function(self.cfg.reward_function, self.key)
+        self.schedule = UpdateSchedule(every=self.cfg.rollout_length)
         self.actor_seed = seed64(seed, AGENT_ACTOR, index)
         device, network = self.backend.device, self.cfg.network
 
@@ -133,6 +134,7 @@ class OnPolicy(Made, ABC):
         )
         own = {f"policy.{name}": parameter for name, parameter in self.distribution.parameters.items()}
         self.parameters = FlatParameters({**dict(self.networks.named_parameters()), **own}, device)
+        self.parameters.freeze(find_frozen(self.parameters.named, network.frozen, network_key))
         self.optimizer = self._make_optimizer()
 
         self.memory = RolloutMemory(self.cfg.rollout_length, num_envs, device)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from rltrain.ops import normalizers
+from rltrain.optimizers.jax import descend
 from rltrain.structures import Array
 
 Diagnostics = dict[str, Array]  # each (), by tag
@@ -64,6 +65,7 @@ class Learner:
     def __init__(self, network: Any, *, has_target: bool = False) -> None:
         self.network, self.has_target = network, has_target
         self.optimizer = optax.scale_by_adam()
+        self.frozen: frozenset[str] = frozenset()  # names of parameters that don't learn
 
     def init(self, key: Array) -> LearnerState:
         """Return fresh parameters and what belongs to them."""
@@ -75,12 +77,15 @@ class Learner:
         self, state: LearnerState, gradients: dict[str, Array], learning_rate: Array, max_norm: float
     ) -> tuple[LearnerState, Array]:
         """Take one step down the gradient; return the gradient's norm."""
-        norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(gradients)))
-        if max_norm > 0:
-            scale = jnp.minimum(max_norm / (norm + 1e-6), 1.0)
-            gradients = jax.tree.map(lambda g: g * scale, gradients)
-        updates, optimizer = self.optimizer.update(gradients, state.optimizer)
-        parameters = jax.tree.map(lambda p, u: p - learning_rate * u, state.parameters, updates)
+        parameters, optimizer, norm = descend(
+            self.optimizer,
+            state.optimizer,
+            state.parameters,
+            gradients,
+            learning_rate=learning_rate,
+            max_norm=max_norm,
+            frozen=self.frozen,
+        )
         return state._replace(parameters=parameters, optimizer=optimizer), norm
 
     def move_target(self, state: LearnerState, share: float) -> LearnerState:
