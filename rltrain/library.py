@@ -18,8 +18,8 @@ from rltrain.backends.base import Backend, BackendConfig, prepare
 from rltrain.checks import build
 from rltrain.commands.evaluate import EvalOptions, play, write
 from rltrain.commands.plans import add_plugins, load_config, load_plugins
-from rltrain.commands.reading import beside_training, hold_each, hold_found
-from rltrain.commands.train import load_policies, read_parts
+from rltrain.commands.reading import beside_training, hold_each, hold_found, load_policies
+from rltrain.commands.train import read_parts
 from rltrain.config import CHOICES, Checked, Config
 from rltrain.config.schema import Choice
 from rltrain.envs.base import EnvWrapper

@@ -42,6 +42,7 @@ def announce(plan: Plan, trainer: Trainer, directory: Path) -> None:
     elif plan.presets:
         one = len(plan.presets) == 1
         lines.append(f"{'a preset' if one else 'presets'} for this environment: experiment={', '.join(plan.presets)}")
+    lines += plan.taken
     if plan.changes:
         verb = "resumed" if plan.checkpoint is not None else "started anew"
         lines.append(f"{verb} at {trainer.timestep:,}: {history.describe(plan.changes)}")

@@ -15,8 +15,7 @@ from rltrain import config as configuration
 from rltrain.agents.random import RandomAgent
 from rltrain.checks import build, option
 from rltrain.commands.plans import add_plugins, load_config, load_plugins, take
-from rltrain.commands.reading import Held, hold_each, hold_found
-from rltrain.commands.train import load_policies
+from rltrain.commands.reading import Held, hold_each, hold_found, load_policies
 from rltrain.confidential import conceal_tree
 from rltrain.errors import CommandError, ConfigError, NonFiniteError, nearest
 from rltrain.evaluation import summarize

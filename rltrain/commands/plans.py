@@ -29,6 +29,7 @@ class Plan:
     before: history.Settings | None = None  # of the run's last start
     command: str = ""  # that was typed
     presets: Sequence[str] = ()  # for the environment that was typed without one
+    taken: Sequence[str] = ()  # what was taken from `init_from`, in words
 
     def __post_init__(self) -> None:
         """Find out what was changed since the run's last start."""

@@ -15,11 +15,12 @@ from rltrain.agents.base import Agent
 from rltrain.commands import history
 from rltrain.commands.announce import announce, find_presets, say_horizon, tell_finished
 from rltrain.commands.plans import Plan, make_plan
-from rltrain.commands.reading import Held, hold_each, hold_found
+from rltrain.commands.reading import check_agents, check_finite
 from rltrain.commands.summary import objective, print_plan, print_summary, read_finished, summarize
+from rltrain.commands.transfer import begin_from
 from rltrain.confidential import conceal
 from rltrain.config import Config
-from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, NonFiniteError, StorageError
+from rltrain.errors import CheckpointError, ConfigError, EnvironmentFailure, StorageError
 from rltrain.generators import Watch
 from rltrain.memories.replay.mapping import find_room
 from rltrain.runs import EXIT_STATUS, Run, holds_run, link_latest, locked, make_run_directory
@@ -70,8 +71,7 @@ def _execute_seeded(plan: Plan, watch: Watch) -> tuple[int, float | None]:
             print_plan(trainer, config)
             return 0, None
         if config.init_from and plan.checkpoint is None:
-            names = [agent.name for agent in trainer.agents]
-            load_policies(trainer.agents, hold_each(config.init_from, names, hold_found(config.init_from, key="init_from")))
+            plan.taken = begin_from(config.init_from, trainer.agents, partial=config.init_from_partial)
         parts = read_parts(plan.checkpoint, trainer.agents) if plan.checkpoint else None
         assert config.seed is not None
         directory = plan.directory or make_run_directory(config.run.dir, config.env.cfg.id, list(config.agents), config.seed)
@@ -202,45 +202,8 @@ def read_parts(path: Path, agents: Sequence[Agent]) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: can't be resumed, it lacks {', '.join(missing)}; it has agents {', '.join(manifest.get('agents', {}))}"
         )
-    _check_agents(path, manifest, agents)
+    check_agents(path, manifest, agents)
     parts = {name: checkpoints.read_part(path, name, manifest) for name in names}
     for agent in agents:
-        _check_finite(path, agent.name, parts[f"agents/{agent.name}/policy"])
+        check_finite(path, agent.name, parts[f"agents/{agent.name}/policy"])
     return parts
-
-
-def _check_finite(path: Path, agent: str, policy: Any) -> None:
-    """Raise CheckpointError if a policy holds NaN or infinity: right hashes don't say that it is one to act by."""
-    try:
-        checkpoints.check_finite(f"agents/{agent}/policy", checkpoints.learned(policy))
-    except NonFiniteError as error:
-        name = str(error).split(": ")[0]
-        raise CheckpointError(f"{path}: {name} holds numbers that are not finite: agents.{agent} can't act by them") from None
-
-
-def load_policies(agents: Sequence[Agent], held: Mapping[str, Held]) -> None:
-    """Load the weights of every agent from what is held of a checkpoint under its name; nothing else.
-
-    Raises CheckpointError if a checkpoint is of other agents or other networks.
-    """
-    for agent in agents:
-        path = held[agent.name].path
-        _check_agents(path, held[agent.name].manifest, [agent])
-        if agent.name not in held[agent.name].policies:
-            raise CheckpointError(f"{path}: holds no policy of agent {agent.name!r}")
-        policy = held[agent.name].policies[agent.name]
-        _check_finite(path, agent.name, policy)
-        try:
-            agent.restore({"policy": policy})
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise CheckpointError(f"{path}: agents.{agent.name}: written by another architecture: {error}") from None
-
-
-def _check_agents(path: Path, manifest: dict[str, Any], agents: Sequence[Agent]) -> None:
-    there = manifest.get("agents", {})
-    for agent in agents:
-        name = agent.kind
-        if agent.name not in there:
-            raise CheckpointError(f"{path}: has no agent {agent.name!r}; it has {', '.join(there)}")
-        if there[agent.name] != name:
-            raise CheckpointError(f"{path}: agent {agent.name!r} was trained by {there[agent.name]}, not by {name}")

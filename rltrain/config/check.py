@@ -110,6 +110,8 @@ def _check_choice(group: str, node: Any, key: str, config: Config) -> Checked:
 
 def _check_together(config: Config, training: bool) -> None:
     """Check what concerns more than one field."""
+    if config.init_from_partial and config.init_from is None:
+        raise ConfigError("init_from_partial", True, "there is nothing to take from; give init_from=CHECKPOINT, or leave it out")
     trainer, copies = config.trainer.cfg, config.env.cfg.num_envs
     if trainer.timesteps is not None and config.total_env_steps is not None:
         raise ConfigError(

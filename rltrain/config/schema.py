@@ -63,6 +63,9 @@ class Config:
     dry_run: bool = option(False, "show parameters, memory, timesteps and updates, train nothing")
     resume: str | None = option(None, "a run to go on with, or auto: run.dir if it holds one, else a fresh run")
     init_from: str | None = option(None, "a checkpoint whose weights to start from; everything else starts fresh")
+    init_from_partial: bool = option(
+        False, "take what fits of it by name and shape: another head, another observation, another algorithm"
+    )
     run: RunConfig = section(RunConfig, "where the run lands")
     tracking: TrackingConfig = section(TrackingConfig, "what is written while training")
     checkpoints: CheckpointsConfig = section(CheckpointsConfig, "when checkpoints are written")

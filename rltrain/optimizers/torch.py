@@ -89,6 +89,8 @@ class FlatParameters:
         """Put parameters back in place; the views stay views."""
         with torch.no_grad():
             for name, parameter in self.named.items():
+                if name not in arrays:
+                    raise ValueError(f"{name} is not there; it has {', '.join(list(arrays)[:3])}, ...")
                 array = torch.as_tensor(np.array(arrays[name]))
                 if array.shape != parameter.shape:
                     raise ValueError(f"{name} has shape {tuple(array.shape)} there and {tuple(parameter.shape)} here")

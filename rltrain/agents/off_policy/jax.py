@@ -515,6 +515,8 @@ def _to_arrays(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
 
 def _fit(parameters: dict[str, Array], arrays: dict[str, np.ndarray]) -> dict[str, Array]:
     for name, parameter in parameters.items():
+        if name not in arrays:
+            raise ValueError(f"{name} is not there; it has {', '.join(list(arrays)[:3])}, ...")
         if arrays[name].shape != parameter.shape:
             raise ValueError(f"{name} has shape {arrays[name].shape} there and {parameter.shape} here")
     return {name: jnp.array(arrays[name]) for name in parameters}

@@ -489,6 +489,8 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> normalizers.Moments:
 
 def _fit(parameters: dict[str, Array], arrays: dict[str, np.ndarray]) -> dict[str, Array]:
     for name, parameter in parameters.items():
+        if name not in arrays:
+            raise ValueError(f"{name} is not there; it has {', '.join(list(arrays)[:3])}, ...")
         if arrays[name].shape != parameter.shape:
             raise ValueError(f"{name} has shape {arrays[name].shape} there and {parameter.shape} here")
     return {name: jnp.asarray(arrays[name]) for name in parameters}
