@@ -43,6 +43,7 @@ class Inputs:
         self.size = sum(leaf.size for leaf in self.leaves.values())
         self.row_bytes = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves.values())
         self.normalize = normalize and self.size > 0
+        self.is_plain = not self.images and not apart  # rows of numbers
 
     def init(self) -> normalizers.Moments:
         """Return the moments to start from."""
@@ -50,8 +51,9 @@ class Inputs:
 
     def __call__(self, moments: normalizers.Moments, observations: Arrays) -> Any:
         """Return network inputs."""
-        if not self.images and not self.apart:
-            return self._numbers(moments, observations)
+        if self.is_plain:
+            inputs = self.read(observations)
+            return normalizers.normalize(_xp(inputs), moments, inputs, CLIP) if self.normalize else inputs
         if not isinstance(observations, dict):
             return observations if self.images else self._parts(self._numbers(moments, observations))[""]
         found = {path: observations[path] for path in self.images}

@@ -43,14 +43,16 @@ class Inputs:
         self.size = sum(leaf.size for leaf in self.leaves.values())
         self.row_bytes = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves.values())
         self.normalize = normalize and self.size > 0
+        self.is_plain = not self.images and not apart  # rows of numbers
         self.moments = normalizers.Moments(
             torch.zeros(self.size, device=device), torch.ones(self.size, device=device), torch.zeros((), device=device)
         )
 
     def __call__(self, observations: Arrays) -> Any:
         """Return network inputs."""
-        if not self.images and not self.apart:
-            return self._numbers(observations)
+        if self.is_plain:
+            inputs = self.read(observations)
+            return normalizers.normalize(torch, self.moments, inputs, CLIP) if self.normalize else inputs
         if not isinstance(observations, dict):
             return observations if self.images else self._parts(self._numbers(observations))[""]
         found = {path: observations[path] for path in self.images}

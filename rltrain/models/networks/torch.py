@@ -24,7 +24,15 @@ Encoder = Any  # a module that makes `size` features (B, size) of observations; 
 AnyConfig = NetworkConfig | QNetworkConfig | ActorCriticsConfig
 
 
-class MLP(nn.Module):
+class Network(nn.Module):
+    """A module that is read through engines, which are found when they are first asked for."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel, and be copied, without engines, which read this network's own memory."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("engine", "engines")}
+
+
+class MLP(Network):
     """A multi-layer perceptron: (B, inputs) -> (B, sum of outputs).
 
     `outputs` are (size, gain) of each part of the last layer. Orthogonal weights with gain sqrt(2) and these, zero biases
@@ -99,10 +107,6 @@ class FeedForward(MLP):
         """What computes outputs and gradients where an algorithm asks."""
         return engine_for(self)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Travel, and be copied, without the engine, which reads this network's own memory."""
-        return {name: value for name, value in self.__dict__.items() if name != "engine"}
-
     def forward(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
         """Return outputs (B, F)."""
         features = inputs if self.encoder is None else self.encoder(inputs)
@@ -137,7 +141,7 @@ class FeedForward(MLP):
         return outputs.view(*shape, -1), None, {}
 
 
-class ActorCritic(nn.Module):
+class ActorCritic(Network):
     """A policy's and a value network, or one network with the outputs of both.
 
     `encoders` are the policy's (or the shared one) and the value network's.
@@ -170,18 +174,24 @@ class ActorCritic(nn.Module):
             return _split(self.shared(inputs))
         return self.policy(inputs), self.value(critic_inputs)[:, 0]
 
+    @functools.cached_property
+    def engines(self) -> tuple[Engine, Engine]:
+        """What computes the policy's and the value network's outputs; one engine, where that is one network."""
+        return (self.shared.engine, self.shared.engine) if self.is_shared else (self.policy.engine, self.value.engine)
+
     def logits(self, inputs: Any) -> torch.Tensor:
         """Return what the policy's distribution is made of, (B, F)."""
-        return self.shared.engine.infer(inputs)[:, :-1] if self.is_shared else self.policy.engine.infer(inputs)
+        outputs = self.engines[0].infer(inputs)
+        return outputs[:, :-1] if self.is_shared else outputs
 
     def values(self, critic_inputs: Any) -> torch.Tensor:
         """Return values (B,)."""
-        return (self.shared if self.is_shared else self.value).engine.infer(critic_inputs)[:, -1]
+        return self.engines[1].infer(critic_inputs)[:, -1]
 
     def logits_and_values(self, inputs: Any, critic_inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Return both, with one pass through a shared network."""
         if self.is_shared:
-            return _split(self.shared.engine.infer(inputs))
+            return _split(self.engines[0].infer(inputs))
         return self.logits(inputs), self.values(critic_inputs)
 
     def logits_and_values_with_vjp(
@@ -189,10 +199,10 @@ class ActorCritic(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, Callable[[torch.Tensor, torch.Tensor], None]]:
         """Return both, and what takes a loss's gradients with respect to them and adds the parameters' to `grad`."""
         if self.is_shared:
-            outputs, shared = self.shared.engine.forward_and_vjp(inputs)
+            outputs, shared = self.engines[0].forward_and_vjp(inputs)
             return *_split(outputs), lambda *gradients: _join(shared, *gradients)
-        logits, policy = self.policy.engine.forward_and_vjp(inputs)
-        outputs, value = self.value.engine.forward_and_vjp(critic_inputs)
+        logits, policy = self.engines[0].forward_and_vjp(inputs)
+        outputs, value = self.engines[1].forward_and_vjp(critic_inputs)
 
         def vjp(logits_gradients: torch.Tensor, values_gradients: torch.Tensor) -> None:
             policy(logits_gradients)
@@ -209,7 +219,7 @@ def _join(vjp: VJP, logits_gradients: torch.Tensor, values_gradients: torch.Tens
     vjp(torch.cat((logits_gradients, values_gradients[:, None]), 1))
 
 
-class QNetwork(nn.Module):
+class QNetwork(Network):
     """A network for the values of every choice (Mnih et al. 2015), dueling (Wang et al. 2016) on request.
 
     The two streams of a dueling network share the hidden layers; it has as many parameters as a plain one, but for one output.
@@ -234,13 +244,19 @@ class QNetwork(nn.Module):
         """Return Q of every choice, (B, choices), differentiable."""
         return self._join(self.q(inputs))
 
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """What computes the streams' outputs."""
+        return self.q.engine
+
     def values(self, inputs: Any) -> torch.Tensor:
         """Return Q of every choice, (B, choices)."""
-        return self._join(self.q.engine.infer(inputs))
+        outputs = self.engine.infer(inputs)
+        return self._join(outputs) if self.dueling else outputs
 
     def values_with_vjp(self, inputs: Any) -> tuple[torch.Tensor, VJP]:
         """Return Q (B, choices), and what takes a loss's gradient with respect to it and adds the parameters' to `grad`."""
-        outputs, vjp = self.q.engine.forward_and_vjp(inputs)
+        outputs, vjp = self.engine.forward_and_vjp(inputs)
         if not self.dueling:
             return outputs, vjp
         return self._join(outputs), lambda gradients: vjp(_split_streams(gradients))
@@ -258,7 +274,7 @@ def _split_streams(gradients: torch.Tensor) -> torch.Tensor:
     return torch.cat((gradients - gradients.mean(1, keepdim=True), gradients.sum(1, keepdim=True)), 1)
 
 
-class Policy(nn.Module):
+class Policy(Network):
     """A policy's network."""
 
     def __init__(
@@ -278,16 +294,21 @@ class Policy(nn.Module):
         """Return what actions or their distribution are made of, (B, F), differentiable."""
         return self.policy(inputs)
 
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """What computes the outputs."""
+        return self.policy.engine
+
     def logits(self, inputs: Any) -> torch.Tensor:
         """Return what actions or their distribution are made of, (B, F)."""
-        return self.policy.engine.infer(inputs)
+        return self.engine.infer(inputs)
 
     def logits_with_vjp(self, inputs: Any) -> tuple[torch.Tensor, VJP]:
         """Return logits (B, F), and what takes a loss's gradient with respect to them and adds the parameters' to `grad`."""
-        return self.policy.engine.forward_and_vjp(inputs)
+        return self.engine.forward_and_vjp(inputs)
 
 
-class Critics(nn.Module):
+class Critics(Network):
     """C networks for the value of an action, or of every choice; an encoder, where there is one, is common to all."""
 
     def __init__(
@@ -317,7 +338,7 @@ class Critics(nn.Module):
         """The critics."""
         return [getattr(self, f"critic_{i}") for i in range(self.count)]
 
-    @property
+    @functools.cached_property
     def engines(self) -> list[Engine]:
         """What computes each critic's outputs."""
         return [network.engine for network in self.networks]
