@@ -299,11 +299,11 @@ class Critics:
 
     def __init__(self, count: int, inputs: int, outputs: int, cfg: ActorCriticsConfig, encoder: Encoder = None) -> None:
         self.networks = [FeedForward(f"critic_{i}", inputs, cfg.critic_sizes, [(outputs, VALUE_GAIN)], cfg) for i in range(count)]
-        self.critic_encoder = encoder
+        self.encoder = encoder
 
     def init(self, key: Array) -> Parameters:
         """Return fresh parameters by name."""
-        return _init_all(self.networks, key) | init_encoder(self.critic_encoder, "critic_encoder", key)
+        return _init_all(self.networks, key) | init_encoder(self.encoder, "critics.encoder", key)
 
     def values(self, parameters: Parameters, inputs: Any, actions: Array | None = None, *, count: int | None = None) -> Array:
         """Return Q: actions (B, A) -> (C, B); without actions, of every choice -> (C, B, choices).
@@ -311,8 +311,8 @@ class Critics:
         Only the first `count` critics are asked, if given.
         """
         features = inputs
-        if self.critic_encoder is not None:
-            features = self.critic_encoder.forward(part(parameters, "critic_encoder"), inputs)
+        if self.encoder is not None:
+            features = self.encoder.forward(part(parameters, "critics.encoder"), inputs)
         outputs = [network.forward(parameters, features, actions) for network in self.networks[:count]]
         return jnp.stack(outputs if actions is None else [values[:, 0] for values in outputs])
 

@@ -325,13 +325,13 @@ class Critics(Network):
         self.count = count
         for i in range(count):
             self.add_module(f"critic_{i}", FeedForward(inputs, cfg.critic_sizes, [(outputs, VALUE_GAIN)], cfg, generator))
-        self.critic_encoder = encoder
+        self.critics = nn.ModuleDict({} if encoder is None else {"encoder": encoder})  # what they share
         self.to(device)
 
-    @property
+    @functools.cached_property
     def encoder(self) -> Encoder:
         """What makes features for all critics, or None."""
-        return self.critic_encoder
+        return self.critics["encoder"] if len(self.critics) else None
 
     @property
     def networks(self) -> list[FeedForward]:
@@ -345,12 +345,12 @@ class Critics(Network):
 
     def forward(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
         """Return Q: actions (B, A) -> (C, B, 1); without actions, of every choice -> (C, B, choices); differentiable."""
-        features = inputs if self.critic_encoder is None else self.critic_encoder(inputs)
+        features = inputs if self.encoder is None else self.encoder(inputs)
         return torch.stack([network(features, actions) for network in self.networks])
 
     def values(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
         """Return Q: actions (B, A) -> (C, B); without actions, of every choice -> (C, B, choices)."""
-        if self.critic_encoder is None:
+        if self.encoder is None:
             outputs = torch.stack([engine.infer(inputs, actions) for engine in self.engines])
         else:
             outputs = Autograd(self).infer(inputs, actions)
@@ -364,7 +364,7 @@ class Critics(Network):
         That adds the parameters' gradients to their `grad`; with `to_actions` it returns the actions' (B, A) instead, for a
         policy to climb. Only the first `count` critics are asked, if given.
         """
-        if self.critic_encoder is None:
+        if self.encoder is None:
             pairs = [engine.forward_and_vjp(inputs, actions, to_actions=to_actions) for engine in self.engines[:count]]
             outputs = torch.stack([outputs for outputs, _ in pairs])
             back: VJP = functools.partial(_pull, [vjp for _, vjp in pairs])
@@ -377,7 +377,7 @@ class Critics(Network):
     def _fill(self, gradients: torch.Tensor) -> torch.Tensor:
         """Return gradients (C, B): zeros for critics that were not asked but computed, as with a common encoder."""
         missing = self.count - len(gradients)
-        if not missing or self.critic_encoder is None:
+        if not missing or self.encoder is None:
             return gradients
         return torch.cat((gradients, gradients.new_zeros(missing, gradients.shape[1])))
 
