@@ -333,7 +333,7 @@ BUGS = [
     ),
     Bug(
         "RMSProp's epsilon under the root",
-        ((OPTIMIZERS, "self.second_moments.sqrt().add_(self.epsilon)", "(self.second_moments + self.epsilon).sqrt()"),),
+        ((OPTIMIZERS, "moments.sqrt().add_(self.epsilon)", "(moments + self.epsilon).sqrt()"),),
         ("optimizers/test_optimizers_torch.py",),
     ),
     Bug(

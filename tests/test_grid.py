@@ -86,7 +86,7 @@ def check_rollouts(case: Case, num_envs: int, length: int) -> None:
         for t, n in itertools.product(range(length), range(num_envs)):
             expected = spaces.flatten(space, stamp(space, copies[n].acted_at[i * length + t]))
             assert_same(spaces.map_arrays(lambda array, at=(t, n): array[at], rollout.observations), expected)
-            action = case.algorithm.head.to_environment(rollout.outputs["actions"][t, n : n + 1])[0]
+            action = case.algorithm.distribution.to_environment(rollout.outputs["actions"][t, n : n + 1])[0]
             assert np.array_equal(action.numpy().astype(case.env.action_space.dtype), copies[n].actions[i * length + t])
         for k, row in enumerate(rollout.last_rows.tolist()):  # one more than what was acted on; a reset would make it two
             expected = spaces.flatten(space, stamp(space, copies[row % num_envs].acted_at[i * length + row // num_envs] + 1))

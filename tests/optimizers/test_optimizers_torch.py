@@ -146,7 +146,7 @@ def test_a_missing_parameter_is_named():
     _, parameters = flat()
     snapshot = parameters.snapshot()
     del snapshot["biases.2"]
-    with pytest.raises(KeyError, match=r"biases\.2"):
+    with pytest.raises(ValueError, match=r"biases\.2 is not there"):
         parameters.restore(snapshot)
 
 
