@@ -192,5 +192,33 @@ LONG = {
         "test_resumed_is_uninterrupted_across_trainers[24-StepTrainer-StepTrainer]",
         "test_step_by_step_is_sequential[jax-CartPole-v1-two]",
     ],
+    "envs/test_atari.py": [
+        "test_a_run_says_its_protocol_and_goes_on_to_the_bit",
+    ],
+    "envs/test_wrapping.py": [
+        "test_a_run_uses_its_wrappers_again",
+        "test_wrappers_go_around_each_copy_in_order_and_pictures_stay_uint8[async]",
+    ],
+    "models/test_encoders.py": [
+        "test_initial_weights_are_of_the_same_kind_in_both[default]",
+        "test_an_encoder_of_ones_own_is_named_or_handed_over[jax-rows, wider-dqn-named]",
+    ],
+    "test_images.py": [
+        "test_where_the_spot_stands_is_learned[dqn-torch]",
+    ],
+    "test_rewards.py": [
+        "test_fused_equals_stepped",
+        "test_what_is_made_must_be_finite_in_either_loop[true]",
+    ],
+    "test_saved_runs.py": [
+        "test_a_saved_run_goes_on[sac_jax]",
+    ],
+    "test_transfer.py": [
+        "test_an_encoder_of_one_backend_only_is_told_at_a_switch",
+    ],
+    "test_encoders_cli.py": [
+        "test_an_encoder_of_ones_own_is_trained_evaluated_and_resumed",
+        "test_a_module_of_flaxs_other_kind",
+    ],
 }
 NAMES = {f"tests/{file}::{name}" for file, names in LONG.items() for name in names}
