@@ -28,6 +28,7 @@ LONG = {
         "test_updates_agree[td3-action_space2-cfg2]",
     ],
     "envs/test_atari.py": [
+        "test_a_run_says_its_protocol_and_goes_on_to_the_bit",
         "test_games_go_on_exactly[MsPacman-settings2]",
     ],
     "envs/test_functional.py": [
@@ -38,6 +39,14 @@ LONG = {
         "test_nothing_forbidden_is_ever_done[A2C-multi discrete-3-async]",
         "test_nothing_forbidden_is_ever_done[PPO-discrete-3-async]",
         "test_resumed_equals_uninterrupted[A2C-async]",
+    ],
+    "envs/test_wrapping.py": [
+        "test_a_run_uses_its_wrappers_again",
+        "test_wrappers_go_around_each_copy_in_order_and_pictures_stay_uint8[async]",
+    ],
+    "models/test_encoders.py": [
+        "test_an_encoder_of_ones_own_is_named_or_handed_over[jax-rows, wider-dqn-named]",
+        "test_initial_weights_are_of_the_same_kind_in_both[default]",
     ],
     "test_agents_config.py": [
         "test_sweeps[overrides0-jobs0]",
@@ -73,6 +82,10 @@ LONG = {
         "test_the_learned_value_is_ten_everywhere[native-3-False]",
         "test_the_learned_value_is_ten_everywhere[native-3-True]",
     ],
+    "test_encoders_cli.py": [
+        "test_a_module_of_flaxs_other_kind",
+        "test_an_encoder_of_ones_own_is_trained_evaluated_and_resumed",
+    ],
     "test_exact_returns.py": [
         "test_through_workers[shared]",
     ],
@@ -100,6 +113,9 @@ LONG = {
     "test_history.py": [
         "test_a_job_of_a_sweep_has_a_history_too",
     ],
+    "test_images.py": [
+        "test_where_the_spot_stands_is_learned[dqn-torch]",
+    ],
     "test_manual.py": [
         "test_the_manual_loop_is_the_sequential_trainer[jax-CartPole-v1-one]",
         "test_the_manual_loop_is_the_sequential_trainer[jax-CartPole-v1-two]",
@@ -120,20 +136,30 @@ LONG = {
     "test_resume_refused.py": [
         "test_a_signal_that_the_shell_ignores_stays_ignored",
     ],
+    "test_rewards.py": [
+        "test_fused_equals_stepped",
+        "test_what_is_made_must_be_finite_in_either_loop[true]",
+    ],
     "test_run_directory.py": [
-        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[delete-the directory was deleted, renamed or replaced while the run went on-left1-overrides1]",  # noqa: E501
-        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[replace-the directory was deleted, renamed or replaced while the run went on-left2-overrides2]",  # noqa: E501
+        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[delete-the directory was deleted, renamed or replaced while the run went on-left1-overrides1]",
+        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[replace-the directory was deleted, renamed or replaced while the run went on-left2-overrides2]",
+    ],
+    "test_saved_runs.py": [
+        "test_a_saved_run_goes_on[sac_jax]",
     ],
     "test_signals.py": [
         "test_a_script_ends_with_the_first_of_two_trainings[4-15]",
     ],
     "test_step_cli.py": [
-        "test_the_curriculum",
         "test_a_callback_may_end_the_run[finish-0-finished]",
+        "test_the_curriculum",
     ],
     "test_sweep_results.py": [
         "test_a_killed_sweep_goes_on_in_its_directory",
         "test_a_subdir_of_ones_own_is_respected",
+    ],
+    "test_transfer.py": [
+        "test_an_encoder_of_one_backend_only_is_told_at_a_switch",
     ],
     "trainers/test_cut_episodes.py": [
         "test_a_cut_is_what_a_time_limit_of_the_environments_own_is[jax team]",
@@ -191,34 +217,6 @@ LONG = {
         "test_resumed_is_uninterrupted_across_trainers[24-StepTrainer-SequentialTrainer]",
         "test_resumed_is_uninterrupted_across_trainers[24-StepTrainer-StepTrainer]",
         "test_step_by_step_is_sequential[jax-CartPole-v1-two]",
-    ],
-    "envs/test_atari.py": [
-        "test_a_run_says_its_protocol_and_goes_on_to_the_bit",
-    ],
-    "envs/test_wrapping.py": [
-        "test_a_run_uses_its_wrappers_again",
-        "test_wrappers_go_around_each_copy_in_order_and_pictures_stay_uint8[async]",
-    ],
-    "models/test_encoders.py": [
-        "test_initial_weights_are_of_the_same_kind_in_both[default]",
-        "test_an_encoder_of_ones_own_is_named_or_handed_over[jax-rows, wider-dqn-named]",
-    ],
-    "test_images.py": [
-        "test_where_the_spot_stands_is_learned[dqn-torch]",
-    ],
-    "test_rewards.py": [
-        "test_fused_equals_stepped",
-        "test_what_is_made_must_be_finite_in_either_loop[true]",
-    ],
-    "test_saved_runs.py": [
-        "test_a_saved_run_goes_on[sac_jax]",
-    ],
-    "test_transfer.py": [
-        "test_an_encoder_of_one_backend_only_is_told_at_a_switch",
-    ],
-    "test_encoders_cli.py": [
-        "test_an_encoder_of_ones_own_is_trained_evaluated_and_resumed",
-        "test_a_module_of_flaxs_other_kind",
     ],
 }
 NAMES = {f"tests/{file}::{name}" for file, names in LONG.items() for name in names}
