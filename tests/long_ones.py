@@ -42,13 +42,26 @@ LONG = {
     ],
     "envs/test_wrapping.py": [
         "test_a_run_uses_its_wrappers_again",
+        "test_async_copies_go_on_exactly",
         "test_wrappers_go_around_each_copy_in_order_and_pictures_stay_uint8[async]",
+    ],
+    "models/test_autograd_torch.py": [
+        "test_func_grad_is_autograds[ppo]",
     ],
     "models/test_encoders.py": [
         "test_an_encoder_of_ones_own_is_named_or_handed_over[jax-rows, wider-dqn-named]",
         "test_initial_weights_are_of_the_same_kind_in_both[default]",
+        "test_outputs_and_gradients_are_those_of_the_twin[a list]",
+        "test_outputs_and_gradients_are_those_of_the_twin[minatar]",
+    ],
+    "models/test_networks_jax.py": [
+        "test_acting_in_numpy_gives_the_compiled_numbers[gelu-False]",
+        "test_unrolled_rows_are_those_of_steps_and_of_forward[policy]",
+        "test_unrolled_rows_are_those_of_steps_and_of_forward[shared]",
+        "test_unrolled_rows_are_those_of_steps_and_of_forward[value]",
     ],
     "test_agents_config.py": [
+        "test_a_preset_names_agents",
         "test_sweeps[overrides0-jobs0]",
         "test_sweeps[overrides1-jobs1]",
         "test_sweeps[overrides3-jobs3]",
@@ -68,8 +81,12 @@ LONG = {
         "test_a_package_that_is_not_installed[blocked1-arguments1-[classic]']",
         "test_a_package_that_is_not_installed[blocked2-arguments2-[box2d]']",
         "test_a_package_that_is_not_installed[blocked3-arguments3-[mujoco]']",
+        "test_a_sweep_goes_on_after_a_failed_job",
         "test_a_worker_that_dies_or_hangs_ends_the_run[kill]",
         "test_an_environment_that_raises_in_a_step[sync]",
+    ],
+    "test_closed_streams.py": [
+        "test_a_run_without_any_stream",
     ],
     "test_confidential.py": [
         "test_errors_say_none[step-async]",
@@ -85,6 +102,7 @@ LONG = {
     "test_encoders_cli.py": [
         "test_a_module_of_flaxs_other_kind",
         "test_an_encoder_of_ones_own_is_trained_evaluated_and_resumed",
+        "test_encoders_of_ones_own_that_cannot_be_used[integers-jax]",
     ],
     "test_exact_returns.py": [
         "test_through_workers[shared]",
@@ -138,6 +156,7 @@ LONG = {
     ],
     "test_rewards.py": [
         "test_fused_equals_stepped",
+        "test_twice_the_reward_is_learned_as_by_reward_scale_and_reported_returns_are_raw[ippo-torch]",
         "test_what_is_made_must_be_finite_in_either_loop[true]",
     ],
     "test_run_directory.py": [
@@ -159,6 +178,9 @@ LONG = {
     "test_sweep_results.py": [
         "test_a_killed_sweep_goes_on_in_its_directory",
         "test_a_subdir_of_ones_own_is_respected",
+    ],
+    "test_teams_cli.py": [
+        "test_every_trainer_comes_to_the_same[trainer1]",
     ],
     "test_transfer.py": [
         "test_an_encoder_of_one_backend_only_is_told_at_a_switch",

@@ -104,9 +104,7 @@ def print_plan(trainer: Trainer, config: Config) -> None:
         lines += [f"{agent.name} reads {f'{path!r}, ' if path else ''}{image}" for path, image in images.items()]
         schedule = agent.algorithm.schedule
         updates = max(0, total // schedule.every - schedule.learning_starts // schedule.every)
-        on_device = hasattr(trainer.env, "pure") and hasattr(
-            agent.algorithm, "pure"
-        )  # each row has its successor
+        on_device = hasattr(trainer.env, "pure") and hasattr(agent.algorithm, "pure")  # each row has its successor
         memory = f"{about['memory_bytes'] * (1 + on_device) / 2**20:.2f} MiB of memory{' with successors' if on_device else ''}"
         lines.append(
             f"{agent.name}: {about['parameters']:,} parameters, {memory}, "
