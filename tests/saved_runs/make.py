@@ -53,11 +53,12 @@ def main() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])}
     for name, (agent, *settings) in RUNS.items():
         arguments = [one.format(agent) for one in settings]
+        (folder / name).mkdir(parents=True, exist_ok=True)
         for what, timesteps in (("half", HALF), ("whole", END)):
             command = [
                 *COMMON,
                 *arguments,
-                f"run.dir={folder / name / what}",
+                f"run.dir={what}",  # relative: the configurations that are kept name no place
                 f"trainer.timesteps={timesteps}",
                 f"schedule.horizon={END}",
             ]
@@ -65,7 +66,7 @@ def main() -> None:
                 [sys.executable, "-m", "rltrain", "train", *command],
                 check=True,
                 env=environment,
-                cwd=here,
+                cwd=folder / name,
                 stdout=subprocess.DEVNULL,
             )
         from rltrain import checkpoints
