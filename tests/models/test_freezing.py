@@ -98,6 +98,7 @@ def test_moments_from_before_move_nothing_and_the_norm_is_that_of_what_learns(ba
 
 
 def test_a_command_that_freezes_what_isnt_there_says_what_there_is(here):
+    pytest.importorskip("torch")
     result = call("train", "seed=1", "dry_run=true", "agents.ppo.network.frozen=[encoder]")
     assert_one_error(
         result, 2, "error: agents.ppo.network.frozen=encoder: is in no parameter's name; options: ", "policy.weights.0"
