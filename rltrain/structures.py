@@ -50,6 +50,13 @@ class Transition(NamedTuple):
     outputs: dict[str, Array]  # each (N, ...)
 
 
+class Acting(NamedTuple):
+    """What a pure algorithm acts with besides its policy; of a team, each by group."""
+
+    carry: Any = None  # from timestep to timestep: None, or a tree of arrays (N, ...) of the form that `init_carry` returns
+    noise: Any = None  # the random numbers of this timestep, of the kind and shape that `acting_noise` says
+
+
 class Progress(NamedTuple):
     """Where the run stands. `timesteps` is the horizon of schedules, not necessarily where the run stops."""
 

@@ -82,16 +82,19 @@ class Algorithm(Protocol):
         """Return what a dry run shows: parameters, memory in bytes, gradient steps per update."""
 
 
-class Made:
+class HasRecipe:
     """Remembers how it was made, so that a worker process can make one alike: `recipe[0](*recipe[1], **recipe[2])`."""
 
     recipe: "Recipe"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Return an instance that keeps what it is made from."""
-        made = super().__new__(cls)
-        made.recipe = (cls, args, kwargs)
-        return made
+        one = super().__new__(cls)
+        one.recipe = (cls, args, kwargs)
+        return one
+
+
+Made = HasRecipe  # its name up to 0.3
 
 
 class Agent:
@@ -100,7 +103,7 @@ class Agent:
     def __init__(self, algorithm: Algorithm, *, name: str = "agent") -> None:
         self.backend = algorithm.backend
         self.kind = type(algorithm).__name__
-        self.recipe: Recipe | None = getattr(algorithm, "recipe", None)  # of `Made`
+        self.recipe: Recipe | None = getattr(algorithm, "recipe", None)  # of `HasRecipe`
         self.members: tuple[str, ...] = getattr(algorithm, "members", ())  # of a team: what is one's is then a dict by name
         self.algorithm: Any = algorithm if self.members else self.backend.own(algorithm)
         self._asarray = (lambda array: array) if self.members else self.backend.asarray  # a team joins its members' first

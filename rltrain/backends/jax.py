@@ -11,7 +11,7 @@ import numpy as np
 from rltrain.backends.base import BackendConfig, keep_numpy_to, prepare
 from rltrain.checks import build
 from rltrain.errors import ConfigError
-from rltrain.structures import Array, Arrays, Progress, Transition
+from rltrain.structures import Acting, Array, Arrays, Progress, Transition
 
 RANDOM = "threefry2x32"
 DRAW = {"exponential": "standard_exponential", "normal": "standard_normal", "uniform": "random"}  # in NumPy
@@ -153,11 +153,11 @@ def draw(key: Array, timestep: Array, kind: str, shape: tuple[int, ...]) -> Arra
 
 
 class Actor(NamedTuple):
-    """What acting carries: a random stream for acting in NumPy and one for compiled acting; noise that drifts, where it does."""
+    """What acting carries: a random stream for acting in NumPy and one for compiled acting, and what goes on."""
 
     generator: np.random.Generator
     key: Array
-    carried: Any  # from timestep to timestep: None, or a tree of arrays (N, ...) of the form that `init_carried` returns
+    carry: Any  # see `Acting`
     trains: bool  # an evaluation's actor, if told to explore, does so as at the end of the run
 
 
@@ -167,11 +167,7 @@ class Stateful:
     Rows are kept in NumPy, and what is learned from goes to compiled calls that take the state over and give it back.
     Observations that are NumPy arrays are acted on in NumPy with a copy of the policy, several times as fast as a compiled call
     for a few rows; JAX arrays, which an environment written in JAX hands out, by the very functions of the fused loop.
-
-    Of a pure algorithm it needs, with `state` first and last where it changes:
-    for acting `policy`, `noise`, `act`, `init_carried`, `reset_carried`;
-    for learning `make_memory`, `update`, `interrupt`, `discard`; for keeping `init`, `snapshot`, `restore`, `describe`.
-    The fused loop calls `draw`, `new_memory`, `record`, `learn`, `is_finite`, `operations` instead of the second line.
+    What it asks of the algorithm is written in `rltrain.agents.pure.PureAlgorithm`.
     """
 
     def __init__(self, pure: Any) -> None:
@@ -184,8 +180,9 @@ class Stateful:
         self.reward_function = getattr(pure, "reward_function", None)
         self.keeps_memory = True  # in snapshots, where it may be left out
         self.state = jax.jit(pure.init)()
-        self.memory = pure.make_memory()
-        self._act, self._draw = jax.jit(pure.act), jax.jit(draw, static_argnums=(2, 3))
+        self.memory = pure.host_memory()
+        self._act = jax.jit(pure.act, static_argnames="explore")
+        self._draw = jax.jit(draw, static_argnums=(2, 3))
         self._finite = True
         self._policy: Any = None  # in NumPy, once it is needed
 
@@ -196,8 +193,8 @@ class Stateful:
 
     def init_actor(self, num_envs: int, seed: int) -> "Actor":
         """Return what acting carries: random streams of its own."""
-        carried = self.pure.init_carried(num_envs)
-        return Actor(np.random.default_rng(seed), key_of(seed), carried, trains=seed == self.actor_seed)
+        carry = self.pure.init_carry(num_envs)
+        return Actor(np.random.default_rng(seed), key_of(seed), carry, trains=seed == self.actor_seed)
 
     def act(
         self,
@@ -215,23 +212,23 @@ class Stateful:
         if not actor.trains:
             horizon = max(progress.timesteps, 1)
             progress = Progress(max(horizon, self.schedule.learning_starts), horizon)
-        if isinstance(first, np.ndarray):
-            kind, shape = self.pure.noise(len(first))
-            noise = getattr(actor.generator, DRAW[kind])(shape, np.float32) if explore else None
-            if getattr(self.pure, "acts_in_numpy", True):
-                act, policy = self.pure.act, self._read_policy()
-            else:
-                act, policy = self._act, self.pure.policy(self.state)
-        else:
+        kind, shape = self.pure.acting_noise(len(first))
+        on_host, noise = isinstance(first, np.ndarray), None
+        if explore and on_host:
+            noise = getattr(actor.generator, DRAW[kind])(shape, np.float32)
+        elif explore:
             # drawn apart: compiled together with acting, the same sums would be rounded otherwise than in the fused loop
-            noise = self._draw(actor.key, turn, *self.pure.noise(len(first))) if explore else None
-            act, policy = self._act, self.pure.policy(self.state)
-        carried, actions, outputs = act(policy, actor.carried, noise, observations, action_masks, progress)
-        return actor if carried is None else actor._replace(carried=carried), actions, outputs
+            noise = self._draw(actor.key, turn, kind, shape)
+        in_numpy = on_host and getattr(self.pure, "acts_in_numpy", True)
+        act, policy = (self.pure.act, self._read_policy()) if in_numpy else (self._act, self.pure.policy(self.state))
+        after, actions, outputs = act(
+            policy, Acting(actor.carry, noise), observations, None, action_masks, explore=explore, progress=progress
+        )
+        return actor if after.carry is None else actor._replace(carry=after.carry), actions, outputs
 
     def reset_actor(self, actor: "Actor", done: Array) -> "Actor":
         """Begin anew what is carried where an episode ended."""
-        return actor if actor.carried is None else actor._replace(carried=self.pure.reset_carried(actor.carried, done))
+        return actor if actor.carry is None else actor._replace(carry=self.pure.reset_carry(actor.carry, done))
 
     def renew_actor(self, actor: "Actor") -> "Actor":
         """Return the actor with another stream: what it draws depends on the timestep, which counts from 0 again."""
@@ -244,10 +241,10 @@ class Stateful:
         import jax
 
         snapshot = {"generator": actor.generator.bit_generator.state, "key": np.array(jax.random.key_data(actor.key))}
-        if actor.carried is None:
+        if actor.carry is None:
             return snapshot
-        arrays = [np.array(array) for array in jax.tree.leaves(actor.carried)]
-        return {**snapshot, "noise": arrays[0] if jax.tree_util.all_leaves([actor.carried]) else arrays}
+        arrays = [np.array(array) for array in jax.tree.leaves(actor.carry)]
+        return {**snapshot, "noise": arrays[0] if jax.tree_util.all_leaves([actor.carry]) else arrays}
 
     def restore_actor(self, snapshot: dict[str, Any]) -> "Actor":
         """Return the actor that `snapshot` was taken of."""
@@ -255,11 +252,11 @@ class Stateful:
 
         generator = np.random.default_rng(0)
         generator.bit_generator.state = snapshot["generator"]
-        carried, kept = self.pure.init_carried(self.num_envs), snapshot.get("noise")
-        if carried is not None and kept is not None:
-            arrays = [kept] if jax.tree_util.all_leaves([carried]) else kept
-            carried = jax.tree.unflatten(jax.tree.structure(carried), [np.array(array) for array in arrays])
-        return Actor(generator, jax.random.wrap_key_data(snapshot["key"], impl=RANDOM), carried, trains=True)
+        carry, kept = self.pure.init_carry(self.num_envs), snapshot.get("noise")
+        if carry is not None and kept is not None:
+            arrays = [kept] if jax.tree_util.all_leaves([carry]) else kept
+            carry = jax.tree.unflatten(jax.tree.structure(carry), [np.array(array) for array in arrays])
+        return Actor(generator, jax.random.wrap_key_data(snapshot["key"], impl=RANDOM), carry, trains=True)
 
     def record(self, transition: Transition) -> None:
         """Store one transition of all copies."""
@@ -278,7 +275,7 @@ class Stateful:
     def update(self, progress: Progress) -> dict[str, float]:
         """Learn from what was recorded; return the usual diagnostics, means over all gradient steps."""
         self._policy = None
-        self.state, metrics, self._finite = self.pure.update(self.state, self.memory, progress)
+        self.state, metrics, self._finite = self.pure.update_from_host(self.state, self.memory, progress)
         return metrics
 
     def _read_policy(self) -> Any:
@@ -303,13 +300,13 @@ class Stateful:
         """
         if self.memory.is_empty:
             self.pure.cfg.check_copies(self.memory.num_envs, self.pure.key)
-        return self.state, self.memory.lend(observations, states), actor.key, actor.carried
+        return self.state, self.memory.lend(observations, states), actor.key, actor.carry
 
-    def take_back(self, actor: "Actor", state: Any, memory: Any, key: Array, carried: Any, timestep: int) -> "Actor":
+    def take_back(self, actor: "Actor", state: Any, memory: Any, key: Array, carry: Any, timestep: int) -> "Actor":
         """Go on from what a fused loop gives back at `timestep`; return the actor."""
         self._take_over(state)
         self.memory.take_back(memory, timestep)
-        return actor._replace(key=key, carried=carried)
+        return actor._replace(key=key, carry=carry)
 
     def note_learned(self, metrics: dict[str, Array], there: dict[str, Array], finite: Array, k: int) -> dict[str, float]:
         """Return the metrics of a fused loop's update number `k` of a chunk; remember if every parameter was finite after it."""

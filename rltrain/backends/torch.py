@@ -2,7 +2,7 @@
 
 import ctypes
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,59 @@ class TorchBackend:
         """Return torch's version and the device."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {"torch": torch.__version__, "device": name, "threads": str(torch.get_num_threads())}
+
+
+@dataclass
+class Actor:
+    """What acting carries: a random stream, and what goes on from timestep to timestep."""
+
+    generator: torch.Generator
+    carry: torch.Tensor | None  # (N, ...), where the algorithm has such
+    trains: bool  # an evaluation's actor, if told to explore, does so as at the end of the run
+
+
+class Stateful:
+    """Makes and keeps actors for an algorithm, which says in `init_carry` what they carry besides a random stream."""
+
+    backend: TorchBackend
+    num_envs: int
+    actor_seed: int
+
+    def init_carry(self, num_envs: int) -> torch.Tensor | None:
+        """Return what `num_envs` copies' acting carries from timestep to timestep: nothing, unless an algorithm says so."""
+        return None
+
+    def reset_carry(self, carry: torch.Tensor, done: torch.Tensor) -> torch.Tensor:
+        """Return it begun anew where an episode ended, `done` (N,) bool: all zeros."""
+        return torch.where(done[:, None], torch.zeros_like(carry), carry)
+
+    def init_actor(self, num_envs: int, seed: int) -> Actor:
+        """Return a fresh actor with a random stream of its own."""
+        generator = torch.Generator(self.backend.device).manual_seed(seed)
+        return Actor(generator, self.init_carry(num_envs), trains=seed == self.actor_seed)
+
+    def reset_actor(self, actor: Actor, done: Any) -> Actor:
+        """Begin anew what is carried where an episode ended."""
+        if actor.carry is None:
+            return actor
+        return replace(actor, carry=self.reset_carry(actor.carry, torch.as_tensor(done, device=actor.carry.device)))
+
+    def renew_actor(self, actor: Actor) -> Actor:
+        """The actor's stream goes on by itself."""
+        return actor
+
+    def actor_snapshot(self, actor: Actor) -> dict[str, Any]:
+        """Return the actor as plain data."""
+        noise = None if actor.carry is None else actor.carry.cpu().numpy().copy()
+        return {"generator": actor.generator.get_state().cpu().numpy(), "noise": noise}
+
+    def restore_actor(self, snapshot: dict[str, Any]) -> Actor:
+        """Return the actor that `snapshot` was taken of."""
+        actor = self.init_actor(self.num_envs, self.actor_seed)
+        actor.generator.set_state(torch.from_numpy(np.array(snapshot["generator"])))
+        if actor.carry is not None:
+            actor.carry = torch.as_tensor(np.array(snapshot["noise"]), device=self.backend.device)
+        return actor
 
 
 def _keep_freed_memory() -> None:

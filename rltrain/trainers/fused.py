@@ -20,7 +20,7 @@ import numpy as np
 from rltrain.errors import EnvironmentFailure, NonFiniteError
 from rltrain.memories.rollout.jax import Rollout
 from rltrain.spaces import map_arrays, named
-from rltrain.structures import Array, Arrays, Progress, Step
+from rltrain.structures import Acting, Array, Arrays, Progress, Step
 
 if TYPE_CHECKING:
     from rltrain.trainers.base import Trainer
@@ -38,7 +38,7 @@ class AgentCarry(NamedTuple):
     state: Any
     memory: Any
     key: Any  # of its actor
-    carried: Any  # by its actor
+    carry: Any  # by its actor, from timestep to timestep
 
 
 class Carry(NamedTuple):
@@ -211,7 +211,7 @@ class Program:
         agents = []
         rows = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(play, carry))
         for pure, agent, row in zip(self.pures, carry.agents, rows, strict=True):
-            agents.append(agent if agent.memory is not None else agent._replace(memory=pure.new_memory(row)))
+            agents.append(agent if agent.memory is not None else agent._replace(memory=pure.init_memory(row)))
         return tuple(agents)
 
     def _chunk(self, carry: Carry, count: Array, horizon: Array) -> tuple[Carry, Looks]:
@@ -246,7 +246,7 @@ class Program:
         agents = []
         for pure, agent, after, row, scope in zip(self.pures, carry.agents, carried, rows, self.scopes, strict=True):
             memory = pure.record(agent.memory, row, carry.timestep)
-            agents.append(agent._replace(memory=memory, carried=pure.reset_carried(after, env.done[scope])))
+            agents.append(agent._replace(memory=memory, carry=pure.reset_carry(after, env.done[scope])))
 
         # 7 reset
         begun = self.env.reset_done(env)
@@ -262,7 +262,9 @@ class Program:
         acted = []
         for pure, agent, own, scope in zip(self.pures, carry.agents, noise, self.scopes, strict=True):
             seen, allowed = _cut((observations, masks), scope)
-            acted.append(_apart(carry.timestep, pure.act, pure.policy(agent.state), agent.carried, own, seen, allowed, progress))
+            act = functools.partial(pure.act, explore=True, progress=progress)
+            actor = Acting(agent.carry, own)
+            acted.append(_apart(carry.timestep, act, pure.policy(agent.state), actor, seen, None, allowed))
         actions = map_arrays(lambda *parts: jnp.concatenate(parts), *(actions for _, actions, _ in acted))
         env, step = _apart(carry.timestep, self.env.step, carry.env, actions)
         rows = tuple(
@@ -275,7 +277,7 @@ class Program:
         )
         playable = jnp.ones_like(env.done) if masks is None else self.env.is_playable(masks)
         looks = step.rewards, env.done, step.valid, self._find_bad(step, rows), playable
-        return env, tuple(carried for carried, _, _ in acted), rows, looks
+        return env, tuple(actor.carry for actor, _, _ in acted), rows, looks
 
     def _find_bad(self, step: Step, rows: Sequence[Rollout]) -> Array:
         """Return for every copy (N,) the number, from 1, of the first of `watched` that isn't finite there; 0: all are."""
@@ -302,8 +304,8 @@ class Program:
 
     def _update(self, pure: Any, agent: AgentCarry, progress: Progress) -> tuple[AgentCarry, Any]:
         def learn() -> tuple[Any, Any]:
-            state, metrics, there = pure.learn(agent.state, agent.memory, progress)
-            return state, (metrics, there, jnp.bool_(True), pure.is_finite(state))
+            state, metrics, present = pure.update(agent.state, agent.memory, progress)
+            return state, (metrics, present, jnp.bool_(True), pure.is_finite(state))
 
         shapes = jax.eval_shape(learn)[1]
         none = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)

@@ -1,10 +1,14 @@
 """A2C in JAX (Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning", the synchronous form)."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import optax
 
 from rltrain.agents.a2c.config import A2CConfig
-from rltrain.agents.on_policy.jax import OPTIMIZER_EPSILON, Batch, Metrics, OnPolicy, State
+from rltrain.agents.algorithm.jax import Metrics
+from rltrain.agents.learners.jax import Learner
+from rltrain.agents.on_policy.jax import EPSILON, Batch, OnPolicy, State
 from rltrain.ops import losses
 from rltrain.structures import Progress
 
@@ -16,10 +20,10 @@ class A2C(OnPolicy):
 
     config = A2CConfig
 
-    def _make_optimizer(self) -> optax.GradientTransformation:
-        if self.cfg.optimizer == "adam":
-            return optax.scale_by_adam(eps=OPTIMIZER_EPSILON)
-        return optax.scale_by_rms(decay=0.99, eps=OPTIMIZER_EPSILON, initial_scale=1.0, eps_in_sqrt=False)
+    def _make_learners(self, own: dict[str, Any]) -> dict[str, Learner]:
+        rms = optax.scale_by_rms(decay=0.99, eps=EPSILON, initial_scale=1.0, eps_in_sqrt=False)
+        kind = {"adam": None, "rmsprop": rms}[self.cfg.optimizer]
+        return {"actor_critic": Learner(self.networks, more=own, optimizer=kind, epsilon=EPSILON)}
 
     def _improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
         """Step down the mean of L = -log p(a) A + value_scale (V - R)^2 - entropy_scale H, on all rows at once."""
@@ -34,6 +38,6 @@ class A2C(OnPolicy):
         diagnostics = jnp.stack((-evaluation.log_probs * batch.advantages, error, evaluation.entropies)) @ shares
         gradients = losses.actor_critic_gradients(-batch.advantages, value, shares, cfg.value_scale, entropy_scale)
         # ---- step
-        state, norm = self._descend(state, evaluation, gradients, state.learning_rate)
+        state, norm = self._descend(state, evaluation, gradients)
         means = jnp.append(diagnostics, norm)
         return state, dict(zip(METRICS, means, strict=True)) | self._report(state, batch)

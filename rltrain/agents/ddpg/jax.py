@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain import spaces
+from rltrain.agents.algorithm.jax import xp_of
 from rltrain.agents.ddpg.config import DDPGConfig
-from rltrain.agents.off_policy.jax import OffPolicy, draw_in_range
-from rltrain.agents.off_policy.learners.jax import Batch, Diagnostics, Learner, State, Tally
+from rltrain.agents.learners.jax import Learner
+from rltrain.agents.off_policy.jax import Batch, Diagnostics, OffPolicy, State, Tally, draw_in_range
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.distributions.jax import Gaussian
 from rltrain.models.encoders.jax import features
 from rltrain.models.networks.jax import Critics, Policy
-from rltrain.structures import Array, Progress
+from rltrain.structures import Acting, Array, Progress
 
 
 class DDPG(OffPolicy):
@@ -34,7 +35,7 @@ class DDPG(OffPolicy):
         if not spaces.is_bounded(action_space):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         self.distribution = Gaussian(action_space, NetworkConfig())  # for its units
-        cfg, actions, encoder = self.cfg, self.distribution.actions, self._encoder()
+        cfg, actions, encoder = self.cfg, self.distribution.actions, self._make_encoder(self.inputs)
         size = features(encoder, self.inputs)
         self.policy_network = Policy(size, actions, cfg.network, encoder)
         self.critic_network = Critics(self.critics, size + actions, 1, cfg.network, encoder)
@@ -43,45 +44,45 @@ class DDPG(OffPolicy):
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def init_carried(self, num_envs: int) -> Array | None:
+    def init_carry(self, num_envs: int) -> Array | None:
         """Return the noise that drifts from timestep to timestep, (N, A), where it does."""
         drifts = self.cfg.noise == "ornstein_uhlenbeck"
         return np.zeros((num_envs, self.distribution.actions), np.float32) if drifts else None
 
-    def noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
-        """Return the kind and shape of the random numbers that one step of acting takes."""
+    def acting_noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
+        """Return kind and shape of the random numbers that one step of acting takes."""
         return "normal", (num_envs, self.distribution.actions)
 
-    def _logits(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
+    def _logits(self, parameters: dict[str, Array], inputs: Any, action_masks: Array | None) -> Array:
         return self.policy_network.logits(parameters, inputs)
 
     def _best(self, logits: Array) -> Array:
-        return (np if isinstance(logits, np.ndarray) else jnp).tanh(logits)
+        return xp_of(logits).tanh(logits)
 
-    def _explore(
-        self, parameters: dict[str, Array], carried: Array | None, noise: Array, inputs: Array, action_masks: Array | None,
-        progress: Progress,
-    ) -> tuple[Array | None, Array]:  # fmt: skip
+    def _deviate(
+        self, parameters: dict[str, Array], actor: Acting, inputs: Any, action_masks: Array | None, progress: Progress
+    ) -> tuple[Acting, Array]:
         actions = self._choose(parameters, inputs, action_masks)
         if self.cfg.noise == "none":
-            return carried, actions
-        carried, added = self._add_up(carried, noise, self._noise_scale(progress))
-        return carried, (actions + added).clip(-1, 1)
+            return Acting(actor.carry), actions
+        actor, noise = self._draw_noise(actor, self._noise_scale(progress))
+        return actor, (actions + noise).clip(-1, 1)
 
-    def _add_up(self, carried: Array | None, normal: Array, scale: Array) -> tuple[Array | None, Array]:
+    def _draw_noise(self, actor: Acting, scale: Array) -> tuple[Acting, Array]:
         """Return noise (N, A): scale x normal, or x <- x - theta x dt + scale sqrt(dt) x normal (Uhlenbeck, Ornstein 1930)."""
-        if carried is None:
-            return None, normal * scale
+        carry, normal = actor
+        if carry is None:
+            return Acting(), normal * scale
         step = self.cfg.noise_time_step
-        carried = carried * np.float32(1 - self.cfg.noise_decay * step) + normal * (scale * np.float32(math.sqrt(step)))
-        return carried, carried
+        carry = carry * np.float32(1 - self.cfg.noise_decay * step) + normal * (scale * np.float32(math.sqrt(step)))
+        return Acting(carry), carry
 
     def _noise_scale(self, progress: Progress) -> Array:
         """Return the noise's scale in a timestep."""
         return self._now("noise_scale", progress, 1)
 
-    def _draw_uniform(self, noise: Array, action_masks: Array | None) -> Array:
-        return draw_in_range(noise)
+    def _draw_uniform(self, actor: Acting, action_masks: Array | None) -> Array:
+        return draw_in_range(actor.noise)
 
     def _to_environment(self, actions: Array) -> Array:
         return self.distribution.scale(actions)
@@ -98,11 +99,11 @@ class DDPG(OffPolicy):
         def values(parameters: dict[str, Array]) -> Array:
             return self.critic_network.values(parameters, batch.inputs, batch.actions)
 
-        state, found, differences = self._regress(state, "critics", values, targets, batch, rates["critics"])
+        state, diagnostics, differences = self._regress(state, "critics", values, targets, batch, rates["critics"])
         # ---- policy
         moves = jnp.asarray(self._step_moves_targets(state))
         state, some = self._improve_policy_if(moves, state, batch, rates["policy"])
-        return state, Tally(found, some, moves.astype(jnp.float32)), jnp.abs(differences).mean(0)
+        return state, Tally(diagnostics, some, moves.astype(jnp.float32)), jnp.abs(differences).mean(0)
 
     def _next_actions(self, state: State, batch: Batch) -> tuple[State, Array]:
         """Return the target policy's actions at the successors, (B, A)."""
@@ -113,12 +114,12 @@ class DDPG(OffPolicy):
             return self._improve_policy(state, batch, learning_rate)
 
         def improve() -> tuple[Any, Diagnostics]:
-            after, found = self._improve_policy(state, batch, learning_rate)
-            return after.learners["policy"], found
+            after, diagnostics = self._improve_policy(state, batch, learning_rate)
+            return after.learners["policy"], diagnostics
 
         none = dict.fromkeys(("loss/policy", "policy/grad_norm"), jnp.float32(0))
-        learner, found = jax.lax.cond(moves, improve, lambda: (state.learners["policy"], none))
-        return state._replace(learners={**state.learners, "policy": learner}), found
+        learner, diagnostics = jax.lax.cond(moves, improve, lambda: (state.learners["policy"], none))
+        return state._replace(learners={**state.learners, "policy": learner}), diagnostics
 
     def _improve_policy(self, state: State, batch: Batch, learning_rate: Array) -> tuple[State, Diagnostics]:
         critics = state.learners["critics"].parameters

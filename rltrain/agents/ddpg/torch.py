@@ -1,6 +1,7 @@
 """DDPG in PyTorch (Lillicrap et al. 2016, "Continuous control with deep reinforcement learning")."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 
 from rltrain import spaces
 from rltrain.agents.ddpg.config import DDPGConfig
-from rltrain.agents.off_policy.learners.torch import Batch, Diagnostics, Learner
-from rltrain.agents.off_policy.torch import Actor, OffPolicy
+from rltrain.agents.learners.torch import Learner
+from rltrain.agents.off_policy.torch import Batch, Diagnostics, OffPolicy
+from rltrain.backends.torch import Actor
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.distributions.torch import Gaussian
@@ -33,7 +35,7 @@ class DDPG(OffPolicy):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         cfg, device = self.cfg, self.backend.device
         self.distribution = Gaussian(action_space, NetworkConfig(), device)  # for its units
-        actions, encoders = self.distribution.actions, [self._encoder(generator) for _ in range(2)]
+        actions, encoders = self.distribution.actions, [self._make_encoder(self.inputs, generator) for _ in range(2)]
         size = features(encoders[0], self.inputs)
         policy = Policy(size, actions, cfg.network, generator, device, encoders[0])
         critics = Critics(self.critics, size + actions, 1, cfg.network, generator, device, encoders[1])
@@ -42,12 +44,10 @@ class DDPG(OffPolicy):
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def init_actor(self, num_envs: int, seed: int) -> Actor:
-        """Return a fresh actor with a random stream of its own, and noise of its own where that drifts."""
-        actor = super().init_actor(num_envs, seed)
-        if self.cfg.noise == "ornstein_uhlenbeck":
-            actor.noise = torch.zeros(num_envs, self.distribution.actions, device=self.backend.device)
-        return actor
+    def init_carry(self, num_envs: int) -> torch.Tensor | None:
+        """Return the noise that drifts from timestep to timestep, (N, A), where it does."""
+        drifts = self.cfg.noise == "ornstein_uhlenbeck"
+        return torch.zeros(num_envs, self.distribution.actions, device=self.backend.device) if drifts else None
 
     def _logits(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
         return self.learners["policy"].network.logits(inputs)
@@ -55,20 +55,24 @@ class DDPG(OffPolicy):
     def _best(self, logits: torch.Tensor) -> torch.Tensor:
         return torch.tanh(logits)
 
-    def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
+    def _deviate(
+        self, actor: Actor, inputs: Any, action_masks: torch.Tensor | None, progress: Progress
+    ) -> tuple[Actor, torch.Tensor]:
         actions = self._choose(inputs, action_masks)
         if self.cfg.noise == "none":
-            return actions
-        return (actions + self._draw_noise(actor, actions, self._noise_scale(progress))).clamp_(-1, 1)
+            return actor, actions
+        actor, noise = self._draw_noise(actor, actions, self._noise_scale(progress))
+        return actor, (actions + noise).clamp_(-1, 1)
 
-    def _draw_noise(self, actor: Actor, actions: torch.Tensor, scale: float) -> torch.Tensor:
+    def _draw_noise(self, actor: Actor, actions: torch.Tensor, scale: float) -> tuple[Actor, torch.Tensor]:
         """Return noise (N, A): scale x normal, or x <- x - theta x dt + scale sqrt(dt) x normal (Uhlenbeck, Ornstein 1930)."""
-        cfg = self.cfg
         normal = torch.empty_like(actions).normal_(generator=actor.generator)
-        if actor.noise is None:
-            return normal.mul_(scale)
-        step = cfg.noise_time_step
-        return actor.noise.mul_(1 - cfg.noise_decay * step).add_(normal, alpha=scale * math.sqrt(step))
+        if actor.carry is None:
+            return actor, normal.mul_(scale)
+        step = self.cfg.noise_time_step
+        carry = actor.carry * (1 - self.cfg.noise_decay * step)
+        carry = carry.add_(normal, alpha=scale * math.sqrt(step))
+        return replace(actor, carry=carry), carry
 
     def _noise_scale(self, progress: Progress) -> float:
         """Return the noise's scale in a timestep."""
@@ -91,12 +95,11 @@ class DDPG(OffPolicy):
             next_values = learner.target.values(batch.next_inputs, self._next_actions(batch)).amin(0)
             targets = batch.returns + batch.discounts * next_values
             values, vjp = learner.network.values_with_vjp(batch.inputs, batch.actions)
-        differences = values - targets
-        found = self._regress(learner, values, vjp, differences, batch) | {"value/target_mean": targets.mean()}
+        diagnostics, differences = self._regress("critics", values, vjp, targets, batch)
         # ---- policy
         if self._step_moves_targets():
-            found |= self._improve_policy(batch)
-        return found, differences.abs().mean(0)
+            diagnostics |= self._improve_policy(batch)
+        return diagnostics, differences.abs().mean(0)
 
     def _next_actions(self, batch: Batch) -> torch.Tensor:
         """Return the target policy's actions at the successors, (B, A)."""
@@ -113,7 +116,7 @@ class DDPG(OffPolicy):
         def vjp(gradients: torch.Tensor) -> None:
             policy_vjp(torch.ops.aten.tanh_backward(critic_vjp(gradients), actions))
 
-        norm = policy.step(vjp, torch.full_like(values, -1 / values.shape[1]), self.cfg.grad_norm_clip)
+        norm = self._descend("policy", vjp, torch.full_like(values, -1 / values.shape[1]))
         return {"loss/policy": -values.mean(), "policy/grad_norm": norm}
 
     def _report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:

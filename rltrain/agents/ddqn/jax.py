@@ -4,7 +4,8 @@ import jax.numpy as jnp
 
 from rltrain.agents.ddqn.config import DDQNConfig
 from rltrain.agents.dqn.jax import DQN
-from rltrain.agents.off_policy.learners.jax import Batch, LearnerState
+from rltrain.agents.learners.jax import LearnerState
+from rltrain.agents.off_policy.jax import Batch
 from rltrain.structures import Array
 
 

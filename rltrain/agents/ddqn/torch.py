@@ -4,7 +4,8 @@ import torch
 
 from rltrain.agents.ddqn.config import DDQNConfig
 from rltrain.agents.dqn.torch import DQN
-from rltrain.agents.off_policy.learners.torch import Batch, Learner
+from rltrain.agents.learners.torch import Learner
+from rltrain.agents.off_policy.torch import Batch
 
 
 class DDQN(DQN):

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from rltrain.agents.dqn.config import DQNConfig
-from rltrain.agents.off_policy.learners.torch import Batch, Diagnostics, Learner
-from rltrain.agents.off_policy.torch import Actor, OffPolicy, choose_uniform, count_rows
+from rltrain.agents.learners.torch import Learner
+from rltrain.agents.off_policy.torch import Batch, Diagnostics, OffPolicy, choose_uniform, count_rows
+from rltrain.backends.torch import Actor
 from rltrain.errors import ConfigError
-from rltrain.models.distributions.torch import MASKED, Categorical
+from rltrain.models.distributions.torch import Categorical
 from rltrain.models.encoders.torch import features
 from rltrain.models.networks.torch import QNetwork
 from rltrain.ops import schedules
@@ -29,7 +30,7 @@ class DQN(OffPolicy):
             raise ConfigError("env.action_space", action_space, f"this agent acts in Discrete spaces; {remedy}")
         cfg, device = self.cfg, self.backend.device
         self.distribution = Categorical(action_space)
-        encoder = self._encoder(generator)
+        encoder = self._make_encoder(self.inputs, generator)
         size = features(encoder, self.inputs)
         network = QNetwork(size, self.distribution.size, cfg.network, generator, device, encoder)
         self.learners["q"] = Learner(network, cfg.learning_rate, device, has_target=True)
@@ -37,27 +38,26 @@ class DQN(OffPolicy):
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def _logits(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
-        return _masked(self.learners["q"].network.values(inputs), action_masks)
+        return self._masked(self.learners["q"].network.values(inputs), action_masks)
 
     def _best(self, values: torch.Tensor) -> torch.Tensor:
         return values.argmax(1) if values.is_cuda else torch.from_numpy(values.numpy().argmax(1))  # a fifth of the time
 
-    def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
+    def _deviate(
+        self, actor: Actor, inputs: Any, action_masks: torch.Tensor | None, progress: Progress
+    ) -> tuple[Actor, torch.Tensor]:
         count = count_rows(inputs)
         noise = torch.rand(count, generator=actor.generator, device=self.backend.device)
         uniform = self._draw_uniform(actor, count, action_masks)
         random = self.backend.to_numpy(noise) < self._epsilon(progress)
         at_random = np.count_nonzero(random)
         if at_random == count:
-            return uniform
+            return actor, uniform
         chosen = self._choose(inputs, action_masks)
-        return torch.where(self.backend.asarray(random), uniform, chosen) if at_random else chosen
+        return actor, torch.where(self.backend.asarray(random), uniform, chosen) if at_random else chosen
 
     def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
         return choose_uniform(count, self.distribution.size, action_masks, actor.generator)
-
-    def _to_environment(self, actions: torch.Tensor) -> torch.Tensor:
-        return self.distribution.to_environment(actions)
 
     def _epsilon(self, progress: Progress) -> float:
         """Return the probability of a random action: from `epsilon` to `epsilon_end` over the first part of the horizon."""
@@ -76,21 +76,16 @@ class DQN(OffPolicy):
         outputs, outputs_vjp = learner.network.values_with_vjp(batch.inputs)
         actions = batch.actions[:, None]
         values = outputs.gather(1, actions)[:, 0]
-        differences = values - targets
 
         def vjp(gradients: torch.Tensor) -> None:
             outputs_vjp(torch.zeros_like(outputs).scatter_(1, actions, gradients[0, :, None]))
 
-        found = self._regress(learner, values[None], vjp, differences[None], batch)
-        return found | {"value/target_mean": targets.mean()}, differences
+        diagnostics, differences = self._regress("q", values[None], vjp, targets, batch)
+        return diagnostics, differences[0]
 
     def _next_values(self, learner: Learner, batch: Batch) -> torch.Tensor:
         """Return what the successors are worth, (B,): the target's highest value."""
-        return _masked(learner.target.values(batch.next_inputs), batch.next_action_masks).amax(1)
+        return self._masked(learner.target.values(batch.next_inputs), batch.next_action_masks).amax(1)
 
     def _report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:
         return super()._report(progress, replay_ratio) | {"policy/epsilon": self._epsilon(progress)}
-
-
-def _masked(values: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
-    return values if masks is None else values.masked_fill(~masks, MASKED)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rltrain import spaces
-from rltrain.agents.base import Actor, Made
+from rltrain.agents.base import Actor, HasRecipe
 from rltrain.agents.multi_agent.config import TeamConfig, form_groups
 from rltrain.agents.multi_agent.groups import Group, join
 from rltrain.agents.multi_agent.pure import PureTeam
@@ -19,12 +19,12 @@ from rltrain.checks import build
 from rltrain.errors import ConfigError
 from rltrain.rewards import find_team_rewards
 from rltrain.seeding import AGENT_ACTOR, seed64
-from rltrain.structures import Array, Arrays, Progress, Transition, UpdateSchedule
+from rltrain.structures import Array, Arrays, Progress, Transition
 
 STRIDE = 2**16  # between the streams of groups: there can't be more agents
 
 
-class MultiAgent(Made):
+class MultiAgent(HasRecipe):
     """Acts and learns for all members of a team, as an Algorithm; a subclass names the algorithm of each group, `part`."""
 
     config: ClassVar[type]
@@ -48,7 +48,7 @@ class MultiAgent(Made):
         self.key = key or f"agents.{type(self).__name__.lower()}"
         self.cfg: Any = build(self.config, cfg, self.key)
         self.num_envs = num_envs
-        self.schedule = UpdateSchedule(every=self.cfg.rollout_length)
+        self.schedule = self.cfg.schedule()
         self.actor_seed = seed64(seed, AGENT_ACTOR, index)
         own, actions = (dict(getattr(space, "spaces", {})) for space in (observation_space, action_space))
         if not actions or own.keys() != actions.keys():
@@ -188,13 +188,13 @@ class MultiAgent(Made):
             )
             for name, group in self.groups.items()
         }
-        state, memory, key, carried = ({name: own[i] for name, own in each.items()} for i in range(4))
-        return state, None if any(own is None for own in memory.values()) else memory, key, carried
+        state, memory, key, carry = ({name: own[i] for name, own in each.items()} for i in range(4))
+        return state, None if any(own is None for own in memory.values()) else memory, key, carry
 
-    def take_back(self, actor: Actor, state: Any, memory: Any, key: Any, carried: Any, timestep: int) -> Actor:
+    def take_back(self, actor: Actor, state: Any, memory: Any, key: Any, carry: Any, timestep: int) -> Actor:
         """Go on from what a fused loop gives back at `timestep`; return the actor."""
         return {
-            name: part.take_back(actor[name], state[name], memory[name], key[name], carried[name], timestep)
+            name: part.take_back(actor[name], state[name], memory[name], key[name], carry[name], timestep)
             for name, part in self.parts.items()
         }
 

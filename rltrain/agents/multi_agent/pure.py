@@ -6,7 +6,7 @@ What `MultiAgent` does with arrays on the host is done here with the same functi
 from typing import Any
 
 from rltrain.agents.multi_agent.groups import Group, join
-from rltrain.structures import Array, Arrays, Progress, UpdateSchedule
+from rltrain.structures import Acting, Array, Arrays, Progress, UpdateSchedule
 
 ByGroup = dict[str, Any]
 
@@ -27,10 +27,10 @@ class PureTeam:
         """Return what acting needs."""
         return {name: part.policy(state[name]) for name, part in self.parts.items()}
 
-    def reset_carried(self, carried: ByGroup, done: Array) -> ByGroup:
-        """Begin anew what is carried where a copy's episode ended."""
+    def reset_carry(self, carry: ByGroup, done: Array) -> ByGroup:
+        """Return what is carried, begun anew where a copy's episode ended."""
         return {
-            name: self.parts[name].reset_carried(carried[name], join([done] * len(group.members)))
+            name: self.parts[name].reset_carry(carry[name], join([done] * len(group.members)))
             for name, group in self.groups.items()
         }
 
@@ -41,40 +41,43 @@ class PureTeam:
     def act(
         self,
         policy: ByGroup,
-        carried: ByGroup,
-        noise: ByGroup,
+        actor: Acting,
         observations: Arrays,
-        action_masks: dict[str, Array] | None,
+        states: Arrays = None,
+        action_masks: dict[str, Array] | None = None,
+        *,
+        explore: bool,
         progress: Progress,
-    ) -> tuple[ByGroup, dict[str, Array], dict[str, Array]]:
-        """Return actions by member (N, *A), after what the actors carry; what `record` wants too."""
-        after: ByGroup = {}
+    ) -> tuple[Acting, dict[str, Array], dict[str, Array]]:
+        """Return the next actor, actions by member (N, *A), and what `record` wants."""
+        carry: ByGroup = {}
         actions: dict[str, Array] = {}
         outputs: dict[str, Array] = {}
         for name, group in self.groups.items():
             masked = action_masks is not None and group.members[0] in action_masks
             masks = group.rows(action_masks) if masked else None  # type: ignore[arg-type]
-            rows = group.observations(observations)
-            after[name], chosen, wanted = self.parts[name].act(policy[name], carried[name], noise[name], rows, masks, progress)
+            one, rows = Acting(actor.carry[name], actor.noise[name]), group.observations(observations)
+            one, chosen, wanted = self.parts[name].act(policy[name], one, rows, None, masks, explore=explore, progress=progress)
+            carry[name] = one.carry
             actions |= group.split(chosen)
             outputs |= {f"{name}/{key}": value for key, value in wanted.items()}
-        return after, actions, outputs
+        return Acting(carry), actions, outputs
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def new_memory(self, row: Any) -> ByGroup:
+    def init_memory(self, row: Any) -> ByGroup:
         """Return memories without any row, for rows like this one."""
-        return {name: part.new_memory(self._read(name, row)) for name, part in self.parts.items()}
+        return {name: part.init_memory(self._read(name, row)) for name, part in self.parts.items()}
 
     def record(self, memory: ByGroup, row: Any, timestep: Array) -> ByGroup:
         """Return the memories with the row of a timestep in its place."""
         return {name: part.record(memory[name], self._read(name, row), timestep) for name, part in self.parts.items()}
 
-    def learn(self, state: ByGroup, memory: ByGroup, progress: Progress) -> tuple[ByGroup, ByGroup, ByGroup]:
-        """Learn in every group; return metrics and which there are."""
-        each = {name: part.learn(state[name], memory[name], progress) for name, part in self.parts.items()}
-        after, metrics, there = ({name: own[i] for name, own in each.items()} for i in range(3))
-        return after, metrics, there
+    def update(self, state: ByGroup, memory: ByGroup, progress: Progress) -> tuple[ByGroup, ByGroup, ByGroup]:
+        """Learn in every group; return the state, metrics and which of them there are."""
+        each = {name: part.update(state[name], memory[name], progress) for name, part in self.parts.items()}
+        after, metrics, present = ({name: own[i] for name, own in each.items()} for i in range(3))
+        return after, metrics, present
 
     def is_finite(self, state: ByGroup) -> ByGroup:
         """Tell whether every parameter of each group is finite."""

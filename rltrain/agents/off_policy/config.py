@@ -7,6 +7,7 @@ from rltrain.checks import option
 from rltrain.errors import ConfigError
 from rltrain.ops.schedules import END, KINDS
 from rltrain.rewards import DOC as REWARD_FUNCTION
+from rltrain.structures import UpdateSchedule
 
 
 @dataclass
@@ -79,6 +80,10 @@ class OffPolicyConfig:
             raise ConfigError(
                 f"{key}.memory_directory", self.memory_directory, f"has no effect while {key}.memory_mapped=false; leave it out"
             )
+
+    def schedule(self) -> UpdateSchedule:
+        """Return when to learn."""
+        return UpdateSchedule(learning_starts=self.learning_starts, every=self.update_interval)
 
     def check_copies(self, num_envs: int, key: str, owner: str | None = None) -> None:
         """Raise ConfigError if the memory can't hold what a gradient step needs of every copy; it is `owner`'s, where given."""

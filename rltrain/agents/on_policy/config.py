@@ -9,6 +9,7 @@ from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.ops.schedules import END, KINDS
 from rltrain.rewards import DOC as REWARD_FUNCTION
+from rltrain.structures import UpdateSchedule
 
 
 @dataclass
@@ -46,6 +47,10 @@ class OnPolicyConfig:
             if name.endswith("_schedule") and kind == "exponential" and not getattr(self, name.replace("schedule", "end")):
                 end = f"{key}.{name.replace('schedule', 'end')}"
                 raise ConfigError(f"{key}.{name}", kind, f"never reaches {end}=0; give a part above 0, such as 0.01")
+
+    def schedule(self) -> UpdateSchedule:
+        """Return when to learn."""
+        return UpdateSchedule(every=self.rollout_length)
 
     def check_copies(self, num_envs: int, key: str) -> None:
         """Raise ConfigError if an update would lack rows."""

@@ -1,41 +1,29 @@
-"""What PPO and A2C have in common in PyTorch: networks, acting, the rollout, advantages and returns."""
+"""What PPO and A2C have in common in PyTorch: an actor-critic, the rollout, advantages and returns."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from rltrain import spaces
-from rltrain.agents.base import Made
+from rltrain.agents.algorithm.torch import BaseAlgorithm, to_arrays
+from rltrain.agents.learners.torch import Learner
 from rltrain.agents.on_policy.config import OnPolicyConfig
-from rltrain.backends.torch import TorchBackend
-from rltrain.checks import build
-from rltrain.errors import ConfigError
+from rltrain.agents.on_policy.saved import upgraded
+from rltrain.backends.torch import Actor
 from rltrain.memories.rollout.torch import Rollout, RolloutMemory
 from rltrain.models.distributions.torch import make_distribution
-from rltrain.models.encoders.torch import features, make_encoder, make_inputs
-from rltrain.models.freezing import find_frozen
-from rltrain.models.inputs.torch import Inputs
+from rltrain.models.encoders.torch import features
 from rltrain.models.networks.torch import ActorCritic
-from rltrain.ops import losses, normalizers, schedules
+from rltrain.ops import losses, normalizers
 from rltrain.ops.returns.torch import generalized_advantages, running_returns
-from rltrain.optimizers.torch import Adam, FlatParameters, RMSProp
-from rltrain.rewards import find_reward_function
-from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
-from rltrain.structures import Arrays, Progress, Transition, UpdateSchedule
+from rltrain.seeding import AGENT_MINIBATCHES, seed64
+from rltrain.structures import Arrays, Progress, Transition
 
-OPTIMIZER_EPSILON = 1e-5
-
-
-@dataclass
-class Actor:
-    """What acting carries."""
-
-    generator: torch.Generator
+EPSILON = 1e-5  # of the optimiser
 
 
 @dataclass
@@ -66,133 +54,60 @@ class Batch:
 
 
 class Evaluation(NamedTuple):
-    """What the networks say about a batch; a loss's gradients go back through log-probabilities, entropies and `vjp`."""
+    """What the networks say about a batch."""
 
-    outputs: torch.Tensor  # (B, H) of the policy's network
-    logits: torch.Tensor  # (B, H) of the distribution: without the choices that were not allowed
+    logits: torch.Tensor  # (B, F) of the distribution: without the choices that were not allowed
     log_probs: torch.Tensor  # (B,) of the actions
-    entropies: torch.Tensor  # (B,), or () for all rows alike
+    entropies: torch.Tensor  # (B,)
     values: torch.Tensor  # (B,)
-    vjp: Callable[..., None]  # takes the loss's gradients with respect to outputs and values, adds to the parameters' `grad`
+    vjp: Callable[[losses.Gradients], None]  # takes a loss's gradients, adds the parameters' to their `grad`
 
 
-class OnPolicy(Made, ABC):
+class OnPolicy(BaseAlgorithm):
     """Acts by a stochastic policy and collects a rollout; an algorithm says in `_improve` how to learn from it."""
 
     config: ClassVar[type[OnPolicyConfig]]
-    reads_infos = False
+    row_bytes = 7
 
-    def __init__(
-        self,
-        observation_space: Any,
-        action_space: Any,
-        *,
-        state_space: Any = None,
-        num_envs: int,
-        cfg: OnPolicyConfig | dict[str, Any] | None = None,
-        seed: int = 0,
-        index: int = 0,
-        backend: TorchBackend | None = None,
-        key: str | None = None,
-        encoder: nn.Module | None = None,
-    ) -> None:
-        self.key = key or f"agents.{type(self).__name__.lower()}"
-        self.cfg: Any = build(self.config, cfg, self.key)
-        self.backend = backend or TorchBackend()
-        self.num_envs = num_envs
-        self.reward_function = find_reward_function(self.cfg.reward_function, self.key)
-        self.schedule = UpdateSchedule(every=self.cfg.rollout_length)
-        self.actor_seed = seed64(seed, AGENT_ACTOR, index)
-        device, network = self.backend.device, self.cfg.network
-
-        normalize = self.cfg.normalize_observations
-        network_key = f"{self.key}.network"
-        self.inputs = make_inputs(observation_space, device, network, network_key, normalize=normalize, module=encoder)
-        self.critic_inputs: Inputs | None = None
-        if state_space is not None and self.cfg.use_states:
-            if network.shared:
-                raise ConfigError(
-                    f"{self.key}.network.shared", True,
-                    "the environment has states, which only a critic's own network may read; set shared or use_states to false",
-                )  # fmt: skip
-            self.critic_inputs = make_inputs(
-                state_space, device, network, network_key, normalize=normalize, module=encoder, space_key="env.state_space"
-            )
-        self.distribution = make_distribution(action_space, network, device, network_key)
-        generator = torch.Generator().manual_seed(seed64(seed, AGENT_PARAMETERS, index))
+    def _build(self, action_space: Any, generator: torch.Generator) -> None:
+        cfg, device = self.cfg.network, self.backend.device
+        self.distribution = make_distribution(action_space, cfg, device, f"{self.key}.network")
         critic_inputs = self.critic_inputs or self.inputs
-        policy = make_encoder(self.inputs, network, generator, network_key, encoder)
-        value = None if network.shared else make_encoder(critic_inputs, network, generator, network_key, encoder)
-        self.networks = ActorCritic(
-            features(policy, self.inputs),
-            features(value, critic_inputs),
-            self.distribution.size,
-            network,
-            generator,
-            device,
-            (policy, value),
-        )
-        own = {f"policy.{name}": parameter for name, parameter in self.distribution.parameters.items()}
-        self.parameters = FlatParameters({**dict(self.networks.named_parameters()), **own}, device)
-        self.parameters.freeze(find_frozen(self.parameters.named, network.frozen, network_key))
-        self.optimizer = self._make_optimizer()
+        policy = self._make_encoder(self.inputs, generator)
+        value = None if cfg.shared else self._make_encoder(critic_inputs, generator)
+        sizes = features(policy, self.inputs), features(value, critic_inputs)
+        self.networks = ActorCritic(*sizes, self.distribution.size, cfg, generator, device, (policy, value))
+        self.learners = self._make_learners({f"policy.{name}": own for name, own in self.distribution.parameters.items()})
 
-        self.memory = RolloutMemory(self.cfg.rollout_length, num_envs, device)
-        self.minibatch_generator = torch.Generator().manual_seed(seed64(seed, AGENT_MINIBATCHES, index))
+    def _make_learners(self, own: dict[str, Any]) -> dict[str, Learner]:
+        """Return what learns: one network and one optimiser; `own` are the distribution's parameters by name.
+
+        With several, one of each part of `networks`, each is clipped and takes its steps by itself.
+        """
+        return {"actor_critic": Learner(self.networks, self.cfg.learning_rate, self.backend.device, more=own, epsilon=EPSILON)}
+
+    def _start(self, seed: int, index: int) -> None:
+        device = self.backend.device
+        self.memory = RolloutMemory(self.cfg.rollout_length, self.num_envs, device)
+        self.generator = torch.Generator().manual_seed(seed64(seed, AGENT_MINIBATCHES, index))  # of minibatches
+        self.learning_rate: float = self.cfg.learning_rate
         self.value_moments = _moments(device)
         self.reward_moments = _moments(device)
-        self.running_returns = torch.zeros(num_envs, device=device)  # discounted sums of rewards in the running episodes
-
-    def _make_optimizer(self) -> Adam | RMSProp:
-        return Adam(self.parameters, self.cfg.learning_rate, epsilon=OPTIMIZER_EPSILON)
-
-    @property
-    def images(self) -> dict[str, Any]:
-        """The images in an observation that networks read as such, by path."""
-        return self.inputs.images
+        self.running_returns = torch.zeros(self.num_envs, device=device)  # discounted sums of rewards in the running episodes
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def init_actor(self, num_envs: int, seed: int) -> Actor:
-        """Return a fresh actor with a random stream of its own."""
-        return Actor(torch.Generator(self.backend.device).manual_seed(seed))
+    def _logits(self, inputs: Any, action_masks: torch.Tensor | None) -> torch.Tensor:
+        return self._masked(self.networks.logits(inputs), action_masks)
 
-    @torch.inference_mode()
-    def act(
-        self,
-        actor: Actor,
-        observations: Arrays,
-        states: Arrays = None,
-        action_masks: torch.Tensor | None = None,
-        *,
-        explore: bool,
-        progress: Progress,
-    ) -> tuple[Actor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Return actions (N, *A) as the environment takes them; exploring, what `record` wants back, else logits."""
-        logits = self._masked(self.networks.logits(self.inputs(observations)), action_masks)
-        if not explore:
-            return actor, self.distribution.to_environment(self.distribution.mode(logits)), {"logits": logits}
-        actions = self.distribution.sample(logits, actor.generator)
-        outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
-        return actor, self.distribution.to_environment(actions), outputs
+    def _best(self, logits: torch.Tensor) -> torch.Tensor:
+        return self.distribution.mode(logits)
 
-    def reset_actor(self, actor: Actor, done: torch.Tensor) -> Actor:
-        """Nothing that the actor carries belongs to an episode."""
-        return actor
-
-    def renew_actor(self, actor: Actor) -> Actor:
-        """The actor's stream goes on by itself."""
-        return actor
-
-    def actor_snapshot(self, actor: Actor) -> dict[str, Any]:
-        """Return the actor as plain data."""
-        return {"generator": actor.generator.get_state().cpu().numpy()}
-
-    def restore_actor(self, snapshot: dict[str, Any]) -> Actor:
-        """Return the actor that `snapshot` was taken of."""
-        actor = self.init_actor(self.num_envs, 0)
-        actor.generator.set_state(torch.from_numpy(np.array(snapshot["generator"])))
-        return actor
+    def _explore(
+        self, actor: Actor, observations: Arrays, action_masks: torch.Tensor | None, progress: Progress
+    ) -> tuple[Actor, torch.Tensor]:
+        logits = self._logits(self.inputs(observations), action_masks)
+        return actor, self.distribution.sample(logits, actor.generator)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -284,37 +199,37 @@ class OnPolicy(Made, ABC):
     def _evaluate(self, batch: Batch) -> Evaluation:
         """Return what the networks say about a batch."""
         critic_inputs = batch.inputs if batch.critic_inputs is None else batch.critic_inputs
-        outputs, values, vjp = self.networks.logits_and_values_with_vjp(batch.inputs, critic_inputs)
+        outputs, values, networks_vjp = self.networks.logits_and_values_with_vjp(batch.inputs, critic_inputs)
         with torch.enable_grad():
             outputs.requires_grad_()
             logits = self._masked(outputs, batch.action_masks)
             log_probs, entropies = self.distribution.log_prob_and_entropy(logits, batch.actions)
-        return Evaluation(outputs, logits, log_probs, entropies, values, vjp)
 
-    def _differentiate(self, evaluation: Evaluation, gradients: losses.Gradients) -> torch.Tensor:
-        """Set the parameters' gradient by a loss's with respect to log-probabilities, values and entropies; return its norm.
+        def vjp(gradients: losses.Gradients) -> None:
+            shares = gradients.entropies.sum_to_size(entropies.shape)
+            torch.autograd.backward((log_probs, entropies), (gradients.log_probs, shares))
+            networks_vjp(outputs.grad, gradients.values)  # type: ignore[arg-type]
+
+        return Evaluation(logits.detach(), log_probs.detach(), entropies.detach().expand_as(values), values, vjp)
+
+    def _descend(self, evaluation: Evaluation, gradients: losses.Gradients) -> torch.Tensor:
+        """Step down a loss, given its gradients with respect to what the networks say; return the parameters' norm.
 
         Those are known in closed form, so autograd's graph holds the distribution only: half the time of a small minibatch.
         """
-        self.parameters.clear_gradients()
-        entropies = gradients.entropies.sum_to_size(evaluation.entropies.shape)
-        torch.autograd.backward((evaluation.log_probs, evaluation.entropies), (gradients.log_probs, entropies))
-        evaluation.vjp(evaluation.outputs.grad, gradients.values)
-        return self.parameters.clip_gradients(self.cfg.grad_norm_clip)
-
-    def _now(self, name: str, progress: Progress) -> float:
-        """Return the value of setting `name` according to its schedule."""
-        cfg = self.cfg
-        done = schedules.fraction(np, progress, cfg.rollout_length)
-        kind, end = getattr(cfg, f"{name}_schedule"), getattr(cfg, f"{name}_end")
-        return float(schedules.scheduled(np, kind, getattr(cfg, name), end, done))
+        self._set_learning_rates(self.learning_rate)
+        for learner in self.learners.values():
+            learner.parameters.clear_gradients()
+        evaluation.vjp(gradients)
+        norms = [learner.step(self.cfg.grad_norm_clip) for learner in self.learners.values()]
+        return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
     def _report(self, batch: Batch) -> dict[str, float]:
         """Return the metrics that don't belong to single gradient steps."""
         explained = losses.explained_variance(torch, batch.values, batch.returns, batch.weights)
         return {
             "value/explained_variance": float(explained),
-            "policy/learning_rate": self.optimizer.learning_rate,
+            "policy/learning_rate": self.learning_rate,
             **{f"policy/{name}": float(parameter.detach().mean()) for name, parameter in self.distribution.parameters.items()},
         }
 
@@ -331,73 +246,48 @@ class OnPolicy(Made, ABC):
         critic_inputs = None if self.critic_inputs is None else self.critic_inputs(_rows(states))
         return self.inputs(_rows(observations)), critic_inputs
 
-    def _masked(self, logits: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
-        return logits if masks is None else self.distribution.mask(logits, masks)  # type: ignore[union-attr]
-
     def _values(self, critic_inputs: Any) -> torch.Tensor:
         """Return values (B,) in the environment's units."""
         values = self.networks.values(critic_inputs)
         return normalizers.denormalize(torch, self.value_moments, values) if self.cfg.normalize_values else values
 
-    # -- keeping -------------------------------------------------------------------------------------------------------
-
-    def is_finite(self) -> bool:
-        """Tell whether every parameter is finite; a sum is, unless a term isn't."""
-        return bool(torch.isfinite(self.parameters.values.sum()))
+    # -- snapshots -----------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything as arrays and plain data; "policy" is what acting needs."""
-        policy = {
-            "parameters": self.parameters.snapshot(),
-            "observation_moments": _to_arrays(self.inputs.moments),
-            "value_moments": _to_arrays(self.value_moments),
-        }
-        if self.critic_inputs is not None:
-            policy["state_moments"] = _to_arrays(self.critic_inputs.moments)
-        training = {
-            "optimizer": self.optimizer.snapshot(),
-            "learning_rate": self.optimizer.learning_rate,
+        snapshot = super().snapshot()
+        snapshot["policy"]["value_moments"] = to_arrays(self.value_moments)
+        snapshot["training"] |= {
+            "learning_rate": self.learning_rate,
             "memory": self.memory.snapshot(),
-            "minibatch_generator": self.minibatch_generator.get_state().numpy(),
-            "reward_moments": _to_arrays(self.reward_moments),
+            "generator": self.generator.get_state().numpy(),
+            "reward_moments": to_arrays(self.reward_moments),
             "running_returns": self.running_returns.cpu().numpy().copy(),
         }
-        return {"policy": policy, "training": training}
+        return snapshot
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put everything back; a snapshot that holds only "policy" restores only that."""
-        device = self.backend.device
-        policy = snapshot["policy"]
-        self.parameters.restore(policy["parameters"])
-        self.inputs.moments = _from_arrays(policy["observation_moments"], device)
-        self.value_moments = _from_arrays(policy["value_moments"], device)
-        if self.critic_inputs is not None:
-            self.critic_inputs.moments = _from_arrays(policy["state_moments"], device)
+        snapshot = upgraded(snapshot)
+        super().restore(snapshot)
+        self.value_moments = self._from_arrays(snapshot["policy"]["value_moments"])
         if "training" not in snapshot:
             return
         training = snapshot["training"]
-        self.optimizer.restore(training["optimizer"])
-        self.optimizer.learning_rate = self._restored_learning_rate(float(training["learning_rate"]))
+        self.learning_rate = self._restored_learning_rate(float(training["learning_rate"]))
         self.memory.restore(training["memory"])
-        self.minibatch_generator.set_state(torch.from_numpy(np.array(training["minibatch_generator"])))
-        self.reward_moments = _from_arrays(training["reward_moments"], device)
-        self.running_returns = torch.as_tensor(np.array(training["running_returns"]), device=device)
+        self.generator.set_state(torch.from_numpy(np.array(training["generator"])))
+        self.reward_moments = self._from_arrays(training["reward_moments"])
+        self.running_returns = torch.as_tensor(np.array(training["running_returns"]), device=self.backend.device)
 
     def _restored_learning_rate(self, learning_rate: float) -> float:
         """Return a learning rate that is state as it was; one that is a setting as it is set now."""
         return self.cfg.learning_rate
 
-    def describe(self) -> dict[str, Any]:
-        """Return parameters, memory in bytes of a full rollout, gradient steps per update."""
-        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.distribution.action_shape))) + 7
-        row += 0 if self.critic_inputs is None else self.critic_inputs.row_bytes
-        return {
-            "parameters": self.parameters.values.numel(),
-            "memory_bytes": row * self.cfg.rollout_length * self.num_envs,
-            "gradient_steps_per_update": self._gradient_steps(),
-        }
+    def _count_rows(self) -> int:
+        return self.cfg.rollout_length * self.num_envs
 
-    def _gradient_steps(self) -> int:
+    def _count_gradient_steps(self) -> int:
         return 1
 
 
@@ -411,11 +301,3 @@ def _weights(rollout: Rollout) -> torch.Tensor | None:
 
 def _moments(device: torch.device) -> normalizers.Moments:
     return normalizers.Moments(torch.zeros((), device=device), torch.ones((), device=device), torch.zeros((), device=device))
-
-
-def _to_arrays(moments: normalizers.Moments) -> dict[str, np.ndarray]:
-    return {name: array.cpu().numpy().copy() for name, array in moments._asdict().items()}
-
-
-def _from_arrays(arrays: dict[str, np.ndarray], device: torch.device) -> normalizers.Moments:
-    return normalizers.Moments(**{name: torch.as_tensor(np.array(array), device=device) for name, array in arrays.items()})

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rltrain.agents.on_policy.jax import Batch, Evaluation, Metrics, OnPolicy, State
+from rltrain.agents.algorithm.jax import Metrics
+from rltrain.agents.on_policy.jax import Batch, Evaluation, OnPolicy, State
 from rltrain.agents.ppo.config import PPOConfig
 from rltrain.memories.rollout.jax import Rollout
 from rltrain.ops import losses, schedules
@@ -34,7 +35,7 @@ class PPO(OnPolicy):
     def _prepare(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
         """Add what the policy said about the actions when it drew them."""
         state, batch = super()._prepare(state, rollout)
-        logits = self._logits(state.parameters, batch.inputs, batch.action_masks)
+        logits = self._logits(self.policy(state).parameters, batch.inputs, batch.action_masks)
         batch = batch._replace(log_probs=self.distribution.log_prob(logits, batch.actions))
         if self.cfg.adapt_learning_rate == "minibatch":
             batch = batch._replace(statistics=self.distribution.statistics(logits))
@@ -61,7 +62,7 @@ class PPO(OnPolicy):
             state = carry.state
             if cfg.adapt_learning_rate == "minibatch":
                 state = self._adapt_learning_rate(state, self._exact_kl(minibatch, evaluation.logits))
-            state, norm = self._descend(state, evaluation, gradients, state.learning_rate)
+            state, norm = self._descend(state, evaluation, gradients)
             diagnostics = jnp.append(diagnostics, norm)
             carry = Improvement(state, stopped, carry.sums + diagnostics, carry.steps + 1)
             if cfg.kl_stop is not None:
@@ -83,8 +84,8 @@ class PPO(OnPolicy):
                 carry = carry._replace(state=_choose(stopped_before, carry.state, adapted))
             return carry, None
 
-        keys = jax.random.split(state.minibatch_key, 1 + cfg.epochs)
-        state = state._replace(minibatch_key=keys[0])
+        keys = jax.random.split(state.key, 1 + cfg.epochs)
+        state = state._replace(key=keys[0])
         start = Improvement(state, jnp.bool_(False), jnp.zeros(len(METRICS)), jnp.int32(0))
         end, _ = jax.lax.scan(learn_epoch, start, keys[1:])
         means = end.sums / jnp.maximum(end.steps, 1)
@@ -127,10 +128,10 @@ class PPO(OnPolicy):
         """An adapted learning rate is state."""
         return jnp.float32(self.cfg.learning_rate if self.cfg.adapt_learning_rate == "never" else learning_rate)
 
-    def _gradient_steps(self) -> int:
+    def _count_gradient_steps(self) -> int:
         return self.cfg.epochs * self.cfg.minibatches
 
-    def _epochs(self) -> int:
+    def _count_epochs(self) -> int:
         return self.cfg.epochs
 
 

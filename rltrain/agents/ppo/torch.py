@@ -23,7 +23,7 @@ class PPO(OnPolicy):
     def _prepare(self, rollout: Rollout) -> Batch:
         """Add what the policy said about the actions when it drew them."""
         batch = super()._prepare(rollout)
-        logits = self._masked(self.networks.logits(batch.inputs), batch.action_masks)
+        logits = self._logits(batch.inputs, batch.action_masks)
         batch.log_probs = self.distribution.log_prob(logits, batch.actions)
         if self.cfg.adapt_learning_rate == "minibatch":
             batch.statistics = self.distribution.statistics(logits)
@@ -31,20 +31,20 @@ class PPO(OnPolicy):
 
     def _improve(self, batch: Batch, progress: Progress) -> dict[str, float]:
         """Take `minibatches` gradient steps in each epoch, as long as the policy stays near the one that acted."""
-        cfg, optimizer = self.cfg, self.optimizer
+        cfg = self.cfg
         ratio_clip, entropy_scale = self._now("ratio_clip", progress), self._now("entropy_scale", progress)
         if cfg.adapt_learning_rate == "never":
-            optimizer.learning_rate = self._now("learning_rate", progress)
+            self.learning_rate = self._now("learning_rate", progress)
         steps: list[torch.Tensor] = []
         stopped = False
         for _ in range(cfg.epochs):
             # ---- shuffle
-            order = torch.randperm(len(batch.returns), generator=self.minibatch_generator).to(batch.returns.device)
+            order = torch.randperm(len(batch.returns), generator=self.generator).to(batch.returns.device)
             kls = []
             for minibatch in batch.shuffle(order, cfg.minibatches):
                 # ---- gradient
                 evaluation = self._evaluate(minibatch)
-                diagnostics = self._differentiate_loss(minibatch, evaluation, ratio_clip, entropy_scale)
+                diagnostics, gradients = self._differentiate_loss(minibatch, evaluation, ratio_clip, entropy_scale)
                 kls.append(diagnostics[KL])
                 # ---- stop
                 stopped = cfg.kl_stop is not None and bool(kls[-1] > cfg.kl_stop)
@@ -53,8 +53,8 @@ class PPO(OnPolicy):
                 # ---- step
                 if cfg.adapt_learning_rate == "minibatch":
                     self._adapt_learning_rate(self._exact_kl(minibatch, evaluation.logits))
-                optimizer.step()
-                steps.append(diagnostics)
+                norm = self._descend(evaluation, gradients)
+                steps.append(torch.cat((diagnostics, norm.view(1))))
             if cfg.adapt_learning_rate == "epoch":
                 self._adapt_learning_rate(float(torch.stack(kls).mean()))
             if stopped:
@@ -69,25 +69,21 @@ class PPO(OnPolicy):
 
     def _differentiate_loss(
         self, minibatch: Batch, evaluation: Evaluation, ratio_clip: float, entropy_scale: float
-    ) -> torch.Tensor:
-        """Set the gradient of the mean of L = -min(r A, clip(r, 1 - c, 1 + c) A) + value_scale (V - R)^2 - entropy_scale H.
+    ) -> tuple[torch.Tensor, losses.Gradients]:
+        """Differentiate the mean of L = -min(r A, clip(r, 1 - c, 1 + c) A) + value_scale (V - R)^2 - entropy_scale H.
 
-        Returns diagnostics (6,) in the order of METRICS.
+        Returns diagnostics (5,) in the order of METRICS, and the gradients with respect to what the networks say.
         """
         cfg = self.cfg
-        with torch.no_grad():
-            log_ratios = evaluation.log_probs - minibatch.log_probs  # type: ignore[operator]
-            ratios = log_ratios.exp()
-            surrogate, policy = losses.clipped_surrogate(torch, ratios, minibatch.advantages, ratio_clip)
-            error, value = losses.squared_error(torch, evaluation.values, minibatch.values, minibatch.returns, cfg.value_clip)
-            shares = losses.shares(torch, surrogate, minibatch.weights)
-            kl = losses.approximate_kl(ratios, log_ratios)
-            clipped = (ratios - 1).abs() > ratio_clip
-            entropies = evaluation.entropies.expand_as(error)
-            diagnostics = torch.stack((surrogate, error, entropies, kl, clipped.float())) @ shares
-            gradients = losses.actor_critic_gradients(policy, value, shares, cfg.value_scale, entropy_scale)
-        norm = self._differentiate(evaluation, gradients)
-        return torch.cat((diagnostics, norm.view(1)))
+        log_ratios = evaluation.log_probs - minibatch.log_probs  # type: ignore[operator]
+        ratios = log_ratios.exp()
+        surrogate, policy = losses.clipped_surrogate(torch, ratios, minibatch.advantages, ratio_clip)
+        error, value = losses.squared_error(torch, evaluation.values, minibatch.values, minibatch.returns, cfg.value_clip)
+        shares = losses.shares(torch, surrogate, minibatch.weights)
+        kl = losses.approximate_kl(ratios, log_ratios)
+        clipped = (ratios - 1).abs() > ratio_clip
+        diagnostics = torch.stack((surrogate, error, evaluation.entropies, kl, clipped.float())) @ shares
+        return diagnostics, losses.actor_critic_gradients(policy, value, shares, cfg.value_scale, entropy_scale)
 
     @torch.no_grad()
     def _exact_kl(self, minibatch: Batch, logits: torch.Tensor) -> float:
@@ -99,11 +95,11 @@ class PPO(OnPolicy):
     def _adapt_learning_rate(self, kl: float) -> None:
         """Keep the KL near its target by the learning rate."""
         target = self.cfg.kl_target or DEFAULT_KL_TARGETS[self.cfg.adapt_learning_rate]
-        self.optimizer.learning_rate = float(schedules.adapted(np, self.optimizer.learning_rate, kl, target))
+        self.learning_rate = float(schedules.adapted(np, self.learning_rate, kl, target))
 
     def _restored_learning_rate(self, learning_rate: float) -> float:
         """An adapted learning rate is state."""
         return self.cfg.learning_rate if self.cfg.adapt_learning_rate == "never" else learning_rate
 
-    def _gradient_steps(self) -> int:
+    def _count_gradient_steps(self) -> int:
         return self.cfg.epochs * self.cfg.minibatches

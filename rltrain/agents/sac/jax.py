@@ -1,5 +1,6 @@
 """SAC in JAX (Haarnoja et al. 2018, "Soft actor-critic algorithms and applications"); for choices, Christodoulou 2019."""
 
+import functools
 import math
 from typing import Any
 
@@ -8,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain import spaces
-from rltrain.agents.off_policy.jax import OffPolicy, draw_in_range
-from rltrain.agents.off_policy.learners.jax import Batch, Learner, State, Tally
+from rltrain.agents.algorithm.jax import xp_of
+from rltrain.agents.learners.jax import Learner
+from rltrain.agents.off_policy.jax import Batch, OffPolicy, State, Tally, draw_in_range
 from rltrain.agents.sac.config import SACConfig
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.distributions.jax import make_distribution
 from rltrain.models.encoders.jax import features
 from rltrain.models.networks.jax import Critics, Policy
-from rltrain.structures import Array, Progress
+from rltrain.structures import Acting, Array, Progress
 
 GAUSSIAN = NetworkConfig(squashed=True, state_dependent_std=True)
 CRITICS = 2
@@ -51,7 +53,7 @@ class SAC(OffPolicy):
         if not self.discrete and not spaces.is_bounded(action_space):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         self.distribution = make_distribution(action_space, GAUSSIAN, f"{self.key}.network")
-        encoder = self._encoder()
+        encoder = self._make_encoder(self.inputs)
         size = features(encoder, self.inputs)
         reads, outputs = (size, self.distribution.size) if self.discrete else (size + self.distribution.actions, 1)
         self.policy_network = Policy(size, self.distribution.size, cfg.network, encoder)
@@ -68,37 +70,32 @@ class SAC(OffPolicy):
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
-        """Return the kind and shape of the random numbers that one step of acting takes."""
+    def acting_noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
+        """Return kind and shape of the random numbers that one step of acting takes."""
         return self.distribution.noise, self.distribution.noise_shape(num_envs)
+
+    def _logits(self, parameters: dict[str, Array], inputs: Any, action_masks: Array | None) -> Array:
+        """Return what the policy's distribution is made of, (B, F)."""
+        return self._masked(self.distribution.complete(self.policy_network.logits(parameters, inputs), {}), action_masks)
 
     def _best(self, logits: Array) -> Array:
         return self._squashed(self.distribution.mode(logits))
 
-    def _explore(
-        self, parameters: dict[str, Array], carried: Array | None, noise: Array, inputs: Array, action_masks: Array | None,
-        progress: Progress,
-    ) -> tuple[Array | None, Array]:  # fmt: skip
-        return carried, self._squashed(self.distribution.sample(self._logits(parameters, inputs, action_masks), noise))
+    def _squashed(self, samples: Array) -> Array:
+        return samples if self.discrete else xp_of(samples).tanh(samples)
 
-    def _draw_uniform(self, noise: Array, action_masks: Array | None) -> Array:
+    def _deviate(
+        self, parameters: dict[str, Array], actor: Acting, inputs: Any, action_masks: Array | None, progress: Progress
+    ) -> tuple[Acting, Array]:
+        return Acting(), self._squashed(self.distribution.sample(self._logits(parameters, inputs, action_masks), actor.noise))
+
+    def _draw_uniform(self, actor: Acting, action_masks: Array | None) -> Array:
         if not self.discrete:
-            return draw_in_range(noise)
-        alike = noise * np.float32(0)
-        return self.distribution.sample(alike if action_masks is None else self.distribution.mask(alike, action_masks), noise)
+            return draw_in_range(actor.noise)
+        return self.distribution.sample(self._masked(actor.noise * np.float32(0), action_masks), actor.noise)
 
     def _to_environment(self, actions: Array) -> Array:
         return self.distribution.to_environment(actions) if self.discrete else self.distribution.scale(actions)
-
-    def _squashed(self, samples: Array) -> Array:
-        if self.discrete:
-            return samples
-        return (np if isinstance(samples, np.ndarray) else jnp).tanh(samples)
-
-    def _logits(self, parameters: dict[str, Array], inputs: Array, action_masks: Array | None) -> Array:
-        """Return what the policy's distribution is made of, (B, H)."""
-        logits = self.distribution.complete(self.policy_network.logits(parameters, inputs), {})
-        return logits if action_masks is None else self.distribution.mask(logits, action_masks)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -113,25 +110,19 @@ class SAC(OffPolicy):
         # ---- critics
         next_values = self._next_values(state, batch, coefficient, None if noise is None else noise[0])
         targets = batch.returns + batch.discounts * next_values
-
-        def values(parameters: dict[str, Array]) -> Array:
-            if self.discrete:
-                found = self.critic_network.values(parameters, batch.inputs)
-                return jnp.take_along_axis(found, batch.actions[None, :, None], 2)[:, :, 0]
-            return self.critic_network.values(parameters, batch.inputs, batch.actions)
-
-        state, found, differences = self._regress(state, "critics", values, targets, batch, rates["critics"])
+        predict = functools.partial(self._predict, batch)
+        state, diagnostics, differences = self._regress(state, "critics", predict, targets, batch, rates["critics"])
         # ---- policy
         improve = self._improve_choices if self.discrete else self._improve_policy
         state, loss, norm, entropies = improve(state, batch, coefficient, None if noise is None else noise[1], rates["policy"])
         entropy = entropies.mean()
-        found |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
+        diagnostics |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
         # ---- entropy coefficient
         if "entropy" in self.learners:
             excess = entropy - self._target_entropy(batch)
-            state, found["loss/entropy_coefficient"] = self._improve_coefficient(state, excess, rates["entropy"])
-        found["policy/entropy_coefficient"] = coefficient[0]
-        return state, Tally(found, {}, jnp.float32(0)), jnp.abs(differences).mean(0)
+            state, diagnostics["loss/entropy_coefficient"] = self._improve_coefficient(state, excess, rates["entropy"])
+        diagnostics["policy/entropy_coefficient"] = coefficient[0]
+        return state, Tally(diagnostics, {}, jnp.float32(0)), jnp.abs(differences).mean(0)
 
     def _coefficient(self, state: State) -> Array:
         """Return alpha, (1,)."""
@@ -149,6 +140,13 @@ class SAC(OffPolicy):
             return (jnp.exp(log_probs) * (values - coefficient * log_probs)).sum(1)
         actions, log_probs = self.distribution.draw(logits, noise)
         return self.critic_network.values(target, batch.next_inputs, actions).min(0) - coefficient * log_probs
+
+    def _predict(self, batch: Batch, parameters: dict[str, Array]) -> Array:
+        """Return Q of what was done, (C, B)."""
+        if not self.discrete:
+            return self.critic_network.values(parameters, batch.inputs, batch.actions)
+        values = self.critic_network.values(parameters, batch.inputs)
+        return jnp.take_along_axis(values, batch.actions[None, :, None], 2)[:, :, 0]
 
     def _improve_policy(
         self, state: State, batch: Batch, coefficient: Array, noise: Array, learning_rate: Array

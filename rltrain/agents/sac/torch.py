@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from rltrain import spaces
-from rltrain.agents.off_policy.learners.torch import Batch, Diagnostics, Learner
-from rltrain.agents.off_policy.torch import Actor, OffPolicy, choose_uniform
+from rltrain.agents.learners.torch import Learner
+from rltrain.agents.off_policy.torch import Batch, Diagnostics, OffPolicy, choose_uniform
 from rltrain.agents.sac.config import SACConfig
+from rltrain.backends.torch import Actor
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.distributions.torch import make_distribution
@@ -48,7 +49,7 @@ class SAC(OffPolicy):
         if not self.discrete and not spaces.is_bounded(action_space):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         self.distribution = make_distribution(action_space, GAUSSIAN, device, f"{self.key}.network")
-        encoders = [self._encoder(generator) for _ in range(2)]
+        encoders = [self._make_encoder(self.inputs, generator) for _ in range(2)]
         size = features(encoders[0], self.inputs)
         reads, outputs = (size, self.distribution.size) if self.discrete else (size + self.distribution.actions, 1)
         policy = Policy(size, self.distribution.size, cfg.network, generator, device, encoders[0])
@@ -66,13 +67,21 @@ class SAC(OffPolicy):
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def _best(self, logits: torch.Tensor) -> torch.Tensor:
-        modes = self.distribution.mode(logits)
-        return modes if self.discrete else torch.tanh(modes)
+    def _logits(self, inputs: Any, action_masks: torch.Tensor | None) -> torch.Tensor:
+        """Return what the policy's distribution is made of, (B, F)."""
+        return self._masked(self.learners["policy"].network.logits(inputs), action_masks)
 
-    def _explore(self, actor: Actor, inputs: torch.Tensor, action_masks: torch.Tensor | None, progress: Progress) -> torch.Tensor:
-        samples = self.distribution.sample(self._logits(inputs, action_masks), actor.generator)
+    def _best(self, logits: torch.Tensor) -> torch.Tensor:
+        return self._squashed(self.distribution.mode(logits))
+
+    def _squashed(self, samples: torch.Tensor) -> torch.Tensor:
         return samples if self.discrete else torch.tanh(samples)
+
+    def _deviate(
+        self, actor: Actor, inputs: Any, action_masks: torch.Tensor | None, progress: Progress
+    ) -> tuple[Actor, torch.Tensor]:
+        samples = self.distribution.sample(self._logits(inputs, action_masks), actor.generator)
+        return actor, self._squashed(samples)
 
     def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
         if self.discrete:
@@ -82,13 +91,6 @@ class SAC(OffPolicy):
 
     def _to_environment(self, actions: torch.Tensor) -> torch.Tensor:
         return self.distribution.to_environment(actions) if self.discrete else self.distribution.scale(actions)
-
-    def _logits(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
-        """Return what the policy's distribution is made of, (B, H)."""
-        return self._masked(self.learners["policy"].network.logits(inputs), action_masks)
-
-    def _masked(self, logits: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
-        return logits if action_masks is None else self.distribution.mask(logits, action_masks)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -102,29 +104,26 @@ class SAC(OffPolicy):
         learner = self.learners["critics"]
         with torch.no_grad():
             targets = batch.returns + batch.discounts * self._next_values(learner, batch, coefficient)
-            values, vjp = self._values_with_vjp(learner, batch)
-        differences = values - targets
-        found = self._regress(learner, values, vjp, differences, batch) | {"value/target_mean": targets.mean()}
+            values, vjp = self._predict(learner, batch)
+        diagnostics, differences = self._regress("critics", values, vjp, targets, batch)
         # ---- policy
         improve = self._improve_choices if self.discrete else self._improve_policy
         loss, norm, entropies = improve(batch, coefficient)
         entropy = entropies.mean()
-        found |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
+        diagnostics |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
         # ---- entropy coefficient
         if "entropy" in self.learners:
             excess = entropy - self._target_entropy(batch)
-            found["loss/entropy_coefficient"] = self._improve_coefficient(excess)
-        found["policy/entropy_coefficient"] = coefficient[0]
-        return found, differences.abs().mean(0)
+            diagnostics["loss/entropy_coefficient"] = self._improve_coefficient(excess)
+        diagnostics["policy/entropy_coefficient"] = coefficient[0]
+        return diagnostics, differences.abs().mean(0)
 
     @torch.no_grad()
     def _coefficient(self) -> torch.Tensor:
         """Return alpha, (1,)."""
-        return (
-            self.learners["entropy"].network.log_entropy_coefficient.exp()
-            if self.fixed_coefficient is None
-            else self.fixed_coefficient
-        )
+        if self.fixed_coefficient is not None:
+            return self.fixed_coefficient
+        return self.learners["entropy"].network.log_entropy_coefficient.exp()
 
     def _next_values(self, critics: Learner, batch: Batch, coefficient: torch.Tensor) -> torch.Tensor:
         """Return V(s') by the targets, (B,)."""
@@ -133,10 +132,10 @@ class SAC(OffPolicy):
             log_probs = torch.log_softmax(logits, 1)
             values = critics.target.values(batch.next_inputs).amin(0)
             return (log_probs.exp() * (values - coefficient * log_probs)).sum(1)
-        actions, log_probs = self.distribution.draw(logits, self._noise(logits))
+        actions, log_probs = self.distribution.draw(logits, self._noise((len(logits), self.distribution.actions)))
         return critics.target.values(batch.next_inputs, actions).amin(0) - coefficient * log_probs
 
-    def _values_with_vjp(self, critics: Learner, batch: Batch) -> tuple[torch.Tensor, VJP]:
+    def _predict(self, critics: Learner, batch: Batch) -> tuple[torch.Tensor, VJP]:
         """Return Q of what was done, (C, B), and what takes its gradient and adds the parameters' to the critics' `grad`."""
         if not self.discrete:
             return critics.network.values_with_vjp(batch.inputs, batch.actions)
@@ -150,7 +149,9 @@ class SAC(OffPolicy):
         policy, critics = self.learners["policy"], self.learners["critics"]
         logits, policy_vjp = policy.network.logits_with_vjp(batch.inputs)
         with torch.enable_grad():
-            actions, log_probs = self.distribution.draw(logits.requires_grad_(), self._noise(logits))
+            actions, log_probs = self.distribution.draw(
+                logits.requires_grad_(), self._noise((len(logits), self.distribution.actions))
+            )
         values, critics_vjp = critics.network.values_with_vjp(batch.inputs, actions.detach(), to_actions=True)
         with torch.enable_grad():
             least = values.requires_grad_().amin(0)
@@ -162,7 +163,7 @@ class SAC(OffPolicy):
             torch.autograd.backward((log_probs, actions), (to_log_probs, critics_vjp(values.grad)))
             policy_vjp(logits.grad)
 
-        norm = policy.step(vjp, (coefficient * share, -share), self.cfg.grad_norm_clip)
+        norm = self._descend("policy", vjp, (coefficient * share, -share))
         entropies = -log_probs.detach()
         return -(coefficient * entropies + least.detach()).mean(), norm, entropies
 
@@ -182,7 +183,7 @@ class SAC(OffPolicy):
             torch.autograd.backward((entropies, gains), gradients)
             policy_vjp(logits.grad)
 
-        norm = policy.step(vjp, (-coefficient * share, -share), self.cfg.grad_norm_clip)
+        norm = self._descend("policy", vjp, (-coefficient * share, -share))
         entropies = entropies.detach()
         return -(coefficient * entropies + gains.detach()).mean(), norm, entropies
 
@@ -197,11 +198,7 @@ class SAC(OffPolicy):
         """Step down log alpha x (entropy - target entropy); return that loss."""
         learner = self.learners["entropy"]
         loss = learner.network.log_entropy_coefficient[0] * excess
-        learner.parameters.gradients.copy_(excess.view(1))
-        learner.optimizer.step()
+        learner.parameters.clear_gradients()
+        learner.network.log_entropy_coefficient.grad.copy_(excess.view(1))
+        learner.step(0.0)
         return loss
-
-    def _noise(self, logits: torch.Tensor) -> torch.Tensor:
-        """Draw standard normal noise (B, A)."""
-        shape = (len(logits), self.distribution.actions)
-        return torch.empty(shape, device=logits.device).normal_(generator=self.generator)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from rltrain.agents.ddpg.jax import DDPG
-from rltrain.agents.off_policy.learners.jax import Batch, State
+from rltrain.agents.off_policy.jax import Batch, State
 from rltrain.agents.td3.config import TD3Config
 from rltrain.structures import Array
 

@@ -3,7 +3,7 @@
 import torch
 
 from rltrain.agents.ddpg.torch import DDPG
-from rltrain.agents.off_policy.learners.torch import Batch
+from rltrain.agents.off_policy.torch import Batch
 from rltrain.agents.td3.config import TD3Config
 
 
@@ -16,7 +16,7 @@ class TD3(DDPG):
     def _next_actions(self, batch: Batch) -> torch.Tensor:
         """Return the target policy's actions at the successors with clipped noise, (B, A)."""
         cfg, actions = self.cfg, super()._next_actions(batch)
-        noise = torch.empty_like(actions).normal_(generator=self.generator).mul_(cfg.target_noise)
+        noise = self._noise(actions.shape).mul_(cfg.target_noise)
         return (actions + noise.clamp_(-cfg.target_noise_clip, cfg.target_noise_clip)).clamp_(-1, 1)
 
     def _step_moves_targets(self) -> bool:

@@ -146,6 +146,11 @@ class FeedForward:
         rows = features if actions is None else jnp.concatenate((features, actions), 1)
         return self.mlp.apply({"params": mlp}, rows)
 
+    @property
+    def acts_in_numpy(self) -> bool:
+        """Whether outputs of NumPy arrays are computed in NumPy."""
+        return self.encoder is None
+
     def init_carry(self, num_envs: int) -> None:
         """Nothing is remembered from one row to the next."""
 
@@ -242,7 +247,7 @@ class ActorCritic:
         """Return values (B,)."""
         return in_blocks(self.shared if self.is_shared else self.value, parameters, critic_inputs)[:, -1]
 
-    def logits_and_values(self, parameters: Parameters, inputs: Any, critic_inputs: Any) -> tuple[Array, Array]:
+    def forward(self, parameters: Parameters, inputs: Any, critic_inputs: Any) -> tuple[Array, Array]:
         """Return both, with one pass through a shared network."""
         if not self.is_shared:
             return self.policy.forward(parameters, inputs), self.value.forward(parameters, critic_inputs)[:, -1]

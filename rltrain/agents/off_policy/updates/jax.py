@@ -1,22 +1,28 @@
 """Updates in JAX from a memory on the host: batches go to the device, several at once where they may."""
 
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from rltrain.agents.off_policy.learners.jax import State, Tally
 from rltrain.memories.replay.host import Replay, Sample
 from rltrain.structures import Array, Arrays, Progress
 
-if TYPE_CHECKING:
-    from rltrain.agents.off_policy.jax import OffPolicy
+State = Any  # of `OffPolicy`
+
+
+class Tally(NamedTuple):
+    """Diagnostics of gradient steps, added up."""
+
+    every: dict[str, Array]  # those that every step has, () each
+    some: dict[str, Array]  # those of the policy where it moves more rarely
+    count: Array  # () steps that had these
 
 
 class UpdateFromHost:
     """Takes an agent's gradient steps on batches from the host, at most the agent's `at_once` in a compiled call."""
 
-    def __init__(self, agent: "OffPolicy") -> None:
+    def __init__(self, agent: Any) -> None:
         self.agent = agent
         self._improve = jax.jit(self._improve_and_look, donate_argnums=0)
         self._fold = jax.jit(self._fold_rows, donate_argnums=0)
@@ -33,7 +39,7 @@ class UpdateFromHost:
         steps = min(env_steps, agent.gradient_steps) if cfg.gradient_steps == "auto" else agent.gradient_steps
         if cfg.normalize_observations:
             state = self._fold(state, *host.newest(min(unfolded, host.filled)))
-        importance_exponent = min(1.0, float(agent._now("importance_exponent", progress, cfg.update_interval)))
+        importance_exponent = min(1.0, float(agent._now("importance_exponent", progress)))
         looks = []
         for start in range(0, steps, agent.at_once):
             # ---- batches

@@ -1,0 +1,1 @@
+"""What on- and off-policy algorithms have in common."""

@@ -1,0 +1,320 @@
+"""What every built-in algorithm has in common in JAX: settings, inputs, learners, acting, schedules, snapshots.
+
+Pure functions over a state, as `rltrain.agents.pure.PureAlgorithm` describes them.
+"""
+
+from abc import ABC, abstractmethod
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from rltrain.agents.base import HasRecipe
+from rltrain.agents.learners.jax import Learner, LearnerState
+from rltrain.backends.jax import RANDOM, JaxBackend, draw, key_of
+from rltrain.checks import build
+from rltrain.errors import ConfigError
+from rltrain.models.encoders.jax import Encoder, make_encoder, make_inputs
+from rltrain.models.freezing import find_frozen
+from rltrain.models.inputs.jax import Inputs
+from rltrain.ops import normalizers, schedules
+from rltrain.rewards import find_reward_function
+from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
+from rltrain.structures import Acting, Array, Arrays, Progress
+
+Metrics = dict[str, Array]  # each (), by tag
+State = Any  # what learning carries: a NamedTuple of `learners`, `observation_moments`, `key` of what learning draws, and others
+
+
+class Policy(NamedTuple):
+    """The part of it that acting needs."""
+
+    parameters: dict[str, Array]
+    observation_moments: normalizers.Moments
+
+
+class BaseAlgorithm(HasRecipe, ABC):
+    """Acts by networks that learn; `OnPolicy` and `OffPolicy` say from what, an algorithm in `_improve` how.
+
+    Letters: N copies, B rows of a batch, F numbers that a distribution is made of, A the flat size of an action.
+    """
+
+    config: ClassVar[type]
+    reads_infos = False
+    row_bytes: ClassVar[int]  # that a memory takes for a row besides observations and actions
+    acts_with: ClassVar[str]  # the learner whose parameters acting needs
+    distribution: Any  # of actions as they are learned, and from these to what the environment takes; `_build` makes it
+
+    def __init__(
+        self,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        state_space: Any = None,
+        num_envs: int,
+        cfg: Any = None,
+        seed: int = 0,
+        index: int = 0,
+        backend: JaxBackend | None = None,
+        key: str | None = None,
+        encoder: nn.Module | None = None,
+    ) -> None:
+        self.key = key or f"agents.{type(self).__name__.lower()}"
+        self.cfg: Any = build(self.config, cfg, self.key)
+        self.backend = backend or JaxBackend()
+        self.num_envs = num_envs
+        self.reward_function = find_reward_function(self.cfg.reward_function, self.key, jax.jit)
+        self.schedule = self.cfg.schedule()
+        self.actor_seed = seed64(seed, AGENT_ACTOR, index)
+        self.seeds = [seed64(seed, role, index) for role in (AGENT_PARAMETERS, AGENT_MINIBATCHES)]
+
+        self.encoder = encoder  # a ready-made one, of which each network has parameters of its own
+        self.inputs = self._make_inputs(observation_space, "env.observation_space")
+        self.critic_inputs: Inputs | None = None
+        if state_space is not None and getattr(self.cfg, "use_states", False):
+            if self.cfg.network.shared:
+                raise ConfigError(
+                    f"{self.key}.network.shared",
+                    True,
+                    "the environment has states, which only a critic's own network may read; set shared or use_states to false",
+                )
+            self.critic_inputs = self._make_inputs(state_space, "env.state_space")
+        self.learners: dict[str, Learner] = {}
+        self._build(action_space)
+        self._freeze()
+        self._start(seed, index)
+        self._update_and_look = jax.jit(self._look_after_update, donate_argnums=0)
+
+    @abstractmethod
+    def _build(self, action_space: Any) -> None:
+        """Make the distribution and the networks, and put these into `learners`.
+
+        Raises ConfigError for an action space that the algorithm doesn't act in.
+        """
+
+    @abstractmethod
+    def _start(self, seed: int, index: int) -> None:
+        """Make what an update needs besides the state."""
+
+    def _make_inputs(self, space: Any, space_key: str) -> Inputs:
+        """Return what turns observations, or states, into what an encoder or the first layer reads."""
+        network, normalize = self.cfg.network, self.cfg.normalize_observations
+        key = f"{self.key}.network"
+        return make_inputs(space, network, key, normalize=normalize, module=self.encoder, space_key=space_key)
+
+    def _make_encoder(self, inputs: Inputs) -> Encoder | None:
+        """Return what makes features for one network, or None where inputs are rows of numbers."""
+        return make_encoder(inputs, self.cfg.network, f"{self.key}.network", self.encoder)
+
+    def _freeze(self) -> None:
+        """Let parameters stay as they are whose names have the parts that the settings say."""
+        if self.cfg.network.frozen:
+            frozen = find_frozen(self._shapes(), self.cfg.network.frozen, f"{self.key}.network")
+            for learner in self.learners.values():
+                learner.frozen = frozen
+
+    @property
+    def images(self) -> dict[str, Any]:
+        """The images in an observation that networks read as such, by path."""
+        return self.inputs.images
+
+    @property
+    def acts_in_numpy(self) -> bool:
+        """Whether networks act on NumPy arrays without a compiled call."""
+        return self.learners[self.acts_with].network.acts_in_numpy
+
+    def init_learners(self, key: Array) -> dict[str, LearnerState]:
+        """Return what learners start from."""
+        keys = jax.random.split(key, len(self.learners))
+        return {name: learner.init(own) for own, (name, learner) in zip(keys, self.learners.items(), strict=True)}
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def policy(self, state: State) -> Policy:
+        """Return what acting needs."""
+        return Policy(state.learners[self.acts_with].parameters, state.observation_moments)
+
+    def init_carry(self, num_envs: int) -> Array | None:
+        """Return what `num_envs` copies' acting carries from timestep to timestep: nothing, unless an algorithm says so."""
+        return None
+
+    def reset_carry(self, carry: Array | None, done: Array) -> Array | None:
+        """Return it begun anew where an episode ended, `done` (N,) bool: all zeros."""
+        return carry if carry is None else xp_of(carry).where(done[:, None], np.float32(0), carry)
+
+    @abstractmethod
+    def acting_noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
+        """Return kind and shape of the random numbers that one step of acting takes; see `rltrain.backends.jax.draw`."""
+
+    def draw(self, key: Array, timestep: Array) -> Array:
+        """Return the random numbers that acting takes in this timestep of training."""
+        return draw(key, timestep, *self.acting_noise(self.num_envs))
+
+    def act(
+        self,
+        policy: Policy,
+        actor: Acting,
+        observations: Arrays,
+        states: Arrays = None,
+        action_masks: Array | None = None,
+        *,
+        explore: bool,
+        progress: Progress,
+    ) -> tuple[Acting, Array, dict[str, Array]]:
+        """Return the next actor, actions (N, *A) as the environment takes them; exploring, what `record` wants, else logits.
+
+        With NumPy arrays everything is computed in NumPy.
+        """
+        if not explore:
+            logits = self._logits(policy.parameters, self.inputs(policy.observation_moments, observations), action_masks)
+            return actor, self._to_environment(self._best(logits)), {"logits": logits}
+        actor, actions = self._explore(policy, actor, observations, action_masks, progress)
+        outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
+        return actor, self._to_environment(actions), outputs
+
+    @abstractmethod
+    def _logits(self, parameters: dict[str, Array], inputs: Any, action_masks: Array | None) -> Array:
+        """Return what the policy's network gives for these inputs, (B, F), of which `_best` makes actions."""
+
+    @abstractmethod
+    def _best(self, logits: Array) -> Array:
+        """Return the actions that look best, as they are learned."""
+
+    @abstractmethod
+    def _explore(
+        self, policy: Policy, actor: Acting, observations: Arrays, action_masks: Array | None, progress: Progress
+    ) -> tuple[Acting, Array]:
+        """Return the next actor and actions to learn from."""
+
+    def _to_environment(self, actions: Array) -> Array:
+        """Return actions as the environment takes them."""
+        return self.distribution.to_environment(actions)
+
+    def _masked(self, logits: Array, action_masks: Array | None) -> Array:
+        """Return logits of which only the choices that are allowed can be drawn."""
+        return logits if action_masks is None else self.distribution.mask(logits, action_masks)
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def update(self, state: State, memory: Any, progress: Progress) -> tuple[State, Metrics, dict[str, Array]]:
+        """Learn from a memory on the device; return the state, metrics, and which of them there are, () bool each."""
+
+    def _look_after_update(self, state: Any, memory: Any, progress: Progress) -> tuple[Any, Any]:
+        """Return the state after an update, and what the host sees of it."""
+        state, metrics, present = self.update(state, memory, progress)
+        return state, (metrics, present, self.is_finite(state))
+
+    def _update_on_device(self, state: Any, memory: Any, progress: Progress) -> tuple[Any, dict[str, float], bool]:
+        """Return the state after a compiled update, its metrics, and whether every parameter is finite."""
+        state, looks = self._update_and_look(state, memory, progress)
+        metrics, present, finite = jax.device_get(looks)
+        return state, {tag: float(value) for tag, value in metrics.items() if present[tag]}, bool(finite)
+
+    def _learning_rates(self, now: Array) -> dict[str, Array]:
+        """Return every optimiser's learning rate, `now` that of the setting `learning_rate`; all follow the one schedule."""
+        own = {name: getattr(self.cfg, f"{name}_learning_rate", None) for name in self.learners}
+        return {name: now if rate is None else now * (rate / self.cfg.learning_rate) for name, rate in own.items()}
+
+    def _now(self, name: str, progress: Progress, every: int | None = None) -> Any:
+        """Return the value of setting `name` by its schedule, for what happens once in `every` timesteps: an update, if None."""
+        cfg, xp = self.cfg, np if isinstance(progress.timestep, int) else jnp
+        done = schedules.fraction(xp, progress, self.schedule.every if every is None else every)
+        kind, end = getattr(cfg, f"{name}_schedule"), getattr(cfg, f"{name}_end")
+        return xp.float32(schedules.scheduled(xp, kind, getattr(cfg, name), end, done))
+
+    # -- snapshots -----------------------------------------------------------------------------------------------------
+
+    def is_finite(self, state: State) -> Array:
+        """Tell whether every parameter is finite; a sum is, unless a term isn't."""
+        parameters = [learner.parameters for learner in state.learners.values()]
+        return jnp.isfinite(sum(parameter.sum() for parameter in jax.tree.leaves(parameters)))
+
+    def snapshot(self, state: State) -> dict[str, Any]:
+        """Return everything as arrays and plain data; "policy" is what acting needs, and the critics to go on from."""
+        parameters: dict[str, np.ndarray] = {}
+        for learner in state.learners.values():
+            parameters |= to_arrays(learner.parameters)
+        policy = {"parameters": parameters, "observation_moments": to_arrays(state.observation_moments._asdict())}
+        learners = state.learners.items()
+        training = {
+            "optimizers": {name: [np.array(leaf) for leaf in jax.tree.leaves(learner.optimizer)] for name, learner in learners},
+            "targets": {name: to_arrays(learner.target) for name, learner in learners if learner.target is not None},
+            "key": np.array(jax.random.key_data(state.key)),
+        }
+        return {"policy": policy, "training": training}
+
+    def restore(self, state: Any, snapshot: dict[str, Any]) -> Any:
+        """Return the state with everything put back; where only "policy" is there, only that, and targets are copies of it."""
+        policy, training = snapshot["policy"], snapshot.get("training")
+        learners = {}
+        for name, learner in self.learners.items():
+            before = state.learners[name]
+            after = before._replace(parameters=_fit(before.parameters, policy["parameters"]))
+            if training is not None:
+                leaves, structure = jax.tree.flatten(before.optimizer)
+                saved = training["optimizers"][name]
+                if len(leaves) != len(saved):
+                    raise ValueError("the optimizer there is of another kind")
+                after = after._replace(optimizer=jax.tree.unflatten(structure, [jnp.array(leaf) for leaf in saved]))
+            if learner.has_target:
+                target = policy["parameters"] if training is None else training["targets"][name]
+                after = after._replace(target=_fit(before.parameters, target))
+            learners[name] = after
+        state = state._replace(learners=learners, observation_moments=from_arrays(policy["observation_moments"]))
+        if training is None:
+            return state
+        return state._replace(key=jax.random.wrap_key_data(jnp.asarray(training["key"]), impl=RANDOM))
+
+    def describe(self, memory: Any = None) -> dict[str, Any]:
+        """Return parameters, memory in bytes when it is full, gradient steps per update; `memory` is one that is shared."""
+        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.distribution.action_shape))) + self.row_bytes
+        row += 0 if self.critic_inputs is None else self.critic_inputs.row_bytes
+        return {
+            "parameters": self._count_parameters(),
+            "memory_bytes": row * (self._count_rows() if memory is None else memory.capacity),
+            "gradient_steps_per_update": self._count_gradient_steps(),
+        }
+
+    @abstractmethod
+    def _count_rows(self) -> int:
+        """Return how many rows a full memory has."""
+
+    @abstractmethod
+    def _count_gradient_steps(self) -> int:
+        """Return how many gradient steps an update takes."""
+
+    def _count_parameters(self) -> int:
+        return sum(int(np.prod(array.shape)) for array in self._shapes().values())
+
+    def _shapes(self) -> dict[str, Any]:
+        """Return the parameters' shapes by name."""
+        learners = jax.eval_shape(lambda: self.init_learners(key_of(self.seeds[0]))).values()
+        return {name: array for learner in learners for name, array in learner.parameters.items()}
+
+
+def xp_of(array: Array) -> ModuleType:
+    """Return the library that an array is of."""
+    return np if isinstance(array, np.ndarray) else jnp
+
+
+def to_arrays(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
+    """Return arrays by name, as they are kept."""
+    return {name: np.array(array) for name, array in arrays.items()}
+
+
+def from_arrays(arrays: dict[str, np.ndarray]) -> normalizers.Moments:
+    """Return moments as they were."""
+    return normalizers.Moments(**{name: jnp.array(array) for name, array in arrays.items()})
+
+
+def _fit(parameters: dict[str, Array], arrays: dict[str, np.ndarray]) -> dict[str, Array]:
+    for name, parameter in parameters.items():
+        if name not in arrays:
+            raise ValueError(f"{name} is not there; it has {', '.join(list(arrays)[:3])}, ...")
+        if arrays[name].shape != parameter.shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape} there and {parameter.shape} here")
+    return {name: jnp.array(arrays[name]) for name in parameters}

@@ -1,0 +1,228 @@
+"""What every built-in algorithm has in common in PyTorch: settings, inputs, learners, acting, schedules, snapshots."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from rltrain.agents.base import HasRecipe
+from rltrain.agents.learners.torch import Learner
+from rltrain.backends.torch import Actor, Stateful, TorchBackend
+from rltrain.checks import build
+from rltrain.errors import ConfigError
+from rltrain.models.encoders.torch import make_encoder, make_inputs
+from rltrain.models.freezing import find_frozen
+from rltrain.models.inputs.torch import Inputs
+from rltrain.ops import normalizers, schedules
+from rltrain.rewards import find_reward_function
+from rltrain.seeding import AGENT_ACTOR, AGENT_PARAMETERS, seed64
+from rltrain.structures import Arrays, Progress
+
+
+class BaseAlgorithm(Stateful, HasRecipe, ABC):
+    """Acts by networks that learn; `OnPolicy` and `OffPolicy` say from what, an algorithm in `_improve` how.
+
+    Letters: N copies, B rows of a batch, F numbers that a distribution is made of, A the flat size of an action.
+    """
+
+    config: ClassVar[type]
+    reads_infos = False
+    row_bytes: ClassVar[int]  # that a memory takes for a row besides observations and actions
+    distribution: Any  # of actions as they are learned, and from these to what the environment takes; `_build` makes it
+
+    def __init__(
+        self,
+        observation_space: Any,
+        action_space: Any,
+        *,
+        state_space: Any = None,
+        num_envs: int,
+        cfg: Any = None,
+        seed: int = 0,
+        index: int = 0,
+        backend: TorchBackend | None = None,
+        key: str | None = None,
+        encoder: nn.Module | None = None,
+    ) -> None:
+        self.key = key or f"agents.{type(self).__name__.lower()}"
+        self.cfg: Any = build(self.config, cfg, self.key)
+        self.backend = backend or TorchBackend()
+        self.num_envs = num_envs
+        self.reward_function = find_reward_function(self.cfg.reward_function, self.key)
+        self.schedule = self.cfg.schedule()
+        self.actor_seed = seed64(seed, AGENT_ACTOR, index)
+        self._inference = torch.inference_mode()  # entered in each timestep; as a decorator it is made anew each time
+
+        self.encoder = encoder  # a ready-made one, of which each network gets a copy
+        self.inputs = self._make_inputs(observation_space, "env.observation_space")
+        self.critic_inputs: Inputs | None = None
+        if state_space is not None and getattr(self.cfg, "use_states", False):
+            if self.cfg.network.shared:
+                raise ConfigError(
+                    f"{self.key}.network.shared",
+                    True,
+                    "the environment has states, which only a critic's own network may read; set shared or use_states to false",
+                )
+            self.critic_inputs = self._make_inputs(state_space, "env.state_space")
+        self.learners: dict[str, Learner] = {}
+        self._build(action_space, torch.Generator().manual_seed(seed64(seed, AGENT_PARAMETERS, index)))
+        self._freeze()
+        self._start(seed, index)
+
+    @abstractmethod
+    def _build(self, action_space: Any, generator: torch.Generator) -> None:
+        """Make the distribution and the networks, and put these into `learners`; the generator is for fresh parameters.
+
+        Raises ConfigError for an action space that the algorithm doesn't act in.
+        """
+
+    @abstractmethod
+    def _start(self, seed: int, index: int) -> None:
+        """Make the memory and what else learning carries."""
+
+    def _make_inputs(self, space: Any, space_key: str) -> Inputs:
+        """Return what turns observations, or states, into what an encoder or the first layer reads."""
+        device, network, normalize = self.backend.device, self.cfg.network, self.cfg.normalize_observations
+        key = f"{self.key}.network"
+        return make_inputs(space, device, network, key, normalize=normalize, module=self.encoder, space_key=space_key)
+
+    def _make_encoder(self, inputs: Inputs, generator: torch.Generator) -> nn.Module | None:
+        """Return what makes features for one network, or None where inputs are rows of numbers."""
+        return make_encoder(inputs, self.cfg.network, generator, f"{self.key}.network", self.encoder)
+
+    def _freeze(self) -> None:
+        """Let parameters stay as they are whose names have the parts that the settings say."""
+        names = [name for learner in self.learners.values() for name in learner.parameters.named]
+        frozen = find_frozen(names, self.cfg.network.frozen, f"{self.key}.network")
+        for learner in self.learners.values():
+            learner.parameters.freeze(frozen)
+
+    @property
+    def images(self) -> dict[str, Any]:
+        """The images in an observation that networks read as such, by path."""
+        return self.inputs.images
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def act(
+        self,
+        actor: Actor,
+        observations: Arrays,
+        states: Arrays = None,
+        action_masks: torch.Tensor | None = None,
+        *,
+        explore: bool,
+        progress: Progress,
+    ) -> tuple[Actor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the next actor, actions (N, *A) as the environment takes them; exploring, what `record` wants, else logits."""
+        with self._inference:
+            if not explore:
+                logits = self._logits(self.inputs(observations), action_masks)
+                return actor, self._to_environment(self._best(logits)), {"logits": logits}
+            actor, actions = self._explore(actor, observations, action_masks, progress)
+            outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
+            return actor, self._to_environment(actions), outputs
+
+    @abstractmethod
+    def _logits(self, inputs: Any, action_masks: torch.Tensor | None) -> torch.Tensor:
+        """Return what the policy's network gives for these inputs, (B, F), of which `_best` makes actions."""
+
+    @abstractmethod
+    def _best(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the actions that look best, as they are learned."""
+
+    @abstractmethod
+    def _explore(
+        self, actor: Actor, observations: Arrays, action_masks: torch.Tensor | None, progress: Progress
+    ) -> tuple[Actor, torch.Tensor]:
+        """Return the next actor and actions to learn from."""
+
+    def _to_environment(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return actions as the environment takes them."""
+        return self.distribution.to_environment(actions)
+
+    def _masked(self, logits: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
+        """Return logits of which only the choices that are allowed can be drawn."""
+        return logits if action_masks is None else self.distribution.mask(logits, action_masks)
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def _set_learning_rates(self, now: float) -> None:
+        """Give every optimiser its learning rate, `now` that of the setting `learning_rate`; all follow the one schedule."""
+        for name, learner in self.learners.items():
+            own = getattr(self.cfg, f"{name}_learning_rate", None)
+            learner.optimizer.learning_rate = now if own is None else now * (own / self.cfg.learning_rate)
+
+    def _now(self, name: str, progress: Progress, every: int | None = None) -> float:
+        """Return the value of setting `name` by its schedule, for what happens once in `every` timesteps: an update, if None."""
+        cfg = self.cfg
+        done = schedules.fraction(np, progress, self.schedule.every if every is None else every)
+        kind, end = getattr(cfg, f"{name}_schedule"), getattr(cfg, f"{name}_end")
+        return float(schedules.scheduled(np, kind, getattr(cfg, name), end, done))
+
+    # -- snapshots -----------------------------------------------------------------------------------------------------
+
+    def is_finite(self) -> bool:
+        """Tell whether every parameter is finite; a sum is, unless a term isn't."""
+        return all(math.isfinite(learner.parameters.values.sum()) for learner in self.learners.values())
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything as arrays and plain data; "policy" is what acting needs, and the critics to go on from."""
+        parameters: dict[str, np.ndarray] = {}
+        for learner in self.learners.values():
+            parameters |= learner.parameters.snapshot()
+        policy = {"parameters": parameters, "observation_moments": to_arrays(self.inputs.moments)}
+        if self.critic_inputs is not None:
+            policy["state_moments"] = to_arrays(self.critic_inputs.moments)
+        targets = {
+            name: learner.target_parameters.snapshot()
+            for name, learner in self.learners.items()
+            if learner.target_parameters is not None
+        }
+        optimizers = {name: learner.optimizer.snapshot() for name, learner in self.learners.items()}
+        return {"policy": policy, "training": {"optimizers": optimizers, "targets": targets}}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Put everything back; a snapshot that holds only "policy" restores only that, and targets are copies of it."""
+        policy, training = snapshot["policy"], snapshot.get("training")
+        for name, learner in self.learners.items():
+            learner.parameters.restore(policy["parameters"])
+            learner.move_target(1.0)
+            if training is not None:
+                learner.optimizer.restore(training["optimizers"][name])
+                if learner.target_parameters is not None:
+                    learner.target_parameters.restore(training["targets"][name])
+        self.inputs.moments = self._from_arrays(policy["observation_moments"])
+        if self.critic_inputs is not None:
+            self.critic_inputs.moments = self._from_arrays(policy["state_moments"])
+
+    def _from_arrays(self, arrays: dict[str, np.ndarray]) -> normalizers.Moments:
+        """Return moments as they were."""
+        device = self.backend.device
+        return normalizers.Moments(**{name: torch.as_tensor(np.array(array), device=device) for name, array in arrays.items()})
+
+    def describe(self) -> dict[str, Any]:
+        """Return parameters, memory in bytes when it is full, gradient steps per update."""
+        row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.distribution.action_shape))) + self.row_bytes
+        row += 0 if self.critic_inputs is None else self.critic_inputs.row_bytes
+        return {
+            "parameters": sum(learner.parameters.values.numel() for learner in self.learners.values()),
+            "memory_bytes": row * self._count_rows(),
+            "gradient_steps_per_update": self._count_gradient_steps(),
+        }
+
+    @abstractmethod
+    def _count_rows(self) -> int:
+        """Return how many rows a full memory has."""
+
+    @abstractmethod
+    def _count_gradient_steps(self) -> int:
+        """Return how many gradient steps an update takes."""
+
+
+def to_arrays(moments: normalizers.Moments) -> dict[str, np.ndarray]:
+    """Return moments by name, as they are kept."""
+    return {name: array.cpu().numpy().copy() for name, array in moments._asdict().items()}
