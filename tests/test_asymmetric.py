@@ -72,7 +72,7 @@ def test_normalised_it_is_explained_too():
 
 def test_the_policy_never_sees_states():
     algorithm = start(PPO, Context, 2, 1, LEARNING[PPO]).agents[0].algorithm
-    shapes = {name: parameter.shape for name, parameter in algorithm.parameters.named.items()}
+    shapes = {name: parameter.shape for name, parameter in algorithm.learners["actor_critic"].parameters.named.items()}
     assert shapes["policy.weights.0"] == (16, 1) and shapes["value.weights.0"] == (16, 2)
     observations, progress = torch.tensor([[0.3], [-0.4]]), Progress(0, 1)
     drawn = [
@@ -84,7 +84,7 @@ def test_the_policy_never_sees_states():
 
 def test_states_may_be_left_unread():
     algorithm = start(PPO, Context, 2, 1, {**LEARNING[PPO], "use_states": False}).agents[0].algorithm
-    assert algorithm.parameters.named["value.weights.0"].shape == (16, 1)
+    assert algorithm.learners["actor_critic"].parameters.named["value.weights.0"].shape == (16, 1)
     assert "state_moments" not in algorithm.snapshot()["policy"]
 
 

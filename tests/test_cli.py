@@ -451,7 +451,7 @@ def test_a_parameter_that_is_not_finite(here, monkeypatch):
 
     def update(self, progress):
         metrics = real(self, progress)
-        next(iter(self.parameters.named.values())).data.view(-1)[0] = float("nan")
+        next(iter(self.learners["actor_critic"].parameters.named.values())).data.view(-1)[0] = float("nan")
         return metrics
 
     monkeypatch.setattr(PPO, "update", update)

@@ -59,7 +59,7 @@ class Case:
         return [copy.unwrapped for copy in self.env._venv.envs]
 
     def parameters(self) -> np.ndarray:
-        return self.algorithm.parameters.values.numpy().copy()
+        return self.algorithm.learners["actor_critic"].parameters.values.numpy().copy()
 
 
 def play(kind, observations: str, actions: str, num_envs: int, shape: tuple, cfg: dict) -> Case:

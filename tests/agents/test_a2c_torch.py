@@ -80,7 +80,7 @@ class Plain:
     """A2C as one would write it down, on copies of an algorithm's parameters."""
 
     def __init__(self, algorithm: A2C) -> None:
-        self.cfg, arrays = algorithm.cfg, algorithm.parameters.snapshot()
+        self.cfg, arrays = algorithm.cfg, algorithm.learners["actor_critic"].parameters.snapshot()
         self.parameters = {name: torch.tensor(array, requires_grad=True) for name, array in arrays.items()}
         self.optimizer = OPTIMIZERS[self.cfg.optimizer](list(self.parameters.values()), self.cfg.learning_rate)
 
@@ -142,13 +142,13 @@ class Plain:
 def test_updates_equal_plain_autograd(space, optimizer, cfg, world):
     rate, moved = {"adam": (0.005, 1e-3), "rmsprop": (0.5, 1e-4)}[optimizer]  # from second moments of 1, steps are small at first
     algorithm = make(space, optimizer=optimizer, learning_rate=rate, **cfg)
-    plain, before = Plain(algorithm), algorithm.parameters.snapshot()
+    plain, before = Plain(algorithm), algorithm.learners["actor_critic"].parameters.snapshot()
     for seed in range(2):  # the second goes on from the optimiser's moments
         rows = play(algorithm, seed, **world)
         norm = algorithm.update(BEGIN)["policy/grad_norm"]
         assert norm == pytest.approx(plain.update(rows), rel=1e-5)
         assert norm > 0.5  # the default limit
-    after = algorithm.parameters.snapshot()
+    after = algorithm.learners["actor_critic"].parameters.snapshot()
     assert after.keys() == plain.parameters.keys()
     for name, expected in plain.parameters.items():
         np.testing.assert_allclose(after[name], expected.detach().numpy(), rtol=0, atol=1e-5, err_msg=name)
@@ -164,7 +164,7 @@ def test_an_update_with_masks_equals_plain_autograd(optimizer):
     plain.update(rows)
     for row in rows:
         assert row.outputs["action_masks"][np.arange(COPIES), row.outputs["actions"]].all()
-    for name, array in algorithm.parameters.snapshot().items():
+    for name, array in algorithm.learners["actor_critic"].parameters.snapshot().items():
         np.testing.assert_allclose(array, plain.parameters[name].detach().numpy(), rtol=0, atol=1e-5, err_msg=name)
 
 
@@ -225,7 +225,7 @@ def test_first_update_by_hand():
     # RMSProp's first step is rate x g / (sqrt(0.99 + 0.01 g^2) + 1e-5), second moments beginning at 1;
     #   the value's last bias: g = -0.324443 x 1.5 = -0.486665, 0.486665 / (sqrt(0.992368) + 1e-5) = 0.488528
     #   logits: g = 0.324443 x 0.25 = 0.0811108, 0.0811108 / (sqrt(0.990066) + 1e-5) = 0.0815159
-    parameters = algorithm.parameters.snapshot()
+    parameters = algorithm.learners["actor_critic"].parameters.snapshot()
     assert parameters["value.biases.1"].tolist() == pytest.approx([2.000488528], abs=2e-7)
     assert parameters["policy.biases.1"].tolist() == pytest.approx([-0.0000815159, 0.0000815159], abs=1e-9)
     assert not parameters["policy.weights.0"].any() and not parameters["value.weights.0"].any()
@@ -236,7 +236,7 @@ def test_one_step_per_rollout():
     for seed in range(3):
         play(algorithm, seed)
         algorithm.update(BEGIN)
-        assert algorithm.optimizer.steps == seed + 1
+        assert algorithm.learners["actor_critic"].optimizer.steps == seed + 1
     assert algorithm.describe()["gradient_steps_per_update"] == 1
 
 
@@ -251,7 +251,12 @@ def test_a_schedule_half_way_to_nothing_equals_half_of_the_setting(setting):
     np.testing.assert_equal(scheduled.snapshot(), constant.snapshot())
     assert metrics == expected
     whole, _ = learn(HALF_WAY, **values)
-    assert not np.allclose(whole.parameters.values.numpy(), constant.parameters.values.numpy(), rtol=0, atol=1e-7)
+    assert not np.allclose(
+        whole.learners["actor_critic"].parameters.values.numpy(),
+        constant.learners["actor_critic"].parameters.values.numpy(),
+        rtol=0,
+        atol=1e-7,
+    )
 
 
 def test_schedules_end_at_the_horizon():

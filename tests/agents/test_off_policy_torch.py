@@ -13,8 +13,7 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from rltrain.agents.ddpg.torch import DDPG
 from rltrain.agents.ddqn.torch import DDQN
 from rltrain.agents.dqn.torch import DQN
-from rltrain.agents.off_policy.learners.torch import Batch
-from rltrain.agents.off_policy.torch import choose_uniform
+from rltrain.agents.off_policy.torch import Batch, choose_uniform
 from rltrain.agents.sac.torch import SAC
 from rltrain.agents.td3.torch import TD3
 from rltrain.structures import Progress, Transition
@@ -409,7 +408,7 @@ def test_a_scheduled_learning_rate_keeps_the_rates_apart():
     algorithm = make(
         "sac", learning_rate=0.1, learning_rate_schedule="linear", policy_learning_rate=0.2, entropy_learning_rate=0.4
     )
-    algorithm._set_learning_rates(Progress(50, 100))
+    algorithm._set_learning_rates(algorithm._now("learning_rate", Progress(50, 100)))
     assert [learner.optimizer.learning_rate for learner in algorithm.learners.values()] == pytest.approx([0.1, 0.05, 0.2])
 
 
@@ -491,12 +490,12 @@ def test_ornstein_uhlenbeck_noise_drifts_and_begins_anew_with_an_episode():
     generator = torch.Generator().manual_seed(algorithm.actor_seed)
     expected = torch.zeros(COPIES, 2)
     for _ in range(3):
-        acts(algorithm, 1, timestep=50, actor=actor)
+        actor = algorithm.act(actor, torch.zeros(COPIES, 3), explore=True, progress=Progress(50, 100))[0]
         normal = torch.empty(COPIES, 2).normal_(generator=generator)
         expected = expected - 0.5 * expected * 0.25 + 0.4 * 0.5 * normal  # sqrt(0.25) = 0.5
-        torch.testing.assert_close(actor.noise, expected)
-    algorithm.reset_actor(actor, np.array([True, False]))
-    torch.testing.assert_close(actor.noise, expected * torch.tensor([[0.0], [1.0]]))
+        torch.testing.assert_close(actor.carry, expected)
+    actor = algorithm.reset_actor(actor, np.array([True, False]))
+    torch.testing.assert_close(actor.carry, expected * torch.tensor([[0.0], [1.0]]))
     restored = algorithm.restore_actor(algorithm.actor_snapshot(actor))
     np.testing.assert_equal(acts(algorithm, 5, timestep=50, actor=actor), acts(algorithm, 5, timestep=50, actor=restored))
 

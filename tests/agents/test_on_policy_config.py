@@ -77,7 +77,7 @@ def test_a_shared_network_can_not_read_states(name):
     assert make(name, state_space=STATES, use_states=False, network=shared).critic_inputs is None
     assert make(name, network=shared).critic_inputs is None
     # without sharing the value network reads the 5 numbers, the policy the 3 that it acts on
-    weights = make(name, state_space=STATES).parameters.snapshot()
+    weights = make(name, state_space=STATES).snapshot()["policy"]["parameters"]
     assert (weights["policy.weights.0"].shape[1], weights["value.weights.0"].shape[1]) == (3, 5)
 
 
@@ -85,9 +85,8 @@ def test_a_shared_network_can_not_read_states(name):
 def test_a_shared_network_has_no_sizes_for_values(name):
     expected = f"agents.{name}.network.value_sizes=[8]: shared=true has one network, of policy_sizes; leave value_sizes out"
     assert refusal(name, network={"shared": True, "value_sizes": [8]}) == expected
-    shapes = {
-        key: array.shape for key, array in make(name, network={"shared": True, "policy_sizes": [8]}).parameters.snapshot().items()
-    }
+    learned = make(name, network={"shared": True, "policy_sizes": [8]}).snapshot()["policy"]["parameters"]
+    shapes = {key: array.shape for key, array in learned.items()}
     assert shapes == {"shared.weights.0": (8, 3), "shared.weights.1": (3, 8), "shared.biases.0": (8,), "shared.biases.1": (3,)}
 
 

@@ -90,13 +90,13 @@ def watch(algorithm: PPO, method: str) -> list[Any]:
 
 def watch_steps(algorithm: PPO) -> list[float]:
     """Let the list returned collect the learning rate of every step of the optimiser from now on."""
-    rates, step = [], algorithm.optimizer.step
+    rates, step = [], algorithm.learners["actor_critic"].optimizer.step
 
     def watched() -> None:
-        rates.append(algorithm.optimizer.learning_rate)
+        rates.append(algorithm.learners["actor_critic"].optimizer.learning_rate)
         step()
 
-    algorithm.optimizer.step = watched
+    algorithm.learners["actor_critic"].optimizer.step = watched
     return rates
 
 
@@ -105,8 +105,9 @@ def watch_diagnostics(algorithm: PPO) -> list[torch.Tensor]:
     found, differentiate = [], algorithm._differentiate_loss
 
     def watched(*args: Any) -> Any:
-        found.append(differentiate(*args))
-        return found[-1]
+        diagnostics, gradients = differentiate(*args)
+        found.append(diagnostics)
+        return diagnostics, gradients
 
     algorithm._differentiate_loss = watched
     return found
@@ -117,9 +118,9 @@ def fake(algorithm: PPO, kls: list[float], *, exact: bool = False) -> None:
     left, differentiate = iter(kls), algorithm._differentiate_loss
 
     def faked(*args: Any) -> Any:
-        diagnostics = differentiate(*args)
+        diagnostics, gradients = differentiate(*args)
         diagnostics[KL] = next(left)
-        return diagnostics
+        return diagnostics, gradients
 
     if exact:
         algorithm._exact_kl = lambda minibatch, logits: next(left)
@@ -143,7 +144,7 @@ class Plain:
         snapshot = algorithm.snapshot()
         self.parameters = {name: torch.tensor(a, requires_grad=True) for name, a in snapshot["policy"]["parameters"].items()}
         self.generator = torch.Generator()
-        self.generator.set_state(torch.tensor(snapshot["training"]["minibatch_generator"]))
+        self.generator.set_state(torch.tensor(snapshot["training"]["generator"]))
 
     def network(self, name: str, x: torch.Tensor) -> torch.Tensor:
         p, last = self.parameters, sum(key.startswith(f"{name}.weights") for key in self.parameters) - 1
@@ -230,11 +231,11 @@ class Plain:
 
 def assert_equals_plain_autograd(algorithm: PPO, **world: bool) -> None:
     """Do an update, of which nothing may differ by 1e-5, and every parameter must have moved by more than 1e-3."""
-    plain, before = Plain(algorithm), algorithm.parameters.snapshot()
+    plain, before = Plain(algorithm), algorithm.learners["actor_critic"].parameters.snapshot()
     rows = play(algorithm, **world)
     update(algorithm)
     plain.update(rows)
-    after = algorithm.parameters.snapshot()
+    after = algorithm.learners["actor_critic"].parameters.snapshot()
     assert after.keys() == plain.parameters.keys()
     for name, expected in plain.parameters.items():
         np.testing.assert_allclose(after[name], expected.detach().numpy(), rtol=0, atol=1e-5, err_msg=name)
@@ -275,7 +276,7 @@ def test_an_update_with_masks_equals_plain_autograd(network):
 
 def test_default_initial_weights_are_uniform_within_one_over_the_root_of_the_inputs():
     algorithm = make(network={"policy_sizes": [400, 100], "initialization": "default"})
-    parameters = algorithm.parameters.snapshot()
+    parameters = algorithm.learners["actor_critic"].parameters.snapshot()
     # deviation of a uniform number within +- b: b / sqrt(3)
     for layer, inputs in (("0", OBSERVATION_SIZE), ("1", 400), ("2", 100)):
         for kind in ("weights", "biases"):
@@ -284,7 +285,7 @@ def test_default_initial_weights_are_uniform_within_one_over_the_root_of_the_inp
             if array.size >= 400:
                 assert array.std() * inputs**0.5 == pytest.approx(3**-0.5, rel=0.1)
     other = make(network={"policy_sizes": [400, 100], "initialization": "default"}, seed=1)
-    assert not torch.equal(other.parameters.values, algorithm.parameters.values)
+    assert not torch.equal(other.learners["actor_critic"].parameters.values, algorithm.learners["actor_critic"].parameters.values)
 
 
 def test_a_deviation_by_the_network_begins_near_the_one_asked_for():
@@ -369,8 +370,16 @@ def test_half_way_to_nothing_equals_half_of_it(setting, kind):
     if kind == "linear":
         assert_equal(scheduled, constant)
     else:  # cos(pi / 2) is 6e-17
-        np.testing.assert_allclose(scheduled.parameters.values.numpy(), constant.parameters.values.numpy(), atol=1e-6)
-    assert not np.allclose(scheduled.parameters.values.numpy(), whole.parameters.values.numpy(), atol=1e-4)
+        np.testing.assert_allclose(
+            scheduled.learners["actor_critic"].parameters.values.numpy(),
+            constant.learners["actor_critic"].parameters.values.numpy(),
+            atol=1e-6,
+        )
+    assert not np.allclose(
+        scheduled.learners["actor_critic"].parameters.values.numpy(),
+        whole.learners["actor_critic"].parameters.values.numpy(),
+        atol=1e-4,
+    )
     assert {tag: metrics[tag] for tag in expected} == pytest.approx(expected, abs=1e-6)
     assert metrics.get("policy/ratio_clip") == (pytest.approx(0.125) if setting == "ratio_clip" else None)
 
@@ -384,10 +393,10 @@ def test_an_entropy_bonus_at_its_end_is_none():
 
 def test_a_learning_rate_at_its_end_of_nothing_learns_nothing():
     algorithm = make(learning_rate_schedule="cosine")
-    before = algorithm.parameters.snapshot()
+    before = algorithm.learners["actor_critic"].parameters.snapshot()
     play(algorithm)
     assert update(algorithm, LAST)["policy/learning_rate"] == 0
-    np.testing.assert_equal(algorithm.parameters.snapshot(), before)
+    np.testing.assert_equal(algorithm.learners["actor_critic"].parameters.snapshot(), before)
 
 
 @pytest.mark.parametrize(("progress", "clipped"), [(Progress(6, 70), 0.0), (HALF_WAY, 1.0)])
@@ -468,7 +477,7 @@ def test_per_epoch_by_the_mean_of_its_minibatches(target):
     play(algorithm)
     metrics = update(algorithm)
     assert rates == pytest.approx([3e-4] * 4 + [2e-4] * 8, rel=1e-9)
-    assert algorithm.optimizer.learning_rate == metrics["policy/learning_rate"] == pytest.approx(3e-4, rel=1e-9)
+    assert algorithm.learning_rate == metrics["policy/learning_rate"] == pytest.approx(3e-4, rel=1e-9)
 
 
 @pytest.mark.parametrize("target", [None, 0.02])
@@ -536,11 +545,11 @@ def test_an_adapted_learning_rate_is_kept_between_updates_and_in_a_checkpoint(pe
     update(agent.algorithm)
     # three epochs down: 3e-4 / 1.5^3 = 3e-4 / 3.375; twelve minibatches: 3e-4 / 1.5^12 = 3e-4 / 129.746338
     expected = pytest.approx(8.888889e-5 if per == "epoch" else 2.312204e-6, rel=1e-6)
-    assert agent.algorithm.optimizer.learning_rate == expected
+    assert agent.algorithm.learning_rate == expected
     agent.save(tmp_path / "kept")
     other = Agent(make(adapt_learning_rate=per, learning_rate=3e-4, seed=1))
     other.load(tmp_path / "kept")
-    assert other.algorithm.optimizer.learning_rate == agent.algorithm.optimizer.learning_rate
+    assert other.algorithm.learning_rate == agent.algorithm.learning_rate
     play(agent.algorithm, 1)
     assert update(agent.algorithm)["policy/learning_rate"] == expected  # as near its target as can be
 
@@ -591,32 +600,37 @@ def test_the_stop_comes_before_the_step_and_ends_all_epochs():
     parts, rates = watch(algorithm, "_differentiate_loss"), watch_steps(algorithm)
     play(algorithm)
     metrics = update(algorithm)
-    assert len(parts) == 6 and len(rates) == algorithm.optimizer.steps == metrics["policy/gradient_steps"] == 5
+    assert (
+        len(parts) == 6
+        and len(rates) == algorithm.learners["actor_critic"].optimizer.steps == metrics["policy/gradient_steps"] == 5
+    )
     assert metrics["policy/approx_kl"] == pytest.approx((0.0 + 0.01 + 0.1 + 0.02 + 0.03) / 5)  # of the steps taken
-    assert algorithm.snapshot()["training"]["optimizer"]["steps"] == 5
+    assert algorithm.snapshot()["training"]["optimizers"]["actor_critic"]["steps"] == 5
     # the same as an optimiser that is deaf after its fifth step
     deaf = make(epochs=3)
-    found, step = watch_diagnostics(deaf), deaf.optimizer.step
-    deaf.optimizer.step = lambda: step() if len(found) <= 5 else None
+    found, step = watch_diagnostics(deaf), deaf.learners["actor_critic"].optimizer.step
+    deaf.learners["actor_critic"].optimizer.step = lambda: step() if len(found) <= 5 else None
     play(deaf)
     update(deaf)
-    assert torch.equal(deaf.parameters.values, algorithm.parameters.values)
-    means = dict(zip(METRICS, torch.stack(found[:5]).mean(0).tolist(), strict=True))
+    assert torch.equal(deaf.learners["actor_critic"].parameters.values, algorithm.learners["actor_critic"].parameters.values)
+    means = dict(zip(METRICS[:-1], torch.stack(found[:5]).mean(0).tolist(), strict=True))  # but for the gradient's norm
     means.pop("policy/approx_kl")
     assert {tag: metrics[tag] for tag in means} == means
 
 
 def test_a_stop_at_the_first_minibatch_takes_no_step():
     algorithm = make(kl_stop=0.1)
-    before = algorithm.parameters.snapshot()
+    before = algorithm.learners["actor_critic"].parameters.snapshot()
     fake(algorithm, [0.2] + [0.0] * 12)
     play(algorithm)
     metrics = update(algorithm)
-    assert metrics["policy/gradient_steps"] == algorithm.optimizer.steps == 0
+    assert metrics["policy/gradient_steps"] == algorithm.learners["actor_critic"].optimizer.steps == 0
     assert "loss/policy" not in metrics  # a mean over no step
-    np.testing.assert_equal(algorithm.parameters.snapshot(), before)
+    np.testing.assert_equal(algorithm.learners["actor_critic"].parameters.snapshot(), before)
     play(algorithm, 1)
-    assert update(algorithm)["policy/gradient_steps"] == algorithm.optimizer.steps == 12  # the next update begins anew
+    assert (
+        update(algorithm)["policy/gradient_steps"] == algorithm.learners["actor_critic"].optimizer.steps == 12
+    )  # the next update begins anew
 
 
 def test_the_kls_that_an_update_has_stop_it():
@@ -665,12 +679,14 @@ def test_the_gradient_of_clipped_values_is_autograds(normalize):
         play(algorithm, seed)
         update(algorithm)
     batch, plain = batches[-1], Plain(algorithm)  # values have moved since: some by more than 0.1
-    algorithm._differentiate_loss(batch, algorithm._evaluate(batch), 0.2, 0.0)
+    evaluation = algorithm._evaluate(batch)
+    algorithm.learners["actor_critic"].parameters.clear_gradients()
+    evaluation.vjp(algorithm._differentiate_loss(batch, evaluation, 0.2, 0.0)[1])
     values = plain.network("value", batch.inputs)[:, 0]
     near = batch.values + (values - batch.values).clamp(-0.1, 0.1)
     errors, clipped = (values - batch.returns) ** 2, (near - batch.returns) ** 2
     (0.7 * torch.max(errors, clipped).mean()).backward()
-    for name, parameter in algorithm.parameters.named.items():
+    for name, parameter in algorithm.learners["actor_critic"].parameters.named.items():
         if name.startswith("value"):
             assert torch.allclose(parameter.grad, plain.parameters[name].grad, atol=1e-6), name
             assert abs(parameter.grad).max() > 1e-3

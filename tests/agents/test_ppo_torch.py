@@ -117,7 +117,7 @@ class Naive:
         self.learned = learned
         self.optimizer = torch.optim.Adam(learned, lr=self.cfg.learning_rate, eps=1e-5)
         self.generator = torch.Generator()
-        self.generator.set_state(torch.tensor(snapshot["training"]["minibatch_generator"]))
+        self.generator.set_state(torch.tensor(snapshot["training"]["generator"]))
         self.seen, self.targets = torch.zeros(0, OBSERVATION_SIZE), torch.zeros(0)
 
     @staticmethod
@@ -228,12 +228,12 @@ def test_updates_equal_an_implementation_of_its_own(space, cfg, dummy_rows):
         world.observe = lambda: world.generator.normal(size=(COPIES, OBSERVATION_SIZE)).astype(np.float32)
         world.observations = world.observe()
     naive, actor = Naive(algorithm), actor_of(algorithm)
-    before = algorithm.parameters.snapshot()
+    before = algorithm.learners["actor_critic"].parameters.snapshot()
     for _ in range(3 if cfg.get("normalize_observations") else 1):
         rows = world.rollout(algorithm, actor)
         update(algorithm)
         naive.update(rows)
-    after, expected = algorithm.parameters.snapshot(), naive.parameters()
+    after, expected = algorithm.learners["actor_critic"].parameters.snapshot(), naive.parameters()
     assert after.keys() == expected.keys()
     for name in after:
         np.testing.assert_allclose(after[name], expected[name], atol=1e-5, err_msg=name)
@@ -267,7 +267,7 @@ def test_first_update_by_hand():
     }  # fmt: skip
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-5)
     # Adam's first step has the learning rate's size, against the gradient
-    parameters = algorithm.parameters.snapshot()
+    parameters = algorithm.learners["actor_critic"].parameters.snapshot()
     assert parameters["value.biases.1"].tolist() == pytest.approx([0.01], rel=1e-3)
     assert parameters["policy.biases.1"].tolist() == pytest.approx([-0.01, 0.01], rel=1e-3)
     assert not parameters["policy.weights.0"].any() and not parameters["value.biases.0"].any()
@@ -313,20 +313,20 @@ def test_observation_statistics_are_frozen_from_the_first_act_to_the_last_epoch(
     for iteration in range(3):
         before = copy.deepcopy(algorithm.snapshot()["policy"]["observation_moments"])
         during = []
-        differentiate = algorithm._differentiate
+        differentiate = algorithm._descend
 
         def spy(*args: Any, during: list = during, differentiate: Any = differentiate) -> Any:
             during.append(algorithm.snapshot()["policy"]["observation_moments"])
             return differentiate(*args)
 
-        algorithm._differentiate = spy
+        algorithm._descend = spy
         for _ in range(7):
             row = world.turn(algorithm, actor)
             algorithm.record(row)
             seen.append(row.observations)
             during.append(algorithm.snapshot()["policy"]["observation_moments"])
         update(algorithm)
-        algorithm._differentiate = differentiate
+        algorithm._descend = differentiate
         assert len(during) == 7 + (12 if iteration else 0)
         for moments in during:
             assert_equal(moments, before)
@@ -348,7 +348,10 @@ def test_first_rollout_only_feeds_the_observation_statistics():
     assert_equal(after["training"], before["training"])
     world.rollout(algorithm, actor)
     assert "loss/policy" in update(algorithm)
-    assert (algorithm.parameters.snapshot()["value.biases.1"] != before["policy"]["parameters"]["value.biases.1"]).all()
+    assert (
+        algorithm.learners["actor_critic"].parameters.snapshot()["value.biases.1"]
+        != before["policy"]["parameters"]["value.biases.1"]
+    ).all()
 
 
 def test_dummy_rows_feed_no_statistics():
@@ -499,7 +502,7 @@ def test_one_actors_draws_do_not_move_another():
 
 def test_initial_parameters_depend_on_seed_and_index_only():
     def weights(seed: int, index: int) -> bytes:
-        return make(seed=seed, index=index).parameters.snapshot()["policy.weights.0"].tobytes()
+        return make(seed=seed, index=index).snapshot()["policy"]["parameters"]["policy.weights.0"].tobytes()
 
     assert len({weights(0, 0), weights(0, 1), weights(1, 0), weights(1, 1)}) == 4
     torch.manual_seed(123)

@@ -90,11 +90,11 @@ def compare(
     theirs = Agent(pure).algorithm
     theirs.restore({"policy": ours.snapshot()["policy"]})
     actor, generator = ours.init_actor(COPIES, 3), np.random.default_rng(0)
-    moved = ours.parameters.values.clone()
+    moved = ours.learners["actor_critic"].parameters.values.clone()
     for update in range(UPDATES):
         play(ours, theirs, actor, generator, states=states, masks=masks)
         if algorithm == "ppo":  # torch takes the orders that jax draws
-            keys = jax.random.split(theirs.state.minibatch_key, 1 + cfg["epochs"])[1:]
+            keys = jax.random.split(theirs.state.key, 1 + cfg["epochs"])[1:]
             orders = [np.array(random_order(key, LENGTH * COPIES)) for key in keys]
             monkeypatch.setattr(torch, "randperm", lambda rows, generator=None, orders=orders: torch.from_numpy(orders.pop(0)))
         progress = Progress((update + 1) * LENGTH - 1, 2 * UPDATES * LENGTH)
@@ -105,7 +105,7 @@ def compare(
         if update in (0, 1, UPDATES - 1):
             after = theirs.snapshot()["policy"]["parameters"]
             for name, array in ours.snapshot()["policy"]["parameters"].items():
-                distance = float((ours.parameters.values - moved).abs().max())
+                distance = float((ours.learners["actor_critic"].parameters.values - moved).abs().max())
                 np.testing.assert_allclose(after[name], array, rtol=0, atol=1e-6 if update < 2 else 1e-4 * distance, err_msg=name)
     assert distance > 1e-2
 
@@ -163,7 +163,7 @@ def test_policies_convert_both_ways(action_space, activation):
         return in_torch, theirs.act(actor, observations, **how)[1], theirs.act(actor, jax.numpy.asarray(observations), **how)[1]
 
     before = act()[0]
-    for parameter in ours.parameters.named.values():
+    for parameter in ours.learners["actor_critic"].parameters.named.values():
         parameter.data.mul_(3)
     theirs.restore({"policy": ours.snapshot()["policy"]})
     results = [act()]

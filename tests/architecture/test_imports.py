@@ -28,6 +28,7 @@ LAYERS = [
 ]
 EXTENDS = {("ppo", "on_policy"), ("a2c", "on_policy"), ("ippo", "ppo"), ("mappo", "ppo"), ("ddqn", "dqn"), ("td3", "ddpg")}
 EXTENDS |= {(agent, "off_policy") for agent in ("dqn", "ddqn", "ddpg", "td3", "sac")}
+COMMON = ("base", "pure", "algorithm", "learners", "multi_agent")  # of agents, for all of them
 TORCH_FILES = r"(.*\.)?torch"
 JAX_FILES = r"(.*\.)?jax|trainers\.fused|envs\.(gymnax|brax|jaxmarl|jax_\w+)"
 HYDRA_FILES = r"cli|config(\..*)?|commands(\..*)?"
@@ -110,7 +111,7 @@ def imports_sideways(edges: list[Import]) -> list[Import]:
         if not edge.ours or source[0] not in ("agents", "envs", "trainers") or target[0] not in ("agents", "envs", "trainers"):
             continue
         if source[0] == target[0] == "agents" and len(source) > 1 and len(target) > 1:
-            allowed = target[1] in ("base", "multi_agent", source[1]) or (source[1], target[1]) in EXTENDS
+            allowed = target[1] in (*COMMON, source[1]) or (source[1], target[1]) in EXTENDS
         else:
             allowed = source[0] == target[0] or (source[0] == "trainers" and edge.target in ("agents.base", "envs.base"))
         if not allowed:

@@ -339,7 +339,7 @@ def test_a_ready_made_module_is_copied():
     policy, value = algorithm.networks.policy.encoder, algorithm.networks.value.encoder
     assert len({id(module) for module in (made, policy, value)}) == 3
     assert torch.equal(policy.first.weight, made.first.weight) and torch.equal(value.first.weight, made.first.weight)
-    algorithm.parameters.values.zero_()
+    algorithm.learners["actor_critic"].parameters.values.zero_()
     assert made.first.weight.any()  # learning leaves the one that was handed over alone
 
 

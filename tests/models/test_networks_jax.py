@@ -56,8 +56,8 @@ def fresh(network: Any) -> dict[str, np.ndarray]:
 def test_acting_in_numpy_gives_the_compiled_numbers(activation, layer_norm):
     network = ActorCritic(4, 4, 3, NetworkConfig(activation=activation, layer_norm=layer_norm, shared=True, **CFG))
     parameters = fresh(network)
-    in_numpy = network.logits_and_values(parameters, INPUTS, INPUTS)
-    compiled = jax.jit(network.logits_and_values)(parameters, INPUTS, INPUTS)
+    in_numpy = network.forward(parameters, INPUTS, INPUTS)
+    compiled = jax.jit(network.forward)(parameters, INPUTS, INPUTS)
     for one, other in zip(in_numpy, compiled, strict=True):
         assert isinstance(one, np.ndarray)
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)

@@ -20,7 +20,7 @@ from rltrain.agents.td3.jax import TD3
 from rltrain.checkpoints import verify
 from rltrain.envs.gymnasium import GymnasiumEnv
 from rltrain.seeding import EVALUATION_ENVIRONMENTS
-from rltrain.structures import Progress
+from rltrain.structures import Acting, Progress
 from rltrain.trainers import SequentialTrainer
 
 SEED, TIMESTEPS = 5, 50
@@ -133,14 +133,15 @@ def test_the_warm_up_is_uniform_in_numpy_and_compiled_and_not_an_evaluations(env
 def test_ornstein_uhlenbeck_noise_drifts_and_begins_anew_with_an_episode():
     algorithm = make("Pendulum-v1", ["ddpg"]).agents[0].algorithm
     cfg = algorithm.pure.cfg
-    carried, normal = np.array([[1.0], [2.0]], np.float32), np.array([[0.5], [-1.0]], np.float32)
-    drifted, added = algorithm.pure._add_up(carried, normal, np.float32(0.1))
+    carry, normal = np.array([[1.0], [2.0]], np.float32), np.array([[0.5], [-1.0]], np.float32)
+    after, added = algorithm.pure._draw_noise(Acting(carry, normal), np.float32(0.1))
+    drifted = after.carry
     # x - 0.15 x 0.01 x + 0.1 x sqrt(0.01) x normal
     assert (cfg.noise_decay, cfg.noise_time_step) == (0.15, 0.01)
     np.testing.assert_allclose(drifted, [[0.9985 + 0.005], [1.997 - 0.01]], rtol=1e-6)
     assert added is drifted
-    actor = algorithm.init_actor(2, 0)._replace(carried=drifted)
-    np.testing.assert_array_equal(algorithm.reset_actor(actor, np.array([True, False])).carried, [[0.0], drifted[1]])
+    actor = algorithm.init_actor(2, 0)._replace(carry=drifted)
+    np.testing.assert_array_equal(algorithm.reset_actor(actor, np.array([True, False])).carry, [[0.0], drifted[1]])
 
 
 class Pair(NamedTuple):
@@ -153,15 +154,15 @@ def test_what_an_actor_carries_is_kept_whatever_its_form(form, tmp_path):
     """Arrays of one shape and of several, of several dtypes: each as it was."""
     fast, slow = np.array([[1.0], [2.0]], np.float32), np.array([[3], [4]], np.int32)
     for second in (slow, np.array([5, 6], np.int8)):
-        carried = form(fast, second)
+        carry = form(fast, second)
         trainer = make("Pendulum-v1", ["ddpg"])
         agent, other = trainer.agents[0], make("Pendulum-v1", ["ddpg"]).agents[0]
-        other.algorithm.pure.init_carried = lambda copies, carried=carried: jax.tree.map(np.zeros_like, carried)
-        agent.actor = agent.actor._replace(carried=jax.tree.map(jax.numpy.asarray, carried))
+        other.algorithm.pure.init_carry = lambda copies, carry=carry: jax.tree.map(np.zeros_like, carry)
+        agent.actor = agent.actor._replace(carry=jax.tree.map(jax.numpy.asarray, carry))
         agent.save(tmp_path / "agent")
         other.load(tmp_path / "agent")
-        assert jax.tree.structure(other.actor.carried) == jax.tree.structure(carried)
-        for kept, given in zip(jax.tree.leaves(other.actor.carried), jax.tree.leaves(carried), strict=True):
+        assert jax.tree.structure(other.actor.carry) == jax.tree.structure(carry)
+        for kept, given in zip(jax.tree.leaves(other.actor.carry), jax.tree.leaves(carry), strict=True):
             np.testing.assert_array_equal(kept, given)
             assert kept.dtype == given.dtype
 
@@ -172,8 +173,8 @@ def test_one_array_that_an_actor_carries_is_kept_as_ever():
     actor = algorithm.init_actor(2, 0)
     assert isinstance(algorithm.actor_snapshot(actor)["noise"], np.ndarray)
     merged = {**algorithm.actor_snapshot(actor), "noise": np.array([[[1.0], [2.0]], [[3.0], [4.0]]])}
-    algorithm.pure.init_carried = lambda copies: (np.zeros((2, 1)), np.zeros((2, 1)))
-    fast, slow = algorithm.restore_actor(merged).carried
+    algorithm.pure.init_carry = lambda copies: (np.zeros((2, 1)), np.zeros((2, 1)))
+    fast, slow = algorithm.restore_actor(merged).carry
     assert (fast.tolist(), slow.tolist()) == ([[1.0], [2.0]], [[3.0], [4.0]])
 
 

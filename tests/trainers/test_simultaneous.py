@@ -136,7 +136,7 @@ def test_agents_of_the_same_settings_differ():
     for snapshots in (before, trained(trainer)):
         assert len({tree_sha256(snapshot["policy"]) for snapshot in snapshots}) == 3
         assert len({tree_sha256(snapshot["training"]["actor"]) for snapshot in snapshots}) == 3
-        generators = [snapshot["training"]["algorithm"]["minibatch_generator"] for snapshot in snapshots]
+        generators = [snapshot["training"]["algorithm"]["generator"] for snapshot in snapshots]
         assert len({generator.tobytes() for generator in generators}) == 3
 
 
