@@ -80,6 +80,11 @@ class UpdateSchedule:
         return -(-(self.learning_starts + 1) // self.every) * self.every
 
 
+def count_rows(arrays: Arrays) -> int:
+    """Return the number of rows of an array, or of each in a dict."""
+    return len(next(iter(arrays.values())) if isinstance(arrays, dict) else arrays)
+
+
 def ended(terminated: Arrays, truncated: Arrays) -> Array:
     """Return which copies' episodes ended (N,) bool; of several members, that of a copy ends with the last one's."""
     if isinstance(terminated, dict):

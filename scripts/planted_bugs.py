@@ -23,6 +23,7 @@ LOSSES, RETURNS, OPTIMIZERS = "ops/losses.py", "ops/returns/torch.py", "optimize
 DISTRIBUTIONS, NETWORKS, INPUTS = "models/distributions/torch.py", "models/networks/torch.py", "models/inputs/torch.py"
 BY_HAND, ENCODERS, IMAGES = "models/engines/by_hand/torch.py", "models/encoders/torch.py", "models/images.py"
 MEMORY, GYMNASIUM, TRAINER = "memories/rollout/staged.py", "envs/gymnasium.py", "trainers/base.py"
+BASE = "agents/algorithm/torch.py"
 OFF_POLICY, DQN, DDQN = "agents/off_policy/torch.py", "agents/dqn/torch.py", "agents/ddqn/torch.py"
 DDPG, TD3, SAC = "agents/ddpg/torch.py", "agents/td3/torch.py", "agents/sac/torch.py"
 REPLAY, RING, PRIORITIES = "memories/replay/host.py", "memories/replay/ring.py", "memories/replay/priorities.py"
@@ -222,8 +223,7 @@ BUGS = [
     ),
     Bug(
         "masks ignored when acting",
-        ((ON_POLICY, "self._masked(self.networks.logits(self.inputs(observations)), action_masks)",
-          "self.networks.logits(self.inputs(observations))"),),
+        ((ON_POLICY, "self._logits(self.inputs(observations), action_masks)", "self._logits(self.inputs(observations), None)"),),
         ("trainers/test_call_order.py",),
     ),
     Bug(
@@ -410,7 +410,7 @@ BUGS = [
     ),
     Bug(
         "off-policy: targets never move by polyak",
-        ((OFF_POLICY, "cfg.polyak < 1 and self", "cfg.polyak > 1 and self"),),
+        ((OFF_POLICY, "else self._step_moves_targets()", "else False"),),
         OFF_POLICY_TESTS,
     ),
     Bug(
@@ -420,7 +420,7 @@ BUGS = [
     ),
     Bug(
         "off-policy: noise goes on in the next episode",
-        ((OFF_POLICY, "actor.noise[torch.as_tensor(done, device=actor.noise.device)] = 0.0", "pass"),),
+        ((BASE, "return torch.where(done[:, None], torch.zeros_like(carry), carry)", "return carry"),),
         OFF_POLICY_TESTS,
     ),
     Bug(

@@ -524,7 +524,7 @@ def test_the_hash_in_the_summary_is_the_checkpoints(trained):
     assert tree_sha256(policy) == summary(trained)["agents"]["ppo"]["parameters_sha256"]
     training = read_part(path, "agents/ppo/training", verify(path))
     assert not any("optimizer" in key for key in policy)
-    assert training["algorithm"]["optimizer"]
+    assert training["algorithm"]["optimizers"]
 
 
 def test_a_second_interrupt_while_saving_leaves_no_rubbish(here, monkeypatch):

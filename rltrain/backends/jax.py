@@ -167,7 +167,7 @@ class Stateful:
     Rows are kept in NumPy, and what is learned from goes to compiled calls that take the state over and give it back.
     Observations that are NumPy arrays are acted on in NumPy with a copy of the policy, several times as fast as a compiled call
     for a few rows; JAX arrays, which an environment written in JAX hands out, by the very functions of the fused loop.
-    What it asks of the algorithm is written in `rltrain.agents.pure.PureAlgorithm`.
+    What it asks of the algorithm is written in `rltrain.agents.pure.protocol.PureAlgorithm`.
     """
 
     def __init__(self, pure: Any) -> None:
@@ -180,7 +180,7 @@ class Stateful:
         self.reward_function = getattr(pure, "reward_function", None)
         self.keeps_memory = True  # in snapshots, where it may be left out
         self.state = jax.jit(pure.init)()
-        self.memory = pure.host_memory()
+        self.memory = pure.make_memory()
         self._act = jax.jit(pure.act, static_argnames="explore")
         self._draw = jax.jit(draw, static_argnums=(2, 3))
         self._finite = True

@@ -76,12 +76,12 @@ class Stateful:
     actor_seed: int
 
     def init_carry(self, num_envs: int) -> torch.Tensor | None:
-        """Return what `num_envs` copies' acting carries from timestep to timestep: nothing, unless an algorithm says so."""
-        return None
+        """Return what `num_envs` copies' acting carries from timestep to timestep, (N, ...), or None."""
+        raise NotImplementedError
 
     def reset_carry(self, carry: torch.Tensor, done: torch.Tensor) -> torch.Tensor:
-        """Return it begun anew where an episode ended, `done` (N,) bool: all zeros."""
-        return torch.where(done[:, None], torch.zeros_like(carry), carry)
+        """Return it begun anew where an episode ended; `done` is (N,) bool."""
+        raise NotImplementedError
 
     def init_actor(self, num_envs: int, seed: int) -> Actor:
         """Return a fresh actor with a random stream of its own."""

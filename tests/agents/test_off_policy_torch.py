@@ -89,6 +89,11 @@ def batch_of(algorithm: Any, size: int = 8, seed: int = 0, **more: Any) -> Batch
     })  # fmt: skip
 
 
+def improve(algorithm: Any, batch: Batch) -> Any:
+    """Take a gradient step with the learning rates of the settings."""
+    return algorithm._improve(batch, algorithm._learning_rates(algorithm.cfg.learning_rate))
+
+
 def answer(network: Any, method: str, *values: Any) -> None:
     """Let a network's method return these values, whatever it is asked."""
     setattr(network, method, lambda *args, **kwargs: torch.tensor(*values))
@@ -107,7 +112,7 @@ def test_what_the_next_state_is_worth(name, worth):
     own = learner.network.values
     learner.network.values = lambda x: torch.tensor([[0.0, 9.0, 1.0]]).expand(2, 3) if x is batch.next_inputs else own(x)
     before = own(batch.inputs).detach().gather(1, batch.actions[:, None])[:, 0]
-    _, errors = algorithm._improve(batch)
+    _, errors = improve(algorithm, batch)
     assert (before - errors).tolist() == pytest.approx([1 + 0.729 * worth, 1.0], abs=1e-5)
 
 
@@ -134,7 +139,7 @@ def test_td3_takes_the_lesser_critic_and_ddpg_its_only_one():
         critics = algorithm.learners["critics"]
         batch = batch_of(algorithm, 2, returns=torch.tensor([1.0, -1.0]), discounts=torch.tensor([0.5, 0.5]))
         answer(critics.target, "values", values)
-        found, _ = algorithm._improve(batch)
+        found, _ = improve(algorithm, batch)
         targets = [1 + 0.5 * worth[0], -1 + 0.5 * worth[1]]
         assert float(found["value/target_mean"]) == pytest.approx(sum(targets) / 2)
 
@@ -199,7 +204,7 @@ def test_the_gradient_of_dqn(loss):
     values = forward(learner.network.q, batch.inputs)[torch.arange(8), batch.actions]
     function = torch.nn.functional.smooth_l1_loss if loss == "huber" else torch.nn.functional.mse_loss
     expected = (function(values, targets, reduction="none") * batch.weights).mean()
-    found, errors = algorithm._improve(batch)
+    found, errors = improve(algorithm, batch)
     assert float(found["loss/q"]) == pytest.approx(float(expected.detach()), rel=1e-5)
     assert errors.tolist() == pytest.approx((values - targets).tolist(), abs=1e-5)
     torch.testing.assert_close(algorithm.learners["q"].parameters.gradients, gradients(learner, expected))
@@ -217,7 +222,7 @@ def test_the_gradients_of_ddpg():
     critic_loss = ((forward(critic, torch.cat((batch.inputs, batch.actions), 1))[:, 0] - targets) ** 2).mean()
     actions = torch.tanh(forward(reference["policy"].network.policy, batch.inputs))
     policy_loss = -forward(critic, torch.cat((batch.inputs, actions), 1)).mean()
-    found, _ = algorithm._improve(batch)
+    found, _ = improve(algorithm, batch)
     assert float(found["loss/q"]) == pytest.approx(float(critic_loss.detach()), rel=1e-5)
     assert float(found["loss/policy"]) == pytest.approx(float(policy_loss.detach()), rel=1e-4)
     # the critic's gradient is its own: the policy's went through it and left nothing
@@ -258,7 +263,7 @@ def test_the_gradients_of_sac(layer_norm):
     policy_loss = (0.3 * log_probs - torch.min(*[read(mlp, rows)[:, 0] for mlp in critics.network.networks])).mean()
     critic_gradients = gradients(critics, critic_loss).float()
     policy_gradients = gradients(policy, policy_loss).float()
-    found, _ = algorithm._improve(batch)
+    found, _ = improve(algorithm, batch)
     assert float(found["loss/q"]) == pytest.approx(float(critic_loss.detach()) / 2, rel=1e-5)
     assert float(found["loss/policy"]) == pytest.approx(float(policy_loss.detach()), rel=1e-4)
     torch.testing.assert_close(algorithm.learners["critics"].parameters.gradients, critic_gradients)
@@ -275,7 +280,7 @@ def test_the_gradients_of_sac_among_choices():
     log_probs = torch.log_softmax(forward(policy.network.policy, batch.inputs), 1)
     values = torch.min(*[forward(mlp, batch.inputs) for mlp in critics.network.networks]).detach()
     loss = (log_probs.exp() * (0.3 * log_probs - values)).sum(1).mean()
-    found, _ = algorithm._improve(batch)
+    found, _ = improve(algorithm, batch)
     assert float(found["loss/policy"]) == pytest.approx(float(loss.detach()), rel=1e-4)
     torch.testing.assert_close(algorithm.learners["policy"].parameters.gradients, gradients(policy, loss))
 
@@ -284,8 +289,7 @@ def test_the_gradients_of_sac_among_choices():
 def test_the_entropy_coefficient_moves_towards_the_target(entropy, moves):
     """Adam's first step is the learning rate, whatever the slope."""
     algorithm = make("sac", initial_entropy_coefficient=0.5)
-    algorithm.learners["entropy"].optimizer.learning_rate = 0.01
-    loss = algorithm._improve_coefficient(torch.tensor(entropy))
+    loss = algorithm._improve_coefficient(torch.tensor(entropy), 0.01)
     assert float(loss) == pytest.approx(math.log(0.5) * entropy)
     assert algorithm._coefficient().tolist() == pytest.approx([0.5 * math.exp(moves * 0.01)])
 
@@ -361,7 +365,7 @@ def test_polyak_moves_the_target_after_each_gradient_step():
     start = learner.target_parameters.values.clone()
     seen = []
     original = algorithm._improve
-    algorithm._improve = lambda batch: (original(batch), seen.append(learner.parameters.values.clone()))[0]
+    algorithm._improve = lambda *given: (original(*given), seen.append(learner.parameters.values.clone()))[0]
     train(algorithm, 4)
     assert len(seen) == 2
     expected = start
@@ -408,8 +412,8 @@ def test_a_scheduled_learning_rate_keeps_the_rates_apart():
     algorithm = make(
         "sac", learning_rate=0.1, learning_rate_schedule="linear", policy_learning_rate=0.2, entropy_learning_rate=0.4
     )
-    algorithm._set_learning_rates(algorithm._now("learning_rate", Progress(50, 100)))
-    assert [learner.optimizer.learning_rate for learner in algorithm.learners.values()] == pytest.approx([0.1, 0.05, 0.2])
+    rates = algorithm._learning_rates(algorithm._now("learning_rate", Progress(50, 100)))
+    assert rates == pytest.approx({"policy": 0.1, "critics": 0.05, "entropy": 0.2})
 
 
 # -- acting ----------------------------------------------------------------------------------------------------------------
@@ -528,7 +532,7 @@ def test_priorities_follow_the_errors():
     algorithm = make("dqn", prioritized=True, priority_exponent=1.0, gradient_steps=1)
     drawn = []
     original = algorithm._improve
-    algorithm._improve = lambda batch: drawn.append(original(batch)) or drawn[-1]
+    algorithm._improve = lambda *given: drawn.append(original(*given)) or drawn[-1]
     rows = []
     sample = algorithm.memory.sample
     algorithm.memory.sample = lambda *args: rows.append(sample(*args)) or rows[-1]

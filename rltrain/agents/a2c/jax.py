@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import optax
 
 from rltrain.agents.a2c.config import A2CConfig
-from rltrain.agents.algorithm.jax import Metrics
 from rltrain.agents.learners.jax import Learner
 from rltrain.agents.on_policy.jax import EPSILON, Batch, OnPolicy, State
+from rltrain.agents.pure.jax import Metrics
 from rltrain.ops import losses
 from rltrain.structures import Progress
 

@@ -1,11 +1,10 @@
 """What every built-in algorithm has in common in JAX: settings, inputs, learners, acting, schedules, snapshots.
 
-Pure functions over a state, as `rltrain.agents.pure.PureAlgorithm` describes them.
+Pure functions over a state, as `rltrain.agents.pure.protocol.PureAlgorithm` describes them.
 """
 
-from abc import ABC, abstractmethod
-from types import ModuleType
-from typing import Any, ClassVar, NamedTuple
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,30 +12,23 @@ import numpy as np
 from flax import linen as nn
 
 from rltrain.agents.base import HasRecipe
-from rltrain.agents.learners.jax import Learner, LearnerState
-from rltrain.backends.jax import RANDOM, JaxBackend, draw, key_of
+from rltrain.agents.learners.jax import Learner
+from rltrain.agents.pure.jax import Pure, State
+from rltrain.agents.pure.protocol import Policy
+from rltrain.backends.jax import RANDOM, JaxBackend
 from rltrain.checks import build
 from rltrain.errors import ConfigError
 from rltrain.models.encoders.jax import Encoder, make_encoder, make_inputs
 from rltrain.models.freezing import find_frozen
 from rltrain.models.inputs.jax import Inputs
-from rltrain.ops import normalizers, schedules
+from rltrain.ops import schedules
+from rltrain.ops.trees.jax import to_arrays, to_moments, xp_of
 from rltrain.rewards import find_reward_function
 from rltrain.seeding import AGENT_ACTOR, AGENT_MINIBATCHES, AGENT_PARAMETERS, seed64
 from rltrain.structures import Acting, Array, Arrays, Progress
 
-Metrics = dict[str, Array]  # each (), by tag
-State = Any  # what learning carries: a NamedTuple of `learners`, `observation_moments`, `key` of what learning draws, and others
 
-
-class Policy(NamedTuple):
-    """The part of it that acting needs."""
-
-    parameters: dict[str, Array]
-    observation_moments: normalizers.Moments
-
-
-class BaseAlgorithm(HasRecipe, ABC):
+class BaseAlgorithm(Pure, HasRecipe):
     """Acts by networks that learn; `OnPolicy` and `OffPolicy` say from what, an algorithm in `_improve` how.
 
     Letters: N copies, B rows of a batch, F numbers that a distribution is made of, A the flat size of an action.
@@ -45,7 +37,6 @@ class BaseAlgorithm(HasRecipe, ABC):
     config: ClassVar[type]
     reads_infos = False
     row_bytes: ClassVar[int]  # that a memory takes for a row besides observations and actions
-    acts_with: ClassVar[str]  # the learner whose parameters acting needs
     distribution: Any  # of actions as they are learned, and from these to what the environment takes; `_build` makes it
 
     def __init__(
@@ -86,7 +77,7 @@ class BaseAlgorithm(HasRecipe, ABC):
         self._build(action_space)
         self._freeze()
         self._start(seed, index)
-        self._update_and_look = jax.jit(self._look_after_update, donate_argnums=0)
+        self.compile()
 
     @abstractmethod
     def _build(self, action_space: Any) -> None:
@@ -95,9 +86,12 @@ class BaseAlgorithm(HasRecipe, ABC):
         Raises ConfigError for an action space that the algorithm doesn't act in.
         """
 
-    @abstractmethod
     def _start(self, seed: int, index: int) -> None:
-        """Make what an update needs besides the state."""
+        """Make what an update needs besides the state, if it needs anything."""
+
+    @abstractmethod
+    def make_memory(self) -> Any:
+        """Return an empty memory on the host for what is recorded."""
 
     def _make_inputs(self, space: Any, space_key: str) -> Inputs:
         """Return what turns observations, or states, into what an encoder or the first layer reads."""
@@ -112,7 +106,7 @@ class BaseAlgorithm(HasRecipe, ABC):
     def _freeze(self) -> None:
         """Let parameters stay as they are whose names have the parts that the settings say."""
         if self.cfg.network.frozen:
-            frozen = find_frozen(self._shapes(), self.cfg.network.frozen, f"{self.key}.network")
+            frozen = find_frozen(self.shapes(), self.cfg.network.frozen, f"{self.key}.network")
             for learner in self.learners.values():
                 learner.frozen = frozen
 
@@ -121,21 +115,7 @@ class BaseAlgorithm(HasRecipe, ABC):
         """The images in an observation that networks read as such, by path."""
         return self.inputs.images
 
-    @property
-    def acts_in_numpy(self) -> bool:
-        """Whether networks act on NumPy arrays without a compiled call."""
-        return self.learners[self.acts_with].network.acts_in_numpy
-
-    def init_learners(self, key: Array) -> dict[str, LearnerState]:
-        """Return what learners start from."""
-        keys = jax.random.split(key, len(self.learners))
-        return {name: learner.init(own) for own, (name, learner) in zip(keys, self.learners.items(), strict=True)}
-
     # -- acting --------------------------------------------------------------------------------------------------------
-
-    def policy(self, state: State) -> Policy:
-        """Return what acting needs."""
-        return Policy(state.learners[self.acts_with].parameters, state.observation_moments)
 
     def init_carry(self, num_envs: int) -> Array | None:
         """Return what `num_envs` copies' acting carries from timestep to timestep: nothing, unless an algorithm says so."""
@@ -144,14 +124,6 @@ class BaseAlgorithm(HasRecipe, ABC):
     def reset_carry(self, carry: Array | None, done: Array) -> Array | None:
         """Return it begun anew where an episode ended, `done` (N,) bool: all zeros."""
         return carry if carry is None else xp_of(carry).where(done[:, None], np.float32(0), carry)
-
-    @abstractmethod
-    def acting_noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
-        """Return kind and shape of the random numbers that one step of acting takes; see `rltrain.backends.jax.draw`."""
-
-    def draw(self, key: Array, timestep: Array) -> Array:
-        """Return the random numbers that acting takes in this timestep of training."""
-        return draw(key, timestep, *self.acting_noise(self.num_envs))
 
     def act(
         self,
@@ -199,21 +171,6 @@ class BaseAlgorithm(HasRecipe, ABC):
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def update(self, state: State, memory: Any, progress: Progress) -> tuple[State, Metrics, dict[str, Array]]:
-        """Learn from a memory on the device; return the state, metrics, and which of them there are, () bool each."""
-
-    def _look_after_update(self, state: Any, memory: Any, progress: Progress) -> tuple[Any, Any]:
-        """Return the state after an update, and what the host sees of it."""
-        state, metrics, present = self.update(state, memory, progress)
-        return state, (metrics, present, self.is_finite(state))
-
-    def _update_on_device(self, state: Any, memory: Any, progress: Progress) -> tuple[Any, dict[str, float], bool]:
-        """Return the state after a compiled update, its metrics, and whether every parameter is finite."""
-        state, looks = self._update_and_look(state, memory, progress)
-        metrics, present, finite = jax.device_get(looks)
-        return state, {tag: float(value) for tag, value in metrics.items() if present[tag]}, bool(finite)
-
     def _learning_rates(self, now: Array) -> dict[str, Array]:
         """Return every optimiser's learning rate, `now` that of the setting `learning_rate`; all follow the one schedule."""
         own = {name: getattr(self.cfg, f"{name}_learning_rate", None) for name in self.learners}
@@ -228,43 +185,25 @@ class BaseAlgorithm(HasRecipe, ABC):
 
     # -- snapshots -----------------------------------------------------------------------------------------------------
 
-    def is_finite(self, state: State) -> Array:
-        """Tell whether every parameter is finite; a sum is, unless a term isn't."""
-        parameters = [learner.parameters for learner in state.learners.values()]
-        return jnp.isfinite(sum(parameter.sum() for parameter in jax.tree.leaves(parameters)))
-
     def snapshot(self, state: State) -> dict[str, Any]:
         """Return everything as arrays and plain data; "policy" is what acting needs, and the critics to go on from."""
-        parameters: dict[str, np.ndarray] = {}
-        for learner in state.learners.values():
-            parameters |= to_arrays(learner.parameters)
-        policy = {"parameters": parameters, "observation_moments": to_arrays(state.observation_moments._asdict())}
-        learners = state.learners.items()
-        training = {
-            "optimizers": {name: [np.array(leaf) for leaf in jax.tree.leaves(learner.optimizer)] for name, learner in learners},
-            "targets": {name: to_arrays(learner.target) for name, learner in learners if learner.target is not None},
-            "key": np.array(jax.random.key_data(state.key)),
-        }
+        policy: dict[str, Any] = {"parameters": {}, "observation_moments": to_arrays(state.observation_moments)}
+        training: dict[str, Any] = {"optimizers": {}, "targets": {}, "key": np.array(jax.random.key_data(state.key))}
+        for name, learner in self.learners.items():
+            parameters, training["optimizers"][name], target = learner.snapshot(state.learners[name])
+            policy["parameters"] |= parameters
+            training["targets"] |= {} if target is None else {name: target}
         return {"policy": policy, "training": training}
 
-    def restore(self, state: Any, snapshot: dict[str, Any]) -> Any:
+    def restore(self, state: State, snapshot: dict[str, Any]) -> State:
         """Return the state with everything put back; where only "policy" is there, only that, and targets are copies of it."""
         policy, training = snapshot["policy"], snapshot.get("training")
         learners = {}
         for name, learner in self.learners.items():
-            before = state.learners[name]
-            after = before._replace(parameters=_fit(before.parameters, policy["parameters"]))
-            if training is not None:
-                leaves, structure = jax.tree.flatten(before.optimizer)
-                saved = training["optimizers"][name]
-                if len(leaves) != len(saved):
-                    raise ValueError("the optimizer there is of another kind")
-                after = after._replace(optimizer=jax.tree.unflatten(structure, [jnp.array(leaf) for leaf in saved]))
-            if learner.has_target:
-                target = policy["parameters"] if training is None else training["targets"][name]
-                after = after._replace(target=_fit(before.parameters, target))
-            learners[name] = after
-        state = state._replace(learners=learners, observation_moments=from_arrays(policy["observation_moments"]))
+            optimizer = None if training is None else training["optimizers"][name]
+            target = None if training is None else training["targets"].get(name)
+            learners[name] = learner.restore(state.learners[name], policy["parameters"], optimizer, target)
+        state = state._replace(learners=learners, observation_moments=to_moments(policy["observation_moments"]))
         if training is None:
             return state
         return state._replace(key=jax.random.wrap_key_data(jnp.asarray(training["key"]), impl=RANDOM))
@@ -274,7 +213,7 @@ class BaseAlgorithm(HasRecipe, ABC):
         row = self.inputs.row_bytes + 8 * max(1, int(np.prod(self.distribution.action_shape))) + self.row_bytes
         row += 0 if self.critic_inputs is None else self.critic_inputs.row_bytes
         return {
-            "parameters": self._count_parameters(),
+            "parameters": self.count_parameters(),
             "memory_bytes": row * (self._count_rows() if memory is None else memory.capacity),
             "gradient_steps_per_update": self._count_gradient_steps(),
         }
@@ -286,35 +225,3 @@ class BaseAlgorithm(HasRecipe, ABC):
     @abstractmethod
     def _count_gradient_steps(self) -> int:
         """Return how many gradient steps an update takes."""
-
-    def _count_parameters(self) -> int:
-        return sum(int(np.prod(array.shape)) for array in self._shapes().values())
-
-    def _shapes(self) -> dict[str, Any]:
-        """Return the parameters' shapes by name."""
-        learners = jax.eval_shape(lambda: self.init_learners(key_of(self.seeds[0]))).values()
-        return {name: array for learner in learners for name, array in learner.parameters.items()}
-
-
-def xp_of(array: Array) -> ModuleType:
-    """Return the library that an array is of."""
-    return np if isinstance(array, np.ndarray) else jnp
-
-
-def to_arrays(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
-    """Return arrays by name, as they are kept."""
-    return {name: np.array(array) for name, array in arrays.items()}
-
-
-def from_arrays(arrays: dict[str, np.ndarray]) -> normalizers.Moments:
-    """Return moments as they were."""
-    return normalizers.Moments(**{name: jnp.array(array) for name, array in arrays.items()})
-
-
-def _fit(parameters: dict[str, Array], arrays: dict[str, np.ndarray]) -> dict[str, Array]:
-    for name, parameter in parameters.items():
-        if name not in arrays:
-            raise ValueError(f"{name} is not there; it has {', '.join(list(arrays)[:3])}, ...")
-        if arrays[name].shape != parameter.shape:
-            raise ValueError(f"{name} has shape {arrays[name].shape} there and {parameter.shape} here")
-    return {name: jnp.array(arrays[name]) for name in parameters}

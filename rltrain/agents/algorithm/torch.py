@@ -16,7 +16,8 @@ from rltrain.errors import ConfigError
 from rltrain.models.encoders.torch import make_encoder, make_inputs
 from rltrain.models.freezing import find_frozen
 from rltrain.models.inputs.torch import Inputs
-from rltrain.ops import normalizers, schedules
+from rltrain.ops import schedules
+from rltrain.ops.trees.torch import to_arrays, to_moments
 from rltrain.rewards import find_reward_function
 from rltrain.seeding import AGENT_ACTOR, AGENT_PARAMETERS, seed64
 from rltrain.structures import Arrays, Progress
@@ -71,6 +72,7 @@ class BaseAlgorithm(Stateful, HasRecipe, ABC):
         self._build(action_space, torch.Generator().manual_seed(seed64(seed, AGENT_PARAMETERS, index)))
         self._freeze()
         self._start(seed, index)
+        self.memory = self.make_memory()
 
     @abstractmethod
     def _build(self, action_space: Any, generator: torch.Generator) -> None:
@@ -81,7 +83,11 @@ class BaseAlgorithm(Stateful, HasRecipe, ABC):
 
     @abstractmethod
     def _start(self, seed: int, index: int) -> None:
-        """Make the memory and what else learning carries."""
+        """Make what else learning carries."""
+
+    @abstractmethod
+    def make_memory(self) -> Any:
+        """Return an empty memory for what is recorded."""
 
     def _make_inputs(self, space: Any, space_key: str) -> Inputs:
         """Return what turns observations, or states, into what an encoder or the first layer reads."""
@@ -106,6 +112,14 @@ class BaseAlgorithm(Stateful, HasRecipe, ABC):
         return self.inputs.images
 
     # -- acting --------------------------------------------------------------------------------------------------------
+
+    def init_carry(self, num_envs: int) -> torch.Tensor | None:
+        """Return what `num_envs` copies' acting carries from timestep to timestep: nothing, unless an algorithm says so."""
+        return None
+
+    def reset_carry(self, carry: torch.Tensor, done: torch.Tensor) -> torch.Tensor:
+        """Return it begun anew where an episode ended, `done` (N,) bool: all zeros."""
+        return torch.where(done[:, None], torch.zeros_like(carry), carry)
 
     def act(
         self,
@@ -150,11 +164,10 @@ class BaseAlgorithm(Stateful, HasRecipe, ABC):
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def _set_learning_rates(self, now: float) -> None:
-        """Give every optimiser its learning rate, `now` that of the setting `learning_rate`; all follow the one schedule."""
-        for name, learner in self.learners.items():
-            own = getattr(self.cfg, f"{name}_learning_rate", None)
-            learner.optimizer.learning_rate = now if own is None else now * (own / self.cfg.learning_rate)
+    def _learning_rates(self, now: float) -> dict[str, float]:
+        """Return every optimiser's learning rate, `now` that of the setting `learning_rate`; all follow the one schedule."""
+        own = {name: getattr(self.cfg, f"{name}_learning_rate", None) for name in self.learners}
+        return {name: now if rate is None else now * (rate / self.cfg.learning_rate) for name, rate in own.items()}
 
     def _now(self, name: str, progress: Progress, every: int | None = None) -> float:
         """Return the value of setting `name` by its schedule, for what happens once in `every` timesteps: an update, if None."""
@@ -171,38 +184,26 @@ class BaseAlgorithm(Stateful, HasRecipe, ABC):
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything as arrays and plain data; "policy" is what acting needs, and the critics to go on from."""
-        parameters: dict[str, np.ndarray] = {}
-        for learner in self.learners.values():
-            parameters |= learner.parameters.snapshot()
-        policy = {"parameters": parameters, "observation_moments": to_arrays(self.inputs.moments)}
+        policy: dict[str, Any] = {"parameters": {}, "observation_moments": to_arrays(self.inputs.moments)}
+        training: dict[str, Any] = {"optimizers": {}, "targets": {}}
         if self.critic_inputs is not None:
             policy["state_moments"] = to_arrays(self.critic_inputs.moments)
-        targets = {
-            name: learner.target_parameters.snapshot()
-            for name, learner in self.learners.items()
-            if learner.target_parameters is not None
-        }
-        optimizers = {name: learner.optimizer.snapshot() for name, learner in self.learners.items()}
-        return {"policy": policy, "training": {"optimizers": optimizers, "targets": targets}}
+        for name, learner in self.learners.items():
+            parameters, training["optimizers"][name], target = learner.snapshot()
+            policy["parameters"] |= parameters
+            training["targets"] |= {} if target is None else {name: target}
+        return {"policy": policy, "training": training}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put everything back; a snapshot that holds only "policy" restores only that, and targets are copies of it."""
         policy, training = snapshot["policy"], snapshot.get("training")
         for name, learner in self.learners.items():
-            learner.parameters.restore(policy["parameters"])
-            learner.move_target(1.0)
-            if training is not None:
-                learner.optimizer.restore(training["optimizers"][name])
-                if learner.target_parameters is not None:
-                    learner.target_parameters.restore(training["targets"][name])
-        self.inputs.moments = self._from_arrays(policy["observation_moments"])
+            optimizer = None if training is None else training["optimizers"][name]
+            target = None if training is None else training["targets"].get(name)
+            learner.restore(policy["parameters"], optimizer, target)
+        self.inputs.moments = to_moments(policy["observation_moments"], self.backend.device)
         if self.critic_inputs is not None:
-            self.critic_inputs.moments = self._from_arrays(policy["state_moments"])
-
-    def _from_arrays(self, arrays: dict[str, np.ndarray]) -> normalizers.Moments:
-        """Return moments as they were."""
-        device = self.backend.device
-        return normalizers.Moments(**{name: torch.as_tensor(np.array(array), device=device) for name, array in arrays.items()})
+            self.critic_inputs.moments = to_moments(policy["state_moments"], self.backend.device)
 
     def describe(self) -> dict[str, Any]:
         """Return parameters, memory in bytes when it is full, gradient steps per update."""
@@ -221,8 +222,3 @@ class BaseAlgorithm(Stateful, HasRecipe, ABC):
     @abstractmethod
     def _count_gradient_steps(self) -> int:
         """Return how many gradient steps an update takes."""
-
-
-def to_arrays(moments: normalizers.Moments) -> dict[str, np.ndarray]:
-    """Return moments by name, as they are kept."""
-    return {name: array.cpu().numpy().copy() for name, array in moments._asdict().items()}

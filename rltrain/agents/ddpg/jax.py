@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain import spaces
-from rltrain.agents.algorithm.jax import xp_of
 from rltrain.agents.ddpg.config import DDPGConfig
 from rltrain.agents.learners.jax import Learner
 from rltrain.agents.off_policy.jax import Batch, Diagnostics, OffPolicy, State, Tally, draw_in_range
@@ -17,6 +16,7 @@ from rltrain.models.config import NetworkConfig
 from rltrain.models.distributions.jax import Gaussian
 from rltrain.models.encoders.jax import features
 from rltrain.models.networks.jax import Critics, Policy
+from rltrain.ops.trees.jax import xp_of
 from rltrain.structures import Acting, Array, Progress
 
 

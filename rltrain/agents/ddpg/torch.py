@@ -10,7 +10,7 @@ import torch
 from rltrain import spaces
 from rltrain.agents.ddpg.config import DDPGConfig
 from rltrain.agents.learners.torch import Learner
-from rltrain.agents.off_policy.torch import Batch, Diagnostics, OffPolicy
+from rltrain.agents.off_policy.torch import Batch, Diagnostics, OffPolicy, draw_in_range
 from rltrain.backends.torch import Actor
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
@@ -79,15 +79,14 @@ class DDPG(OffPolicy):
         return self._now("noise_scale", progress, 1)
 
     def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
-        shape = (count, self.distribution.actions)
-        return torch.rand(shape, generator=actor.generator, device=self.backend.device).mul_(2).sub_(1)
+        return draw_in_range((count, self.distribution.actions), actor.generator)
 
     def _to_environment(self, actions: torch.Tensor) -> torch.Tensor:
         return self.distribution.scale(actions)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def _improve(self, batch: Batch) -> tuple[Diagnostics, torch.Tensor]:
+    def _improve(self, batch: Batch, rates: dict[str, float]) -> tuple[Diagnostics, torch.Tensor]:
         """Step down the loss of Q(s, a) against r + gamma^k min_i Q_i_target(s', a'), then up Q_0(s, policy(s))."""
         # ---- critics
         learner = self.learners["critics"]
@@ -95,10 +94,10 @@ class DDPG(OffPolicy):
             next_values = learner.target.values(batch.next_inputs, self._next_actions(batch)).amin(0)
             targets = batch.returns + batch.discounts * next_values
             values, vjp = learner.network.values_with_vjp(batch.inputs, batch.actions)
-        diagnostics, differences = self._regress("critics", values, vjp, targets, batch)
+        diagnostics, differences = self._regress("critics", values, vjp, targets, batch, rates["critics"])
         # ---- policy
         if self._step_moves_targets():
-            diagnostics |= self._improve_policy(batch)
+            diagnostics |= self._improve_policy(batch, rates["policy"])
         return diagnostics, differences.abs().mean(0)
 
     def _next_actions(self, batch: Batch) -> torch.Tensor:
@@ -106,7 +105,7 @@ class DDPG(OffPolicy):
         return torch.tanh(self.learners["policy"].target.logits(batch.next_inputs))
 
     @torch.no_grad()
-    def _improve_policy(self, batch: Batch) -> Diagnostics:
+    def _improve_policy(self, batch: Batch, learning_rate: float) -> Diagnostics:
         """Step down the mean of -Q_0(s, policy(s))."""
         policy, critics = self.learners["policy"], self.learners["critics"]
         logits, policy_vjp = policy.network.logits_with_vjp(batch.inputs)
@@ -116,7 +115,7 @@ class DDPG(OffPolicy):
         def vjp(gradients: torch.Tensor) -> None:
             policy_vjp(torch.ops.aten.tanh_backward(critic_vjp(gradients), actions))
 
-        norm = self._descend("policy", vjp, torch.full_like(values, -1 / values.shape[1]))
+        norm = self._descend("policy", vjp, torch.full_like(values, -1 / values.shape[1]), learning_rate)
         return {"loss/policy": -values.mean(), "policy/grad_norm": norm}
 
     def _report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:

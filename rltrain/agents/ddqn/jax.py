@@ -4,8 +4,8 @@ import jax.numpy as jnp
 
 from rltrain.agents.ddqn.config import DDQNConfig
 from rltrain.agents.dqn.jax import DQN
-from rltrain.agents.learners.jax import LearnerState
 from rltrain.agents.off_policy.jax import Batch
+from rltrain.agents.pure.protocol import LearnerState
 from rltrain.structures import Array
 
 

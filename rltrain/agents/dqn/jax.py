@@ -5,15 +5,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rltrain.agents.algorithm.jax import xp_of
 from rltrain.agents.dqn.config import DQNConfig
-from rltrain.agents.learners.jax import Learner, LearnerState
+from rltrain.agents.learners.jax import Learner
 from rltrain.agents.off_policy.jax import Batch, Diagnostics, OffPolicy, State, Tally, choose_uniform
+from rltrain.agents.pure.protocol import LearnerState
 from rltrain.errors import ConfigError
 from rltrain.models.distributions.jax import Categorical
 from rltrain.models.encoders.jax import features
 from rltrain.models.networks.jax import QNetwork
 from rltrain.ops import schedules
+from rltrain.ops.trees.jax import xp_of
 from rltrain.structures import Acting, Array, Progress
 
 

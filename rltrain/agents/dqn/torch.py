@@ -7,14 +7,14 @@ import torch
 
 from rltrain.agents.dqn.config import DQNConfig
 from rltrain.agents.learners.torch import Learner
-from rltrain.agents.off_policy.torch import Batch, Diagnostics, OffPolicy, choose_uniform, count_rows
+from rltrain.agents.off_policy.torch import Batch, Diagnostics, OffPolicy, choose_uniform
 from rltrain.backends.torch import Actor
 from rltrain.errors import ConfigError
 from rltrain.models.distributions.torch import Categorical
 from rltrain.models.encoders.torch import features
 from rltrain.models.networks.torch import QNetwork
 from rltrain.ops import schedules
-from rltrain.structures import Progress
+from rltrain.structures import Progress, count_rows
 
 
 class DQN(OffPolicy):
@@ -69,7 +69,7 @@ class DQN(OffPolicy):
     # -- learning ------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _improve(self, batch: Batch) -> tuple[Diagnostics, torch.Tensor]:
+    def _improve(self, batch: Batch, rates: dict[str, float]) -> tuple[Diagnostics, torch.Tensor]:
         """Step down the loss of Q(s, a) against r + gamma^k max_a' Q_target(s', a')."""
         learner = self.learners["q"]
         targets = batch.returns + batch.discounts * self._next_values(learner, batch)
@@ -80,7 +80,7 @@ class DQN(OffPolicy):
         def vjp(gradients: torch.Tensor) -> None:
             outputs_vjp(torch.zeros_like(outputs).scatter_(1, actions, gradients[0, :, None]))
 
-        diagnostics, differences = self._regress("q", values[None], vjp, targets, batch)
+        diagnostics, differences = self._regress("q", values[None], vjp, targets, batch, rates["q"])
         return diagnostics, differences[0]
 
     def _next_values(self, learner: Learner, batch: Batch) -> torch.Tensor:

@@ -1,21 +1,16 @@
 """What learns in JAX: networks with their optimiser and, where the algorithm has one, a target that follows them."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from rltrain.agents.pure.protocol import LearnerState
+from rltrain.ops.trees.jax import fitted, to_arrays
 from rltrain.optimizers.jax import descend
 from rltrain.structures import Array
-
-
-class LearnerState(NamedTuple):
-    """What a learner carries."""
-
-    parameters: dict[str, Array]
-    optimizer: Any  # optax's
-    target: Any  # parameters, or None
 
 
 class Learner:
@@ -64,3 +59,23 @@ class Learner:
             return state
         target = jax.tree.map(lambda t, p: p if share == 1 else t + share * (p - t), state.target, state.parameters)
         return state._replace(target=target)
+
+    def snapshot(self, state: LearnerState) -> tuple[dict[str, np.ndarray], list[np.ndarray], dict[str, np.ndarray] | None]:
+        """Return parameters, optimiser and target, if there is one, as they are kept."""
+        optimizer = [np.array(leaf) for leaf in jax.tree.leaves(state.optimizer)]
+        return to_arrays(state.parameters), optimizer, to_arrays(state.target) if self.has_target else None
+
+    def restore(self, state: LearnerState, parameters: dict[str, np.ndarray], optimizer: Any, target: Any) -> LearnerState:
+        """Return the state with these put back; where there is no optimiser, only the parameters, with a target that is a copy.
+
+        Raises ValueError if they don't fit.
+        """
+        after = state._replace(parameters=fitted(state.parameters, parameters))
+        if self.has_target:
+            after = after._replace(target=fitted(state.parameters, parameters if target is None else target))
+        if optimizer is None:
+            return after
+        leaves, structure = jax.tree.flatten(state.optimizer)
+        if len(leaves) != len(optimizer):
+            raise ValueError("the optimizer there is of another kind")
+        return after._replace(optimizer=jax.tree.unflatten(structure, [jnp.array(leaf) for leaf in optimizer]))

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -35,9 +36,10 @@ class Learner:
         self.target: Any = target
         self.target_parameters = None if target is None else FlatParameters(dict(target.named_parameters()), device)
 
-    def step(self, max_norm: float) -> torch.Tensor:
+    def step(self, learning_rate: float, max_norm: float) -> torch.Tensor:
         """Take one step down the gradient that the parameters have; return the gradient's norm."""
         norm = self.parameters.clip_gradients(max_norm)
+        self.optimizer.learning_rate = learning_rate
         self.optimizer.step()
         return norm
 
@@ -46,3 +48,19 @@ class Learner:
         """Move the target: target <- target + share (network - target)."""
         if self.target_parameters is not None:
             self.target_parameters.values.lerp_(self.parameters.values, share)
+
+    def snapshot(self) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, np.ndarray] | None]:
+        """Return parameters, optimiser and target, if there is one, as they are kept."""
+        target = None if self.target_parameters is None else self.target_parameters.snapshot()
+        return self.parameters.snapshot(), self.optimizer.snapshot(), target
+
+    def restore(self, parameters: dict[str, np.ndarray], optimizer: Any, target: Any) -> None:
+        """Put these back; where there is no optimiser, only the parameters, with a target that is a copy.
+
+        Raises ValueError if they don't fit.
+        """
+        self.parameters.restore(parameters)
+        if self.target_parameters is not None:
+            self.target_parameters.restore(parameters if target is None else target)
+        if optimizer is not None:
+            self.optimizer.restore(optimizer)

@@ -12,15 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from rltrain.agents.algorithm.jax import BaseAlgorithm, Metrics, Policy, xp_of
-from rltrain.agents.learners.jax import LearnerState
+from rltrain.agents.algorithm.jax import BaseAlgorithm
 from rltrain.agents.off_policy.config import OffPolicyConfig
 from rltrain.agents.off_policy.updates.jax import Tally, UpdateFromHost
+from rltrain.agents.pure.jax import Metrics
+from rltrain.agents.pure.protocol import LearnerState, Policy
 from rltrain.backends.jax import key_of
 from rltrain.memories.replay.host import Replay, Sample
 from rltrain.memories.replay.jax import ReplayMemory, ReplayOnDevice, Transitions
 from rltrain.memories.rollout.jax import Rollout
 from rltrain.ops import losses, normalizers
+from rltrain.ops.trees.jax import xp_of, zeros_like
 from rltrain.seeding import AGENT_MINIBATCHES, seed64
 from rltrain.structures import Acting, Array, Arrays, Progress
 
@@ -78,7 +80,7 @@ class OffPolicy(BaseAlgorithm):
     def init(self) -> State:
         """Return the state to start from."""
         return State(
-            learners=self.init_learners(key_of(self.seeds[0])),
+            learners=self.init_learners(),
             observation_moments=self.inputs.init(),
             key=key_of(self.seeds[1]),
             folded=jnp.int32(0),
@@ -116,7 +118,7 @@ class OffPolicy(BaseAlgorithm):
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def host_memory(self) -> ReplayMemory:
+    def make_memory(self) -> ReplayMemory:
         """Return a memory for `update_from_host`."""
         cfg = self.cfg
         on_host = Replay(
@@ -124,14 +126,12 @@ class OffPolicy(BaseAlgorithm):
             priority_exponent=cfg.priority_exponent if cfg.prioritized else None,
             mapped=cfg.memory_mapped, directory=cfg.memory_directory, key=self.key,
         )  # fmt: skip
-        return ReplayMemory(on_host, self.memory, self._why_not_on_device())
-
-    def _why_not_on_device(self) -> str:
-        if self.cfg.prioritized:
-            return f"{self.key}.prioritized=true draws from a memory on the host"
-        if self.cfg.memory_mapped == "true":
-            return f"{self.key}.memory_mapped=true keeps the memory on the host"
-        return ""
+        why_not_on_device = ""
+        if cfg.prioritized:
+            why_not_on_device = f"{self.key}.prioritized=true draws from a memory on the host"
+        elif cfg.memory_mapped == "true":
+            why_not_on_device = f"{self.key}.memory_mapped=true keeps the memory on the host"
+        return ReplayMemory(on_host, self.memory, why_not_on_device)
 
     def init_memory(self, row: Rollout) -> Transitions:
         """Return an empty memory on the device for rows (N, ...) like this one."""
@@ -151,6 +151,29 @@ class OffPolicy(BaseAlgorithm):
         memory.interrupt()
         return state
 
+    def update(self, state: State, memory: Transitions, progress: Progress) -> tuple[State, Metrics, dict[str, Array]]:
+        """Take the gradient steps that are due on a memory on the device; return means over them, and which there are."""
+        steps = self.gradient_steps
+
+        def learn() -> tuple[State, Any]:
+            ready = self._fold_observations(state, memory)
+            key, own = jax.random.split(ready.key)
+            rows = self.memory.draw_rows(memory, own, steps * self.cfg.batch_size).reshape(steps, -1)
+            batch = lambda k: self.memory.read(memory, rows[k])  # noqa: E731
+            after, tally, _ = self.improve_by_steps(ready._replace(key=key), batch, steps, True, progress)
+            always = {tag: total / steps for tag, total in tally.every.items()} | self._report(progress)
+            always |= {
+                "replay/ratio": jnp.float32(steps / (self.cfg.update_interval * self.num_envs)),
+                "replay/size": (memory.filled * self.num_envs).astype(jnp.float32),
+            }
+            some = {tag: total / jnp.maximum(tally.count, 1) for tag, total in tally.some.items()}
+            present = dict.fromkeys(always, jnp.bool_(True)) | dict.fromkeys(some, tally.count > 0)
+            return after, (always | some, present)
+
+        none, is_due = zeros_like(learn)[1], memory.filled * self.num_envs >= self.least
+        after, (metrics, present) = jax.lax.cond(is_due, learn, lambda: (state, none))
+        return after, metrics, present
+
     def update_from_host(self, state: State, memory: ReplayMemory, progress: Progress) -> tuple[State, dict[str, float], bool]:
         """Take the gradient steps that are due; return diagnostics, means over them, and if every parameter is finite.
 
@@ -158,37 +181,13 @@ class OffPolicy(BaseAlgorithm):
         without the memory it fills first.
         """
         if memory.rows is not None:
-            return self._update_on_device(state, memory.rows, progress)
+            return self.update_compiled(state, memory.rows, progress)
         cfg, host = self.cfg, memory.host
         if host.count < cfg.batch_size or host.filled < min(cfg.learning_starts + 1, host.timesteps):
             return state, {}, True
         return self._learn_from_host(state, host, *memory.take_counts(), progress)
 
-    def update(self, state: State, memory: Transitions, progress: Progress) -> tuple[State, Metrics, dict[str, Array]]:
-        """Take the gradient steps that are due on a memory on the device; return means over them, and which there are."""
-        learn = lambda: self._learn(state, memory, progress)  # noqa: E731
-        none = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(learn)[1])
-        is_due = memory.filled * self.num_envs >= self.least
-        state, (metrics, present) = jax.lax.cond(is_due, learn, lambda: (state, none))
-        return state, metrics, present
-
-    def _learn(self, state: State, memory: Transitions, progress: Progress) -> tuple[State, Any]:
-        state = self._fold_observations(state, memory)
-        key, own = jax.random.split(state.key)
-        steps = self.gradient_steps
-        rows = self.memory.draw_rows(memory, own, steps * self.cfg.batch_size).reshape(steps, -1)
-        batch = lambda k: self.memory.read(memory, rows[k])  # noqa: E731
-        state, tally, _ = self.improve(state._replace(key=key), batch, steps, True, progress)
-        always = {tag: total / steps for tag, total in tally.every.items()} | self._report(progress)
-        always |= {
-            "replay/ratio": jnp.float32(steps / (self.cfg.update_interval * self.num_envs)),
-            "replay/size": (memory.filled * self.num_envs).astype(jnp.float32),
-        }
-        some = {tag: total / jnp.maximum(tally.count, 1) for tag, total in tally.some.items()}
-        present = dict.fromkeys(always, jnp.bool_(True)) | dict.fromkeys(some, tally.count > 0)
-        return state, (always | some, present)
-
-    def improve(
+    def improve_by_steps(
         self, state: State, batch: Callable[[int | Array], Sample], steps: int | Array, finishes: bool | Array, progress: Progress
     ) -> tuple[State, Tally, Array]:
         """Take gradient steps 0 ... `steps` - 1, each on `batch`(k) (B, ...); tell if they `finish` an update.
@@ -215,9 +214,7 @@ class OffPolicy(BaseAlgorithm):
             state, tally, errors = take(k, carry[0])
             return state, jax.tree.map(jnp.add, carry[1], tally), errors
 
-        shapes = jax.eval_shape(take, 0, state)[1:]
-        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-        return jax.lax.fori_loop(0, steps, add, (state, *zeros))
+        return jax.lax.fori_loop(0, steps, add, (state, *zeros_like(take, 0, state)[1:]))
 
     @abstractmethod
     def _improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
@@ -334,9 +331,9 @@ class OffPolicy(BaseAlgorithm):
         cfg = self.cfg
         return cfg.update_interval * self.num_envs if cfg.gradient_steps == "auto" else int(cfg.gradient_steps)
 
-    def operations(self) -> float:
-        """Return about how many sums and products learning takes per timestep."""
-        return 6.0 * self._count_parameters() * self.cfg.batch_size * self.gradient_steps / self.cfg.update_interval
+    def rows_learned(self) -> float:
+        """Return on how many rows gradient steps learn, per timestep."""
+        return self.cfg.batch_size * self.gradient_steps / self.cfg.update_interval
 
 
 def choose_uniform(size: int, noise: Array, masks: Array | None) -> Array:

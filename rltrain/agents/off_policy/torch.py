@@ -12,9 +12,10 @@ from rltrain.agents.algorithm.torch import BaseAlgorithm
 from rltrain.agents.off_policy.config import OffPolicyConfig
 from rltrain.backends.torch import Actor
 from rltrain.memories.replay.torch import ReplayMemory
+from rltrain.models.engines.torch import VJP
 from rltrain.ops import losses
 from rltrain.seeding import AGENT_MINIBATCHES, seed64
-from rltrain.structures import Arrays, Progress, Transition
+from rltrain.structures import Arrays, Progress, Transition, count_rows
 
 Diagnostics = dict[str, torch.Tensor]  # each (), by tag
 
@@ -40,22 +41,9 @@ class OffPolicy(BaseAlgorithm):
     row_bytes = 11
 
     def _start(self, seed: int, index: int) -> None:
-        cfg, device, seeds = self.cfg, self.backend.device, (seed, AGENT_MINIBATCHES, index)
-        self.generator = torch.Generator(device).manual_seed(seed64(*seeds))  # of noise in learning
-        self.memory = ReplayMemory(
-            cfg.memory_size,
-            self.num_envs,
-            seed64(*seeds, 1),
-            device,
-            discount_factor=cfg.discount_factor,
-            n_steps=cfg.n_steps,
-            reward_scale=cfg.reward_scale,
-            reward_clip=cfg.reward_clip,
-            priority_exponent=cfg.priority_exponent if cfg.prioritized else None,
-            mapped=cfg.memory_mapped,
-            directory=cfg.memory_directory,
-            key=self.key,
-        )
+        seeds = seed, AGENT_MINIBATCHES, index
+        self.generator = torch.Generator(self.backend.device).manual_seed(seed64(*seeds))  # of noise in learning
+        self.memory_seed = seed64(*seeds, 1)
         self.keeps_memory = True  # in snapshots
         self.env_steps = 0  # since the last update
         self.unfolded = 0  # timesteps that the observations' statistics don't know yet
@@ -87,6 +75,24 @@ class OffPolicy(BaseAlgorithm):
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
+    def make_memory(self) -> ReplayMemory:
+        """Return a memory for `update`."""
+        cfg = self.cfg
+        return ReplayMemory(
+            cfg.memory_size,
+            self.num_envs,
+            self.memory_seed,
+            self.backend.device,
+            discount_factor=cfg.discount_factor,
+            n_steps=cfg.n_steps,
+            reward_scale=cfg.reward_scale,
+            reward_clip=cfg.reward_clip,
+            priority_exponent=cfg.priority_exponent if cfg.prioritized else None,
+            mapped=cfg.memory_mapped,
+            directory=cfg.memory_directory,
+            key=self.key,
+        )
+
     def record(self, transition: Transition) -> None:
         """Store one transition of all copies."""
         if self.memory.filled == 0:
@@ -115,33 +121,34 @@ class OffPolicy(BaseAlgorithm):
         env_steps = max(1, min(self.env_steps, cfg.update_interval * self.num_envs))  # the warm-up's don't count
         gradient_steps = env_steps if cfg.gradient_steps == "auto" else int(cfg.gradient_steps)
         self._fold_observations()
-        self._set_learning_rates(self._now("learning_rate", progress))
+        diagnostics = self.improve_by_steps(gradient_steps, progress)
+        self.env_steps = 0
+        means = torch.stack([v[0] if len(v) == 1 else torch.stack(v).mean() for v in diagnostics.values()]).tolist()
+        return dict(zip(diagnostics, means, strict=True)) | self._report(progress, gradient_steps / env_steps)
+
+    def improve_by_steps(self, steps: int, progress: Progress) -> dict[str, list[torch.Tensor]]:
+        """Take gradient steps, each on a batch of its own; return their diagnostics."""
+        cfg, rates = self.cfg, self._learning_rates(self._now("learning_rate", progress))
         importance_exponent = min(1.0, self._now("importance_exponent", progress))
-        moves = self._targets_are_due(progress)
-        diagnostics: dict[str, list[torch.Tensor]] = {}
-        for _ in range(gradient_steps):
+        collected: dict[str, list[torch.Tensor]] = {}
+        for k in range(steps):
             # ---- batch
             sample = self.memory.sample(cfg.batch_size, importance_exponent)
             batch = self._prepare(sample)
             # ---- step
             self.gradient_steps += 1
-            diagnosed, errors = self._improve(batch)
-            for tag, value in diagnosed.items():
-                diagnostics.setdefault(tag, []).append(value)
+            diagnostics, errors = self._improve(batch, rates)
+            for tag, value in diagnostics.items():
+                collected.setdefault(tag, []).append(value)
             # ---- priorities
             if cfg.prioritized:
                 self.memory.update_priorities(sample.rows, errors.cpu().numpy())
             # ---- targets
-            if moves and cfg.polyak < 1 and self._step_moves_targets():
-                self._move_targets()
-        if moves and cfg.polyak == 1:
-            self._move_targets()
-        self.env_steps = 0
-        means = torch.stack([_mean(values) for values in diagnostics.values()]).tolist()
-        return dict(zip(diagnostics, means, strict=True)) | self._report(progress, gradient_steps / env_steps)
+            self._move_targets_if_due(progress, k == steps - 1)
+        return collected
 
     @abstractmethod
-    def _improve(self, batch: Batch) -> tuple[Diagnostics, torch.Tensor]:
+    def _improve(self, batch: Batch, rates: dict[str, float]) -> tuple[Diagnostics, torch.Tensor]:
         """Take one gradient step; return its diagnostics and the errors (B,) that priorities follow."""
 
     @torch.no_grad()
@@ -158,9 +165,10 @@ class OffPolicy(BaseAlgorithm):
             action_masks=sample.outputs.get("action_masks"),
         )
 
-    @torch.no_grad()
-    def _regress(self, name: str, values: torch.Tensor, vjp: Callable[..., Any], targets: torch.Tensor, batch: Batch) -> Any:
-        """Step down the loss of `values` (C, B), of C critics, against targets (B,); return diagnostics and the differences.
+    def _regress(
+        self, name: str, values: torch.Tensor, vjp: VJP, targets: torch.Tensor, batch: Batch, learning_rate: float
+    ) -> tuple[Diagnostics, torch.Tensor]:
+        """Step down the loss of `values` (C, B), of C critics, against targets (B,); return their differences too.
 
         The loss is summed over critics, the weighted mean over rows. `vjp` takes the gradient with respect to the values.
         """
@@ -168,7 +176,7 @@ class OffPolicy(BaseAlgorithm):
         errors, gradients = losses.temporal_difference_loss(torch, differences, self.cfg.loss)
         if batch.weights is not None:
             errors, gradients = errors * batch.weights, gradients * batch.weights
-        norm = self._descend(name, vjp, gradients / len(batch.returns))
+        norm = self._descend(name, vjp, gradients / len(batch.returns), learning_rate)
         diagnostics = {
             "loss/q": errors.mean(),
             "value/q_mean": values.mean(),
@@ -177,12 +185,12 @@ class OffPolicy(BaseAlgorithm):
         }
         return diagnostics, differences
 
-    def _descend(self, name: str, vjp: Callable[..., Any], gradients: Any) -> torch.Tensor:
+    def _descend(self, name: str, vjp: Callable[..., Any], gradients: Any, learning_rate: float) -> torch.Tensor:
         """Let a learner take one step down a loss, given its gradients with respect to what `vjp` takes; return their norm."""
         learner = self.learners[name]
         learner.parameters.clear_gradients()
         vjp(gradients)
-        return learner.step(self.cfg.grad_norm_clip)
+        return learner.step(learning_rate, self.cfg.grad_norm_clip)
 
     def _fold_observations(self) -> None:
         """Fold the observations since the last update into the statistics: acting and learning share them until the next."""
@@ -202,6 +210,11 @@ class OffPolicy(BaseAlgorithm):
     def _step_moves_targets(self) -> bool:
         """Tell whether the targets move after this gradient step."""
         return True
+
+    def _move_targets_if_due(self, progress: Progress, is_last: bool) -> None:
+        """Move the targets after a gradient step, or copy them after the last one."""
+        if self._targets_are_due(progress) and (is_last if self.cfg.polyak == 1 else self._step_moves_targets()):
+            self._move_targets()
 
     def _noise(self, shape: tuple[int, ...]) -> torch.Tensor:
         """Draw standard normal noise for a gradient step."""
@@ -259,10 +272,6 @@ def choose_uniform(count: int, size: int, masks: torch.Tensor | None, generator:
     return torch.rand(masks.shape, generator=generator, device=generator.device).add_(1).mul_(masks).argmax(1)
 
 
-def _mean(values: list[torch.Tensor]) -> torch.Tensor:
-    return values[0] if len(values) == 1 else torch.stack(values).mean()
-
-
-def count_rows(observations: Arrays) -> int:
-    """Return the number of rows of an array, or of each in a dict."""
-    return len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
+def draw_in_range(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Return actions (N, A) that are uniform in [-1, 1]."""
+    return torch.rand(shape, generator=generator, device=generator.device).mul_(2).sub_(1)

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain import spaces
-from rltrain.agents.algorithm.jax import BaseAlgorithm, Metrics, Policy, from_arrays, to_arrays
-from rltrain.agents.learners.jax import Learner, LearnerState
+from rltrain.agents.algorithm.jax import BaseAlgorithm
+from rltrain.agents.learners.jax import Learner
 from rltrain.agents.on_policy.config import OnPolicyConfig
 from rltrain.agents.on_policy.saved import upgraded
+from rltrain.agents.pure.jax import Metrics
+from rltrain.agents.pure.protocol import LearnerState, Policy
 from rltrain.backends.jax import key_of
 from rltrain.memories.rollout.jax import Rollout, RolloutMemory
 from rltrain.models.distributions.jax import make_distribution
@@ -20,6 +22,7 @@ from rltrain.models.encoders.jax import features
 from rltrain.models.networks.jax import ActorCritic
 from rltrain.ops import losses, normalizers
 from rltrain.ops.returns.jax import generalized_advantages, running_returns
+from rltrain.ops.trees.jax import to_arrays, to_moments, zeros_like
 from rltrain.structures import Acting, Array, Arrays, Progress
 
 EPSILON = 1e-5  # of the optimiser
@@ -51,6 +54,19 @@ class Batch(NamedTuple):
     weights: Array | None  # (B,) 0 where the row did not happen, or None
     log_probs: Array | None = None  # (B,) when the actions were drawn, where the algorithm compares with them
     statistics: Array | None = None  # (B, K) of the distribution that they were drawn from, where it compares with that
+
+    def shuffle(self, order: Array, parts: int) -> list["Batch"]:
+        """Return minibatches (P, B, ...) of rows in `order` to scan over, remainders spread: the first ones have a row more."""
+        rows = len(self.returns)
+        size, longer = divmod(rows, parts)
+        cut = longer * (size + 1)
+        groups = [(slice(0, cut), longer, size + 1), (slice(cut, rows), parts - longer, size)]
+        shuffled = jax.tree.map(lambda array: array[order], self)
+        return [
+            jax.tree.map(lambda array: array[part].reshape(count, length, *array.shape[1:]), shuffled)  # noqa: B023
+            for part, count, length in groups
+            if count
+        ]
 
 
 class Evaluation(NamedTuple):
@@ -87,13 +103,10 @@ class OnPolicy(BaseAlgorithm):
         """
         return {"actor_critic": Learner(self.networks, more=own, epsilon=EPSILON)}
 
-    def _start(self, seed: int, index: int) -> None:
-        """An update takes nothing besides the state."""
-
     def init(self) -> State:
         """Return the state to start from."""
         return State(
-            learners=self.init_learners(key_of(self.seeds[0])),
+            learners=self.init_learners(),
             learning_rate=jnp.float32(self.cfg.learning_rate),
             observation_moments=self.inputs.init(),
             state_moments=None if self.critic_inputs is None else self.critic_inputs.init(),
@@ -103,11 +116,6 @@ class OnPolicy(BaseAlgorithm):
             key=key_of(self.seeds[1]),
         )
 
-    def init_learners(self, key: Array) -> dict[str, LearnerState]:
-        """Return what learners start from: the only one from the key itself."""
-        only = next(iter(self.learners.items()))
-        return super().init_learners(key) if len(self.learners) > 1 else {only[0]: only[1].init(key)}
-
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def acting_noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
@@ -115,11 +123,7 @@ class OnPolicy(BaseAlgorithm):
         return self.distribution.noise, self.distribution.noise_shape(num_envs)
 
     def _logits(self, parameters: dict[str, Array], inputs: Any, action_masks: Array | None) -> Array:
-        return self._masked(self._complete(self.networks.logits(parameters, inputs), parameters), action_masks)
-
-    def _complete(self, outputs: Array, parameters: dict[str, Array]) -> Array:
-        """Return the network's outputs with the distribution's own parameters, as it reads them."""
-        return self.distribution.complete(outputs, {name: parameters[f"policy.{name}"] for name in self.distribution.parameters})
+        return self._masked(self.distribution.complete(self.networks.logits(parameters, inputs), parameters), action_masks)
 
     def _best(self, logits: Array) -> Array:
         return self.distribution.mode(logits)
@@ -132,7 +136,7 @@ class OnPolicy(BaseAlgorithm):
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def host_memory(self) -> RolloutMemory:
+    def make_memory(self) -> RolloutMemory:
         """Return a memory that stages rows for `update_from_host`."""
         return RolloutMemory(self.cfg.rollout_length, self.num_envs)
 
@@ -157,23 +161,17 @@ class OnPolicy(BaseAlgorithm):
 
     def update(self, state: State, memory: Rollout, progress: Progress) -> tuple[State, Metrics, dict[str, Array]]:
         """Learn from the full rollout; return the usual diagnostics, means over all gradient steps, and which there are."""
-        learn = lambda: self._learn(state, memory, progress)  # noqa: E731
-        learned = jnp.bool_(True)
-        if self.inputs.normalize:
-            learned = state.observation_moments.count > 0
-            none = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(learn)[1])
-            after, metrics = jax.lax.cond(learned, learn, lambda: (state, none))
-        else:
+
+        def learn() -> tuple[State, Metrics]:
+            ready, batch = self._prepare(state, memory)
+            return self._improve(ready, batch, progress)
+
+        if not self.inputs.normalize:
             after, metrics = learn()
+            return self._fold_observations(after, memory), metrics, dict.fromkeys(metrics, jnp.bool_(True))
+        learned, none = state.observation_moments.count > 0, zeros_like(learn)[1]
+        after, metrics = jax.lax.cond(learned, learn, lambda: (state, none))
         return self._fold_observations(after, memory), metrics, dict.fromkeys(metrics, learned)
-
-    def _learn(self, state: State, rollout: Rollout, progress: Progress) -> tuple[State, Metrics]:
-        state, batch = self._prepare(state, rollout)
-        return self._improve(state, batch, progress)
-
-    def update_from_host(self, state: State, memory: RolloutMemory, progress: Progress) -> tuple[State, dict[str, float], bool]:
-        """Learn from the full rollout; return diagnostics, means over all gradient steps, and if every parameter is finite."""
-        return self._update_on_device(state, memory.read(), progress)
 
     @abstractmethod
     def _improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
@@ -211,8 +209,8 @@ class OnPolicy(BaseAlgorithm):
         return state, Batch(
             inputs=inputs,
             critic_inputs=critic_inputs,
-            actions=_flat(rollout.outputs["actions"]),
-            action_masks=None if masks is None else _flat(masks),
+            actions=_rows(rollout.outputs["actions"]),
+            action_masks=None if masks is None else _rows(masks),
             advantages=losses.standardize(jnp, advantages, weights) if cfg.standardize_advantages else advantages,
             returns=returns,
             values=values,
@@ -240,7 +238,7 @@ class OnPolicy(BaseAlgorithm):
         def evaluate(by_learner: dict[str, dict[str, Array]]) -> tuple[losses.Gradients, Array]:
             parameters = {name: array for own in by_learner.values() for name, array in own.items()}
             outputs, values = self.networks.forward(parameters, batch.inputs, critic_inputs)
-            logits = self._masked(self._complete(outputs, parameters), batch.action_masks)
+            logits = self._masked(self.distribution.complete(outputs, parameters), batch.action_masks)
             log_probs, entropies = self.distribution.log_prob_and_entropy(logits, batch.actions)
             return losses.Gradients(log_probs, values, entropies), logits
 
@@ -289,7 +287,7 @@ class OnPolicy(BaseAlgorithm):
 
     def _values(self, state: State, critic_inputs: Any) -> Array:
         """Return values (B,) in the environment's units."""
-        values = self.networks.values(_all(state), critic_inputs)
+        values = self.networks.values(self.parameters(state.learners), critic_inputs)
         return normalizers.denormalize(jnp, state.value_moments, values) if self.cfg.normalize_values else values
 
     # -- snapshots -----------------------------------------------------------------------------------------------------
@@ -297,12 +295,12 @@ class OnPolicy(BaseAlgorithm):
     def snapshot(self, state: State) -> dict[str, Any]:
         """Return everything as arrays and plain data; "policy" is what acting needs."""
         snapshot = super().snapshot(state)
-        snapshot["policy"]["value_moments"] = to_arrays(state.value_moments._asdict())
+        snapshot["policy"]["value_moments"] = to_arrays(state.value_moments)
         if state.state_moments is not None:
-            snapshot["policy"]["state_moments"] = to_arrays(state.state_moments._asdict())
+            snapshot["policy"]["state_moments"] = to_arrays(state.state_moments)
         snapshot["training"] |= {
             "learning_rate": float(state.learning_rate),
-            "reward_moments": to_arrays(state.reward_moments._asdict()),
+            "reward_moments": to_arrays(state.reward_moments),
             "running_returns": np.array(state.running_returns),
         }
         return snapshot
@@ -311,15 +309,15 @@ class OnPolicy(BaseAlgorithm):
         """Return the state with everything put back; a snapshot that holds only "policy" restores only that."""
         snapshot = upgraded(snapshot)
         policy = snapshot["policy"]
-        state = super().restore(state, snapshot)._replace(value_moments=from_arrays(policy["value_moments"]))
+        state = super().restore(state, snapshot)._replace(value_moments=to_moments(policy["value_moments"]))
         if state.state_moments is not None:
-            state = state._replace(state_moments=from_arrays(policy["state_moments"]))
+            state = state._replace(state_moments=to_moments(policy["state_moments"]))
         if "training" not in snapshot:
             return state
         training = snapshot["training"]
         return state._replace(
             learning_rate=self._restored_learning_rate(training["learning_rate"]),
-            reward_moments=from_arrays(training["reward_moments"]),
+            reward_moments=to_moments(training["reward_moments"]),
             running_returns=jnp.asarray(training["running_returns"]),
         )
 
@@ -333,20 +331,13 @@ class OnPolicy(BaseAlgorithm):
     def _count_gradient_steps(self) -> int:
         return 1
 
-    def operations(self) -> float:
-        """Return about how many sums and products learning takes per timestep."""
-        return 6.0 * self._count_parameters() * self.num_envs * self._count_epochs()
-
-    def _count_epochs(self) -> int:
-        return 1
-
-
-def _flat(array: Array) -> Array:
-    return array.reshape(-1, *array.shape[2:])
+    def rows_learned(self) -> float:
+        """Return on how many rows gradient steps learn, per timestep."""
+        return self.num_envs * getattr(self.cfg, "epochs", 1)
 
 
 def _rows(arrays: Arrays) -> Arrays:
-    return spaces.map_arrays(_flat, arrays)
+    return spaces.map_arrays(lambda array: array.reshape(-1, *array.shape[2:]), arrays)
 
 
 def _weights(rollout: Rollout) -> Array | None:
@@ -355,7 +346,3 @@ def _weights(rollout: Rollout) -> Array | None:
 
 def _moments() -> normalizers.Moments:
     return normalizers.Moments(jnp.zeros(()), jnp.ones(()), jnp.zeros(()))
-
-
-def _all(state: State) -> dict[str, Array]:
-    return {name: array for learner in state.learners.values() for name, array in learner.parameters.items()}

@@ -11,5 +11,5 @@ def upgraded(snapshot: dict[str, Any]) -> dict[str, Any]:
     if training is None or "optimizer" not in training:
         return snapshot
     training = {RENAMED.get(name, name): part for name, part in training.items()}
-    training["optimizers"] = {"actor_critic": training.pop("optimizer")}
-    return {**snapshot, "training": training}
+    optimizers = {"actor_critic": training.pop("optimizer")}
+    return {**snapshot, "training": {**training, "optimizers": optimizers, "targets": {}}}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rltrain import spaces
-from rltrain.agents.algorithm.torch import BaseAlgorithm, to_arrays
+from rltrain.agents.algorithm.torch import BaseAlgorithm
 from rltrain.agents.learners.torch import Learner
 from rltrain.agents.on_policy.config import OnPolicyConfig
 from rltrain.agents.on_policy.saved import upgraded
@@ -20,6 +20,7 @@ from rltrain.models.encoders.torch import features
 from rltrain.models.networks.torch import ActorCritic
 from rltrain.ops import losses, normalizers
 from rltrain.ops.returns.torch import generalized_advantages, running_returns
+from rltrain.ops.trees.torch import to_arrays, to_moments
 from rltrain.seeding import AGENT_MINIBATCHES, seed64
 from rltrain.structures import Arrays, Progress, Transition
 
@@ -88,7 +89,6 @@ class OnPolicy(BaseAlgorithm):
 
     def _start(self, seed: int, index: int) -> None:
         device = self.backend.device
-        self.memory = RolloutMemory(self.cfg.rollout_length, self.num_envs, device)
         self.generator = torch.Generator().manual_seed(seed64(seed, AGENT_MINIBATCHES, index))  # of minibatches
         self.learning_rate: float = self.cfg.learning_rate
         self.value_moments = _moments(device)
@@ -110,6 +110,10 @@ class OnPolicy(BaseAlgorithm):
         return actor, self.distribution.sample(logits, actor.generator)
 
     # -- learning ------------------------------------------------------------------------------------------------------
+
+    def make_memory(self) -> RolloutMemory:
+        """Return a memory that stages rows for `update`."""
+        return RolloutMemory(self.cfg.rollout_length, self.num_envs, self.backend.device)
 
     def record(self, transition: Transition) -> None:
         """Store one transition of all copies."""
@@ -217,11 +221,11 @@ class OnPolicy(BaseAlgorithm):
 
         Those are known in closed form, so autograd's graph holds the distribution only: half the time of a small minibatch.
         """
-        self._set_learning_rates(self.learning_rate)
+        rates = self._learning_rates(self.learning_rate)
         for learner in self.learners.values():
             learner.parameters.clear_gradients()
         evaluation.vjp(gradients)
-        norms = [learner.step(self.cfg.grad_norm_clip) for learner in self.learners.values()]
+        norms = [learner.step(rates[name], self.cfg.grad_norm_clip) for name, learner in self.learners.items()]
         return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
     def _report(self, batch: Batch) -> dict[str, float]:
@@ -270,14 +274,14 @@ class OnPolicy(BaseAlgorithm):
         """Put everything back; a snapshot that holds only "policy" restores only that."""
         snapshot = upgraded(snapshot)
         super().restore(snapshot)
-        self.value_moments = self._from_arrays(snapshot["policy"]["value_moments"])
+        self.value_moments = to_moments(snapshot["policy"]["value_moments"], self.backend.device)
         if "training" not in snapshot:
             return
         training = snapshot["training"]
         self.learning_rate = self._restored_learning_rate(float(training["learning_rate"]))
         self.memory.restore(training["memory"])
         self.generator.set_state(torch.from_numpy(np.array(training["generator"])))
-        self.reward_moments = self._from_arrays(training["reward_moments"])
+        self.reward_moments = to_moments(training["reward_moments"], self.backend.device)
         self.running_returns = torch.as_tensor(np.array(training["running_returns"]), device=self.backend.device)
 
     def _restored_learning_rate(self, learning_rate: float) -> float:

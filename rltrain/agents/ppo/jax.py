@@ -1,16 +1,17 @@
 """PPO in JAX (Schulman et al. 2017, "Proximal policy optimization algorithms")."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rltrain.agents.algorithm.jax import Metrics
 from rltrain.agents.on_policy.jax import Batch, Evaluation, OnPolicy, State
 from rltrain.agents.ppo.config import PPOConfig
+from rltrain.agents.pure.jax import Metrics
 from rltrain.memories.rollout.jax import Rollout
 from rltrain.ops import losses, schedules
 from rltrain.ops.orders.jax import random_order
+from rltrain.ops.trees.jax import choose
 from rltrain.structures import Array, Progress
 
 METRICS = ("loss/policy", "loss/value", "policy/entropy", "policy/approx_kl", "policy/clip_fraction", "policy/grad_norm")
@@ -66,22 +67,21 @@ class PPO(OnPolicy):
             diagnostics = jnp.append(diagnostics, norm)
             carry = Improvement(state, stopped, carry.sums + diagnostics, carry.steps + 1)
             if cfg.kl_stop is not None:
-                carry = _choose(stopped, before._replace(stopped=stopped), carry)
+                carry = choose(stopped, before._replace(stopped=stopped), carry)
             return carry, (diagnostics[KL], ~before.stopped)
 
         def learn_epoch(carry: Improvement, key: Array) -> tuple[Improvement, None]:
             # ---- shuffle
             order = random_order(key, rows)
-            shuffled = jax.tree.map(lambda array: array[order], batch)
             stopped_before, kls, looked_at = carry.stopped, [], []
-            for minibatches in _split(shuffled, rows, cfg.minibatches):
+            for minibatches in batch.shuffle(order, cfg.minibatches):
                 carry, (kl, looked) = jax.lax.scan(learn_minibatch, carry, minibatches)
                 kls.append(kl)
                 looked_at.append(looked)
             if cfg.adapt_learning_rate == "epoch":
                 kl = losses.mean(jnp, jnp.concatenate(kls), jnp.concatenate(looked_at))
                 adapted = self._adapt_learning_rate(carry.state, kl)
-                carry = carry._replace(state=_choose(stopped_before, carry.state, adapted))
+                carry = carry._replace(state=choose(stopped_before, carry.state, adapted))
             return carry, None
 
         keys = jax.random.split(state.key, 1 + cfg.epochs)
@@ -130,22 +130,3 @@ class PPO(OnPolicy):
 
     def _count_gradient_steps(self) -> int:
         return self.cfg.epochs * self.cfg.minibatches
-
-    def _count_epochs(self) -> int:
-        return self.cfg.epochs
-
-
-def _split(batch: Batch, rows: int, parts: int) -> list[Batch]:
-    """Return minibatches (P, B, ...) to scan over, remainders spread: the first ones have a row more."""
-    size, longer = divmod(rows, parts)
-    cut = longer * (size + 1)
-    groups = [(slice(0, cut), longer, size + 1), (slice(cut, rows), parts - longer, size)]
-    return [
-        jax.tree.map(lambda array: array[part].reshape(count, length, *array.shape[1:]), batch)  # noqa: B023
-        for part, count, length in groups
-        if count
-    ]
-
-
-def _choose(condition: Array, chosen: Any, other: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, other)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from rltrain import spaces
-from rltrain.agents.algorithm.jax import xp_of
 from rltrain.agents.learners.jax import Learner
 from rltrain.agents.off_policy.jax import Batch, OffPolicy, State, Tally, draw_in_range
 from rltrain.agents.sac.config import SACConfig
@@ -18,6 +17,7 @@ from rltrain.models.config import NetworkConfig
 from rltrain.models.distributions.jax import make_distribution
 from rltrain.models.encoders.jax import features
 from rltrain.models.networks.jax import Critics, Policy
+from rltrain.ops.trees.jax import xp_of
 from rltrain.structures import Acting, Array, Progress
 
 GAUSSIAN = NetworkConfig(squashed=True, state_dependent_std=True)

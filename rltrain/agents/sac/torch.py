@@ -9,7 +9,7 @@ from torch import nn
 
 from rltrain import spaces
 from rltrain.agents.learners.torch import Learner
-from rltrain.agents.off_policy.torch import Batch, Diagnostics, OffPolicy, choose_uniform
+from rltrain.agents.off_policy.torch import Batch, Diagnostics, OffPolicy, choose_uniform, draw_in_range
 from rltrain.agents.sac.config import SACConfig
 from rltrain.backends.torch import Actor
 from rltrain.errors import ConfigError
@@ -86,15 +86,14 @@ class SAC(OffPolicy):
     def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
         if self.discrete:
             return choose_uniform(count, self.distribution.size, action_masks, actor.generator)
-        shape = (count, self.distribution.actions)
-        return torch.rand(shape, generator=actor.generator, device=self.backend.device).mul_(2).sub_(1)
+        return draw_in_range((count, self.distribution.actions), actor.generator)
 
     def _to_environment(self, actions: torch.Tensor) -> torch.Tensor:
         return self.distribution.to_environment(actions) if self.discrete else self.distribution.scale(actions)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def _improve(self, batch: Batch) -> tuple[Diagnostics, torch.Tensor]:
+    def _improve(self, batch: Batch, rates: dict[str, float]) -> tuple[Diagnostics, torch.Tensor]:
         """Step down the loss of Q(s, a) against r + gamma^k V(s'), then up V(s), then move alpha towards the target entropy.
 
         V(s) = E min_i Q_i(s, a) - alpha log p(a | s) over the policy's actions a: one of them, or all where they are choices.
@@ -105,16 +104,16 @@ class SAC(OffPolicy):
         with torch.no_grad():
             targets = batch.returns + batch.discounts * self._next_values(learner, batch, coefficient)
             values, vjp = self._predict(learner, batch)
-        diagnostics, differences = self._regress("critics", values, vjp, targets, batch)
+        diagnostics, differences = self._regress("critics", values, vjp, targets, batch, rates["critics"])
         # ---- policy
         improve = self._improve_choices if self.discrete else self._improve_policy
-        loss, norm, entropies = improve(batch, coefficient)
+        loss, norm, entropies = improve(batch, coefficient, rates["policy"])
         entropy = entropies.mean()
         diagnostics |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
         # ---- entropy coefficient
         if "entropy" in self.learners:
             excess = entropy - self._target_entropy(batch)
-            diagnostics["loss/entropy_coefficient"] = self._improve_coefficient(excess)
+            diagnostics["loss/entropy_coefficient"] = self._improve_coefficient(excess, rates["entropy"])
         diagnostics["policy/entropy_coefficient"] = coefficient[0]
         return diagnostics, differences.abs().mean(0)
 
@@ -144,7 +143,7 @@ class SAC(OffPolicy):
         scatter = lambda gradients: torch.zeros_like(values).scatter_(2, chosen, gradients[:, :, None])  # noqa: E731
         return values.gather(2, chosen)[:, :, 0], lambda gradients: vjp(scatter(gradients))
 
-    def _improve_policy(self, batch: Batch, coefficient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _improve_policy(self, batch: Batch, coefficient: torch.Tensor, learning_rate: float) -> tuple[torch.Tensor, ...]:
         """Step down the mean of alpha log p(a) - min_i Q_i(s, a); return it, the gradient's norm and -log p(a), (B,)."""
         policy, critics = self.learners["policy"], self.learners["critics"]
         logits, policy_vjp = policy.network.logits_with_vjp(batch.inputs)
@@ -163,11 +162,11 @@ class SAC(OffPolicy):
             torch.autograd.backward((log_probs, actions), (to_log_probs, critics_vjp(values.grad)))
             policy_vjp(logits.grad)
 
-        norm = self._descend("policy", vjp, (coefficient * share, -share))
+        norm = self._descend("policy", vjp, (coefficient * share, -share), learning_rate)
         entropies = -log_probs.detach()
         return -(coefficient * entropies + least.detach()).mean(), norm, entropies
 
-    def _improve_choices(self, batch: Batch, coefficient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _improve_choices(self, batch: Batch, coefficient: torch.Tensor, learning_rate: float) -> tuple[torch.Tensor, ...]:
         """Step down the mean of sum_a p(a) (alpha log p(a) - min_i Q_i(s, a)); return it, the norm and the entropies (B,)."""
         policy, critics = self.learners["policy"], self.learners["critics"]
         values = critics.network.values(batch.inputs).amin(0)
@@ -183,7 +182,7 @@ class SAC(OffPolicy):
             torch.autograd.backward((entropies, gains), gradients)
             policy_vjp(logits.grad)
 
-        norm = self._descend("policy", vjp, (-coefficient * share, -share))
+        norm = self._descend("policy", vjp, (-coefficient * share, -share), learning_rate)
         entropies = entropies.detach()
         return -(coefficient * entropies + gains.detach()).mean(), norm, entropies
 
@@ -194,11 +193,11 @@ class SAC(OffPolicy):
         return CHOICES_SHARE * batch.action_masks.sum(1).log().mean()
 
     @torch.no_grad()
-    def _improve_coefficient(self, excess: torch.Tensor) -> torch.Tensor:
+    def _improve_coefficient(self, excess: torch.Tensor, learning_rate: float) -> torch.Tensor:
         """Step down log alpha x (entropy - target entropy); return that loss."""
         learner = self.learners["entropy"]
         loss = learner.network.log_entropy_coefficient[0] * excess
         learner.parameters.clear_gradients()
         learner.network.log_entropy_coefficient.grad.copy_(excess.view(1))
-        learner.step(0.0)
+        learner.step(learning_rate, 0.0)
         return loss

@@ -7,7 +7,6 @@ What acting needs works on NumPy arrays too: small networks act several times as
 """
 
 import math
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from jax.nn import log_softmax, softplus
 from rltrain import spaces
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
+from rltrain.ops.trees.jax import xp_of
 from rltrain.structures import Array
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -40,12 +40,12 @@ class Categorical:
         self.action_shape: tuple[int, ...] = ()
 
     def complete(self, outputs: Array, parameters: Parameters) -> Array:
-        """Return the logits: a network's outputs, and parameters of the distribution's own where it has any."""
+        """Return the logits: a network's outputs, and of `parameters` by name the distribution's own, where it has any."""
         return outputs
 
     def mask(self, logits: Array, masks: Array) -> Array:
         """Return logits of which only those in `masks` (B, n) bool can be chosen."""
-        return _xp(logits).where(masks, logits, np.float32(MASKED))
+        return xp_of(logits).where(masks, logits, np.float32(MASKED))
 
     def noise_shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the noise that `sample` takes, of the kind `noise`."""
@@ -99,16 +99,16 @@ class MultiCategorical:
         self.index = index
 
     def complete(self, outputs: Array, parameters: Parameters) -> Array:
-        """Return the logits: a network's outputs, and parameters of the distribution's own where it has any."""
+        """Return the logits: a network's outputs, and of `parameters` by name the distribution's own, where it has any."""
         return outputs
 
     def mask(self, logits: Array, masks: Array) -> Array:
         """Return logits of which only those in `masks` (B, n_1 + ... + n_D) bool can be chosen."""
-        return _xp(logits).where(masks, logits, np.float32(MASKED))
+        return xp_of(logits).where(masks, logits, np.float32(MASKED))
 
     def _by_choice(self, logits: Array) -> Array:
         """Return logits (B, D, max n)."""
-        return _xp(logits).pad(logits, ((0, 0), (0, 1)), constant_values=MASKED)[:, self.index]
+        return xp_of(logits).pad(logits, ((0, 0), (0, 1)), constant_values=MASKED)[:, self.index]
 
     def noise_shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of the noise that `sample` takes, of the kind `noise`."""
@@ -155,7 +155,7 @@ class Bernoulli:
         self.parameters: Parameters = {}
 
     def complete(self, outputs: Array, parameters: Parameters) -> Array:
-        """Return the logits: a network's outputs, and parameters of the distribution's own where it has any."""
+        """Return the logits: a network's outputs, and of `parameters` by name the distribution's own, where it has any."""
         return outputs
 
     def noise_shape(self, rows: int) -> tuple[int, ...]:
@@ -164,7 +164,7 @@ class Bernoulli:
 
     def sample(self, logits: Array, noise: Array) -> Array:
         """Draw bits (B, A), as 0.0 and 1.0."""
-        return (noise * (1 + _xp(logits).exp(-logits)) < 1).astype(np.float32)
+        return (noise * (1 + xp_of(logits).exp(-logits)) < 1).astype(np.float32)
 
     def mode(self, logits: Array) -> Array:
         """Return the likelier bits (B, A)."""
@@ -219,10 +219,10 @@ class Gaussian:
             self.parameters["log_std"] = np.full(self.actions, cfg.initial_log_std, np.float32)
 
     def complete(self, outputs: Array, parameters: Parameters) -> Array:
-        """Return the logits: a network's outputs, and parameters of the distribution's own where it has any."""
-        xp = _xp(outputs)
+        """Return the logits: a network's outputs, and of `parameters` by name the distribution's own, where it has any."""
+        xp = xp_of(outputs)
         if not self.state_dependent_std:
-            return xp.concatenate((outputs, xp.broadcast_to(parameters["log_std"], outputs.shape)), -1)
+            return xp.concatenate((outputs, xp.broadcast_to(parameters["policy.log_std"], outputs.shape)), -1)
         means, log_stds = xp.split(outputs, 2, -1)
         return xp.concatenate((means, xp.clip(self.initial_log_std + log_stds, *LOG_STD_BOUNDS)), -1)
 
@@ -237,7 +237,7 @@ class Gaussian:
     def sample(self, logits: Array, noise: Array) -> Array:
         """Draw samples (B, A)."""
         means, log_std = self.moments(logits)
-        return means + noise * _xp(logits).exp(log_std)
+        return means + noise * xp_of(logits).exp(log_std)
 
     def mode(self, logits: Array) -> Array:
         """Return the means (B, A)."""
@@ -271,7 +271,7 @@ class Gaussian:
     def scale(self, actions: Array) -> Array:
         """Return middle + half range x action (B, *A), inside the bounds."""
         scaled = self.middle + self.half * actions.astype(self.environment_dtype)
-        return _xp(actions).clip(scaled, self.low, self.high).reshape(-1, *self.action_shape)
+        return xp_of(actions).clip(scaled, self.low, self.high).reshape(-1, *self.action_shape)
 
 
 class SquashedGaussian(Gaussian):
@@ -307,7 +307,7 @@ class SquashedGaussian(Gaussian):
 
     def to_environment(self, actions: Array) -> Array:
         """Return actions (B, *A) in the environment's units."""
-        return self.scale(_xp(actions).tanh(actions))
+        return self.scale(xp_of(actions).tanh(actions))
 
 
 def _log_derivative(u: Array) -> Array:
@@ -317,11 +317,7 @@ def _log_derivative(u: Array) -> Array:
 
 def _log(noise: Array) -> Array:
     """Return log E; E is 0 once in ten million draws, and would choose even what is masked."""
-    return _xp(noise).log(_xp(noise).maximum(noise, np.finfo(np.float32).tiny))
-
-
-def _xp(array: Array) -> ModuleType:
-    return np if isinstance(array, np.ndarray) else jnp
+    return xp_of(noise).log(xp_of(noise).maximum(noise, np.finfo(np.float32).tiny))
 
 
 Distribution = Categorical | MultiCategorical | Bernoulli | Gaussian

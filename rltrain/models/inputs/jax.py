@@ -1,6 +1,5 @@
 """From observations to network inputs in JAX; works on NumPy arrays too, where acting does."""
 
-from types import ModuleType
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ from rltrain import spaces
 from rltrain.errors import ConfigError
 from rltrain.models.images import Image
 from rltrain.ops import normalizers
+from rltrain.ops.trees.jax import xp_of
 from rltrain.structures import Array, Arrays
 
 CLIP = 10.0
@@ -53,7 +53,7 @@ class Inputs:
         """Return network inputs."""
         if self.is_plain:
             inputs = self.read(observations)
-            return normalizers.normalize(_xp(inputs), moments, inputs, CLIP) if self.normalize else inputs
+            return normalizers.normalize(xp_of(inputs), moments, inputs, CLIP) if self.normalize else inputs
         if not isinstance(observations, dict):
             return observations if self.images else self._parts(self._numbers(moments, observations))[""]
         found = {path: observations[path] for path in self.images}
@@ -64,12 +64,12 @@ class Inputs:
 
     def _numbers(self, moments: normalizers.Moments, observations: Arrays) -> Array:
         inputs = self.read(observations)
-        return normalizers.normalize(_xp(inputs), moments, inputs, CLIP) if self.normalize else inputs
+        return normalizers.normalize(xp_of(inputs), moments, inputs, CLIP) if self.normalize else inputs
 
     def _parts(self, numbers: Array) -> dict[str, Array]:
         """Return each leaf in its own shape."""
         ends = np.cumsum([leaf.size for leaf in self.leaves.values()])[:-1]
-        parts = _xp(numbers).split(numbers, ends, 1)
+        parts = xp_of(numbers).split(numbers, ends, 1)
         return {path: part.reshape(-1, *leaf.shape) for (path, leaf), part in zip(self.leaves.items(), parts, strict=True)}
 
     def read(self, observations: Arrays) -> Array:
@@ -77,7 +77,7 @@ class Inputs:
         if not isinstance(observations, dict):
             return self.leaves[""](observations)
         parts = [leaf(observations[path]) for path, leaf in self.leaves.items()]
-        return _xp(*parts).concatenate(parts, 1)
+        return xp_of(*parts).concatenate(parts, 1)
 
     def fold(self, moments: normalizers.Moments, observations: Arrays, weights: Array | None) -> normalizers.Moments:
         """Return moments with rows (B, *O) folded in; those of weight 0 don't count."""
@@ -116,7 +116,3 @@ class _Leaf:
             x = x.reshape(len(x), -1).astype(np.int32)
             return ((x if x.shape[1] == 1 else x[:, self.parts]) == self.values).astype(np.float32)
         return x.astype(np.float32).reshape(len(x), self.size)
-
-
-def _xp(*arrays: Array) -> ModuleType:
-    return np if all(isinstance(array, np.ndarray) for array in arrays) else jnp

@@ -66,7 +66,7 @@ class UpdateFromHost:
         def batch(k: int | Array) -> Sample:
             return jax.tree.map(lambda array: array[k], batches)
 
-        state, tally, errors = self.agent.improve(state, batch, steps, finishes, progress)
+        state, tally, errors = self.agent.improve_by_steps(state, batch, steps, finishes, progress)
         return state, (tally, self.agent.is_finite(state)), errors
 
     def _fold_rows(self, state: State, rows: Arrays, weights: Array | None) -> State:

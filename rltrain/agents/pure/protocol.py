@@ -10,15 +10,30 @@ from timestep to timestep, and the random numbers of one timestep: they are draw
 arguments. All are trees of arrays whose form stays as it is, as `jax.jit` and `lax.scan` want it.
 """
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rltrain.backends.base import Backend
+from rltrain.ops.normalizers import Moments
 from rltrain.structures import Acting, Array, Arrays, Progress, UpdateSchedule
 
 State = Any
-Policy = Any
 Memory = Any  # on the device
 HostMemory = Any  # one of `rltrain.memories`: `record`, `snapshot`, `restore`, `lend`, `take_back`, `is_empty`
+
+
+class LearnerState(NamedTuple):
+    """What a learner of the built-in algorithms carries, a part of the state."""
+
+    parameters: dict[str, Array]
+    optimizer: Any  # optax's
+    target: Any  # parameters, or None
+
+
+class Policy(NamedTuple):
+    """What acting of the built-in algorithms needs; another algorithm's may be any tree of arrays."""
+
+    parameters: dict[str, Array]
+    observation_moments: Moments
 
 
 class PureAlgorithm(Protocol):
@@ -37,7 +52,7 @@ class PureAlgorithm(Protocol):
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def policy(self, state: State) -> Policy:
+    def policy(self, state: State) -> Any:
         """Return what acting needs."""
 
     def init_carry(self, num_envs: int) -> Any:
@@ -54,7 +69,7 @@ class PureAlgorithm(Protocol):
 
     def act(
         self,
-        policy: Policy,
+        policy: Any,
         actor: Acting,
         observations: Arrays,
         states: Arrays = None,
@@ -91,7 +106,7 @@ class PureAlgorithm(Protocol):
 
     # -- learning in a loop on the host --------------------------------------------------------------------------------
 
-    def host_memory(self) -> HostMemory:
+    def make_memory(self) -> HostMemory:
         """Return an empty memory on the host; transitions are recorded there."""
 
     def update_from_host(self, state: State, memory: HostMemory, progress: Progress) -> tuple[State, dict[str, float], bool]:

@@ -1,0 +1,1 @@
+"""Arrays by name, and arrays of either library."""
