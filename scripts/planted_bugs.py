@@ -23,7 +23,7 @@ LOSSES, RETURNS, OPTIMIZERS = "ops/losses.py", "ops/returns/torch.py", "optimize
 DISTRIBUTIONS, NETWORKS, INPUTS = "models/distributions/torch.py", "models/networks/torch.py", "models/inputs/torch.py"
 BY_HAND, ENCODERS, IMAGES = "models/engines/by_hand/torch.py", "models/encoders/torch.py", "models/images.py"
 MEMORY, GYMNASIUM, TRAINER = "memories/rollout/staged.py", "envs/gymnasium.py", "trainers/base.py"
-BASE = "agents/algorithm/torch.py"
+BASE, LAYERS = "agents/algorithm/torch.py", "models/layers/torch.py"
 OFF_POLICY, DQN, DDQN = "agents/off_policy/torch.py", "agents/dqn/torch.py", "agents/ddqn/torch.py"
 DDPG, TD3, SAC = "agents/ddpg/torch.py", "agents/td3/torch.py", "agents/sac/torch.py"
 REPLAY, RING, PRIORITIES = "memories/replay/host.py", "memories/replay/ring.py", "memories/replay/priorities.py"
@@ -281,8 +281,8 @@ BUGS = [
     Bug(
         "layer norm after the activation",
         (
-            (NETWORKS, "nn.functional.layer_norm(x, x.shape[1:],", "nn.functional.layer_norm(activate(x), x.shape[1:],"),
-            (NETWORKS, "            x = activate(x)\n", "            x = x if normalizes else activate(x)\n"),
+            (LAYERS, "nn.functional.layer_norm(x, x.shape[1:],", "nn.functional.layer_norm(activate(x), x.shape[1:],"),
+            (LAYERS, "            x = activate(x)\n", "            x = x if normalizes else activate(x)\n"),
         ),
         ("models/test_networks_torch.py",),
     ),
@@ -303,7 +303,7 @@ BUGS = [
     ),
     Bug(
         "value's gradient in place of the advantages' in a dueling network",
-        ((NETWORKS, "torch.cat((gradients - gradients.mean(1, keepdim=True),", "torch.cat((gradients,"),),
+        ((NETWORKS, "torch.cat((q - q.mean(1, keepdim=True),", "torch.cat((q,"),),
         ("models/test_engines_torch.py",),
     ),
     Bug(

@@ -88,3 +88,6 @@ class ActorCriticsConfig(EncoderConfig):
     activation: str = option("relu", "between layers", choices=ACTIVATIONS)
     layer_norm: bool = option(False, "normalise each hidden layer before its activation")
     initialization: str = option("default", INITIALIZATION, choices=["orthogonal", "default"])
+
+
+AnyNetworkConfig = NetworkConfig | QNetworkConfig | ActorCriticsConfig

@@ -56,11 +56,11 @@ def critics(how: dict[str, Any], inputs: int, outputs: int) -> Critics:
 
 KINDS = {
     "policy and value": Kind(
-        actor_critic, lambda n: n(INPUTS, STATES), lambda n: n.logits_and_values(INPUTS, STATES),
+        actor_critic, lambda n: n(INPUTS, STATES), lambda n: (n.logits(INPUTS), n.values(STATES)),
         lambda n: n.logits_and_values_with_vjp(INPUTS, STATES),
     ),
     "shared": Kind(
-        lambda how: actor_critic(how, shared=True), lambda n: n(INPUTS, INPUTS), lambda n: n.logits_and_values(INPUTS, INPUTS),
+        lambda how: actor_critic(how, shared=True), lambda n: n(INPUTS, INPUTS), lambda n: (n.logits(INPUTS), n.values(INPUTS)),
         lambda n: n.logits_and_values_with_vjp(INPUTS, INPUTS),
     ),
     "values of choices": Kind(q_network, lambda n: n(INPUTS), lambda n: n.values(INPUTS), lambda n: n.values_with_vjp(INPUTS)),

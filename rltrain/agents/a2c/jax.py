@@ -20,7 +20,8 @@ class A2C(OnPolicy):
 
     config = A2CConfig
 
-    def _make_learners(self, own: dict[str, Any]) -> dict[str, Learner]:
+    def make_learners(self, own: dict[str, Any]) -> dict[str, Learner]:
+        """Return the one learner, with the optimiser that the settings say."""
         rms = optax.scale_by_rms(decay=0.99, eps=EPSILON, initial_scale=1.0, eps_in_sqrt=False)
         kind = {"adam": None, "rmsprop": rms}[self.cfg.optimizer]
         return {"actor_critic": Learner(self.networks, more=own, optimizer=kind, epsilon=EPSILON)}

@@ -19,7 +19,8 @@ class A2C(OnPolicy):
 
     config = A2CConfig
 
-    def _make_learners(self, own: dict[str, Any]) -> dict[str, Learner]:
+    def make_learners(self, own: dict[str, Any]) -> dict[str, Learner]:
+        """Return the one learner, with the optimiser that the settings say."""
         cfg, device = self.cfg, self.backend.device
         kind: Any = {"adam": Adam, "rmsprop": RMSProp}[cfg.optimizer]
         learner = Learner(self.networks, cfg.learning_rate, device, more=own, optimizer=kind, epsilon=EPSILON)

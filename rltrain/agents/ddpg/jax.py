@@ -15,6 +15,7 @@ from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.distributions.jax import Gaussian
 from rltrain.models.encoders.jax import features
+from rltrain.models.engines.jax import forward_and_vjp
 from rltrain.models.networks.jax import Critics, Policy
 from rltrain.ops.trees.jax import xp_of
 from rltrain.structures import Acting, Array, Progress
@@ -95,11 +96,9 @@ class DDPG(OffPolicy):
         state, next_actions = self._next_actions(state, batch)
         next_values = self.critic_network.values(state.learners["critics"].target, batch.next_inputs, next_actions).min(0)
         targets = batch.returns + batch.discounts * next_values
-
-        def values(parameters: dict[str, Array]) -> Array:
-            return self.critic_network.values(parameters, batch.inputs, batch.actions)
-
-        state, diagnostics, differences = self._regress(state, "critics", values, targets, batch, rates["critics"])
+        learner = state.learners["critics"]
+        values, vjp = self.critic_network.values_with_vjp(learner.parameters, batch.inputs, batch.actions)
+        state, diagnostics, differences = self._regress(state, "critics", values, vjp, targets, batch, rates["critics"])
         # ---- policy
         moves = jnp.asarray(self._step_moves_targets(state))
         state, some = self._improve_policy_if(moves, state, batch, rates["policy"])
@@ -122,14 +121,13 @@ class DDPG(OffPolicy):
         return state._replace(learners={**state.learners, "policy": learner}), diagnostics
 
     def _improve_policy(self, state: State, batch: Batch, learning_rate: Array) -> tuple[State, Diagnostics]:
-        critics = state.learners["critics"].parameters
-
-        def climb(parameters: dict[str, Array]) -> Array:
-            actions = jnp.tanh(self.policy_network.logits(parameters, batch.inputs))
-            return self.critic_network.values(critics, batch.inputs, actions, count=1)[0]
-
-        values, vjp = jax.vjp(climb, state.learners["policy"].parameters)
-        state, norm = self._descend(state, "policy", vjp(jnp.full_like(values, -1 / len(values))), learning_rate)
+        """Step down the mean of -Q_0(s, policy(s))."""
+        policy, critics = state.learners["policy"].parameters, state.learners["critics"].parameters
+        logits, policy_vjp = self.policy_network.logits_with_vjp(policy, batch.inputs)
+        actions, tanh_vjp = forward_and_vjp(jnp.tanh, logits)
+        values, critic_vjp = self.critic_network.values_with_vjp(critics, batch.inputs, actions, to_actions=True, count=1)
+        vjp = lambda gradients: policy_vjp(tanh_vjp(critic_vjp(gradients)))  # noqa: E731
+        state, norm = self._descend(state, "policy", vjp, jnp.full_like(values, -1 / values.shape[1]), learning_rate)
         return state, {"loss/policy": -values.mean(), "policy/grad_norm": norm}
 
     def _report(self, progress: Progress) -> Diagnostics:

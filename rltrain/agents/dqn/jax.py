@@ -12,6 +12,7 @@ from rltrain.agents.pure.protocol import LearnerState
 from rltrain.errors import ConfigError
 from rltrain.models.distributions.jax import Categorical
 from rltrain.models.encoders.jax import features
+from rltrain.models.engines.jax import forward_and_vjp
 from rltrain.models.networks.jax import QNetwork
 from rltrain.ops import schedules
 from rltrain.ops.trees.jax import xp_of
@@ -69,13 +70,13 @@ class DQN(OffPolicy):
 
     def _improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
         """Step down the loss of Q(s, a) against r + gamma^k max_a' Q_target(s', a')."""
-
-        def values(parameters: dict[str, Array]) -> Array:
-            outputs = self.network.values(parameters, batch.inputs)
-            return jnp.take_along_axis(outputs, batch.actions[:, None], 1)[:, 0][None]
-
-        targets = batch.returns + batch.discounts * self._next_values(state.learners["q"], batch)
-        state, diagnostics, differences = self._regress(state, "q", values, targets, batch, rates["q"])
+        learner = state.learners["q"]
+        targets = batch.returns + batch.discounts * self._next_values(learner, batch)
+        outputs, outputs_vjp = self.network.values_with_vjp(learner.parameters, batch.inputs)
+        chosen = lambda outputs: jnp.take_along_axis(outputs, batch.actions[:, None], 1)[:, 0][None]  # noqa: E731
+        values, values_vjp = forward_and_vjp(chosen, outputs)
+        vjp = lambda gradients: outputs_vjp(values_vjp(gradients))  # noqa: E731
+        state, diagnostics, differences = self._regress(state, "q", values, vjp, targets, batch, rates["q"])
         return state, Tally(diagnostics, {}, jnp.float32(0)), differences[0]
 
     def _next_values(self, learner: LearnerState, batch: Batch) -> Array:

@@ -21,6 +21,7 @@ from rltrain.backends.jax import key_of
 from rltrain.memories.replay.host import Replay, Sample
 from rltrain.memories.replay.jax import ReplayMemory, ReplayOnDevice, Transitions
 from rltrain.memories.rollout.jax import Rollout
+from rltrain.models.networks.jax import VJP
 from rltrain.ops import losses, normalizers
 from rltrain.ops.trees.jax import xp_of, zeros_like
 from rltrain.seeding import AGENT_MINIBATCHES, seed64
@@ -234,29 +235,28 @@ class OffPolicy(BaseAlgorithm):
         )
 
     def _regress(
-        self, state: State, name: str, values: Any, targets: Array, batch: Batch, learning_rate: Array
+        self, state: State, name: str, values: Array, vjp: VJP, targets: Array, batch: Batch, learning_rate: Array
     ) -> tuple[State, Diagnostics, Array]:
-        """Step down the loss of `values`(parameters) (C, B), of C critics, against targets (B,); return their differences too.
+        """Step down the loss of `values` (C, B), of C critics, against targets (B,); return their differences too.
 
-        The loss is summed over critics, the weighted mean over rows.
+        The loss is summed over critics, the weighted mean over rows. `vjp` takes the gradient with respect to the values.
         """
-        predicted, vjp = jax.vjp(values, state.learners[name].parameters)
-        differences = predicted - targets
+        differences = values - targets
         errors, gradients = losses.temporal_difference_loss(jnp, differences, self.cfg.loss)
         if batch.weights is not None:
             errors, gradients = errors * batch.weights, gradients * batch.weights
-        state, norm = self._descend(state, name, vjp(gradients / len(batch.returns)), learning_rate)
+        state, norm = self._descend(state, name, vjp, gradients / len(batch.returns), learning_rate)
         diagnostics = {
             "loss/q": errors.mean(),
-            "value/q_mean": predicted.mean(),
+            "value/q_mean": values.mean(),
             "value/grad_norm": norm,
             "value/target_mean": targets.mean(),
         }
         return state, diagnostics, differences
 
-    def _descend(self, state: State, name: str, gradients: tuple[dict[str, Array]], learning_rate: Array) -> tuple[State, Array]:
-        """Let a learner take one step down a gradient; return the gradient's norm."""
-        learner, norm = self.learners[name].step(state.learners[name], gradients[0], learning_rate, self.cfg.grad_norm_clip)
+    def _descend(self, state: State, name: str, vjp: VJP, gradients: Any, learning_rate: Array) -> tuple[State, Array]:
+        """Let a learner take one step down a loss, given its gradients with respect to what `vjp` takes; return their norm."""
+        learner, norm = self.learners[name].step(state.learners[name], vjp(gradients), learning_rate, self.cfg.grad_norm_clip)
         return state._replace(learners={**state.learners, name: learner}), norm
 
     def _fold_observations(self, state: State, memory: Transitions) -> State:

@@ -76,7 +76,7 @@ class Evaluation(NamedTuple):
     log_probs: Array  # (B,) of the actions
     entropies: Array  # (B,)
     values: Array  # (B,)
-    vjp: Callable[[losses.Gradients], Any]  # takes a loss's gradients, gives the parameters', by learner
+    vjp: Callable[[losses.Gradients], dict[str, Array]]  # takes a loss's gradients, gives the parameters' by name
 
 
 class OnPolicy(BaseAlgorithm):
@@ -94,9 +94,13 @@ class OnPolicy(BaseAlgorithm):
         value = None if cfg.shared else self._make_encoder(critic_inputs)
         sizes = features(policy, self.inputs), features(value, critic_inputs)
         self.networks = ActorCritic(*sizes, self.distribution.size, cfg, (policy, value))
-        self.learners = self._make_learners({f"policy.{name}": own for name, own in self.distribution.parameters.items()})
+        self.learners = self.make_learners(self.own_parameters())
 
-    def _make_learners(self, own: dict[str, Any]) -> dict[str, Learner]:
+    def own_parameters(self) -> dict[str, Any]:
+        """Return the distribution's own parameters by name, as they are at first."""
+        return {f"policy.{name}": own for name, own in self.distribution.parameters.items()}
+
+    def make_learners(self, own: dict[str, Any]) -> dict[str, Learner]:
         """Return what learns: one network and one optimiser; `own` are the distribution's parameters by name.
 
         With several, one of each part of `networks`, each is clipped and takes its steps by itself.
@@ -234,28 +238,32 @@ class OnPolicy(BaseAlgorithm):
     def _evaluate(self, state: State, batch: Batch) -> Evaluation:
         """Return what the networks say about a batch."""
         critic_inputs = batch.inputs if batch.critic_inputs is None else batch.critic_inputs
+        parameters = self.parameters(state.learners)
+        outputs, values, networks_vjp = self.networks.logits_and_values_with_vjp(parameters, batch.inputs, critic_inputs)
 
-        def evaluate(by_learner: dict[str, dict[str, Array]]) -> tuple[losses.Gradients, Array]:
-            parameters = {name: array for own in by_learner.values() for name, array in own.items()}
-            outputs, values = self.networks.forward(parameters, batch.inputs, critic_inputs)
-            logits = self._masked(self.distribution.complete(outputs, parameters), batch.action_masks)
-            log_probs, entropies = self.distribution.log_prob_and_entropy(logits, batch.actions)
-            return losses.Gradients(log_probs, values, entropies), logits
+        def evaluate(outputs: Array, own: dict[str, Array]) -> tuple[tuple[Array, Array], Array]:
+            logits = self._masked(self.distribution.complete(outputs, own), batch.action_masks)
+            return self.distribution.log_prob_and_entropy(logits, batch.actions), logits
 
-        by_learner = {name: learner.parameters for name, learner in state.learners.items()}
-        said, vjp, logits = jax.vjp(evaluate, by_learner, has_aux=True)
-        return Evaluation(logits, said.log_probs, said.entropies, said.values, lambda gradients: vjp(gradients)[0])
+        own = {name: parameters[name] for name in self.own_parameters()}
+        (log_probs, entropies), distribution_vjp, logits = jax.vjp(evaluate, outputs, own, has_aux=True)
+
+        def vjp(gradients: losses.Gradients) -> dict[str, Array]:
+            to_outputs, to_own = distribution_vjp((gradients.log_probs, gradients.entropies))
+            return {**networks_vjp(to_outputs, gradients.values), **to_own}
+
+        return Evaluation(logits, log_probs, entropies, values, vjp)
 
     def _descend(self, state: State, evaluation: Evaluation, gradients: losses.Gradients) -> tuple[State, Array]:
         """Step down a loss, given its gradients with respect to what the networks say; return the parameters' norm."""
-        rates, by_learner = self._learning_rates(state.learning_rate), evaluation.vjp(gradients)
+        rates, by_name = self._learning_rates(state.learning_rate), evaluation.vjp(gradients)
         learners, norms = {}, []
         for name, learner in self.learners.items():
-            after, norm = learner.step(state.learners[name], by_learner[name], rates[name], self.cfg.grad_norm_clip)
-            learners[name] = after
+            before = state.learners[name]
+            own = {parameter: by_name[parameter] for parameter in before.parameters}
+            learners[name], norm = learner.step(before, own, rates[name], self.cfg.grad_norm_clip)
             norms.append(norm)
-        state = state._replace(learners=learners)
-        return state, norms[0] if len(norms) == 1 else jnp.linalg.norm(jnp.stack(norms))
+        return state._replace(learners=learners), norms[0] if len(norms) == 1 else jnp.linalg.norm(jnp.stack(norms))
 
     def _report(self, state: State, batch: Batch) -> Metrics:
         """Return the metrics that don't belong to single gradient steps."""

@@ -78,9 +78,13 @@ class OnPolicy(BaseAlgorithm):
         value = None if cfg.shared else self._make_encoder(critic_inputs, generator)
         sizes = features(policy, self.inputs), features(value, critic_inputs)
         self.networks = ActorCritic(*sizes, self.distribution.size, cfg, generator, device, (policy, value))
-        self.learners = self._make_learners({f"policy.{name}": own for name, own in self.distribution.parameters.items()})
+        self.learners = self.make_learners(self.own_parameters())
 
-    def _make_learners(self, own: dict[str, Any]) -> dict[str, Learner]:
+    def own_parameters(self) -> dict[str, Any]:
+        """Return the distribution's own parameters by name."""
+        return {f"policy.{name}": own for name, own in self.distribution.parameters.items()}
+
+    def make_learners(self, own: dict[str, Any]) -> dict[str, Learner]:
         """Return what learns: one network and one optimiser; `own` are the distribution's parameters by name.
 
         With several, one of each part of `networks`, each is clipped and takes its steps by itself.

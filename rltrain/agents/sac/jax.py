@@ -1,6 +1,5 @@
 """SAC in JAX (Haarnoja et al. 2018, "Soft actor-critic algorithms and applications"); for choices, Christodoulou 2019."""
 
-import functools
 import math
 from typing import Any
 
@@ -11,12 +10,14 @@ import numpy as np
 from rltrain import spaces
 from rltrain.agents.learners.jax import Learner
 from rltrain.agents.off_policy.jax import Batch, OffPolicy, State, Tally, draw_in_range
+from rltrain.agents.pure.protocol import LearnerState
 from rltrain.agents.sac.config import SACConfig
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.distributions.jax import make_distribution
 from rltrain.models.encoders.jax import features
-from rltrain.models.networks.jax import Critics, Policy
+from rltrain.models.engines.jax import forward_and_vjp
+from rltrain.models.networks.jax import VJP, Critics, Policy
 from rltrain.ops.trees.jax import xp_of
 from rltrain.structures import Acting, Array, Progress
 
@@ -110,8 +111,8 @@ class SAC(OffPolicy):
         # ---- critics
         next_values = self._next_values(state, batch, coefficient, None if noise is None else noise[0])
         targets = batch.returns + batch.discounts * next_values
-        predict = functools.partial(self._predict, batch)
-        state, diagnostics, differences = self._regress(state, "critics", predict, targets, batch, rates["critics"])
+        values, vjp = self._predict(state.learners["critics"], batch)
+        state, diagnostics, differences = self._regress(state, "critics", values, vjp, targets, batch, rates["critics"])
         # ---- policy
         improve = self._improve_choices if self.discrete else self._improve_policy
         state, loss, norm, entropies = improve(state, batch, coefficient, None if noise is None else noise[1], rates["policy"])
@@ -141,12 +142,14 @@ class SAC(OffPolicy):
         actions, log_probs = self.distribution.draw(logits, noise)
         return self.critic_network.values(target, batch.next_inputs, actions).min(0) - coefficient * log_probs
 
-    def _predict(self, batch: Batch, parameters: dict[str, Array]) -> Array:
-        """Return Q of what was done, (C, B)."""
+    def _predict(self, critics: LearnerState, batch: Batch) -> tuple[Array, VJP]:
+        """Return Q of what was done, (C, B), and what takes its gradient and gives the critics'."""
         if not self.discrete:
-            return self.critic_network.values(parameters, batch.inputs, batch.actions)
-        values = self.critic_network.values(parameters, batch.inputs)
-        return jnp.take_along_axis(values, batch.actions[None, :, None], 2)[:, :, 0]
+            return self.critic_network.values_with_vjp(critics.parameters, batch.inputs, batch.actions)
+        values, vjp = self.critic_network.values_with_vjp(critics.parameters, batch.inputs)
+        chosen = lambda values: jnp.take_along_axis(values, batch.actions[None, :, None], 2)[:, :, 0]  # noqa: E731
+        predicted, chosen_vjp = forward_and_vjp(chosen, values)
+        return predicted, lambda gradients: vjp(chosen_vjp(gradients))
 
     def _improve_policy(
         self, state: State, batch: Batch, coefficient: Array, noise: Array, learning_rate: Array
@@ -158,9 +161,9 @@ class SAC(OffPolicy):
             actions, log_probs = self.distribution.draw(self._logits(parameters, batch.inputs, None), noise)
             return log_probs, self.critic_network.values(critics, batch.inputs, actions).min(0)
 
-        (log_probs, values), vjp = jax.vjp(evaluate, state.learners["policy"].parameters)
+        (log_probs, values), vjp = forward_and_vjp(evaluate, state.learners["policy"].parameters)
         share = jnp.full_like(values, 1 / len(values))
-        state, norm = self._descend(state, "policy", vjp((coefficient * share, -share)), learning_rate)
+        state, norm = self._descend(state, "policy", vjp, (coefficient * share, -share), learning_rate)
         return state, (coefficient * log_probs - values).mean(), norm, -log_probs
 
     def _improve_choices(
@@ -174,9 +177,9 @@ class SAC(OffPolicy):
             probs = jnp.exp(log_probs)
             return -(probs * log_probs).sum(1), (probs * values).sum(1)
 
-        (entropies, gains), vjp = jax.vjp(evaluate, state.learners["policy"].parameters)
+        (entropies, gains), vjp = forward_and_vjp(evaluate, state.learners["policy"].parameters)
         share = jnp.full_like(gains, 1 / len(gains))
-        state, norm = self._descend(state, "policy", vjp((-coefficient * share, -share)), learning_rate)
+        state, norm = self._descend(state, "policy", vjp, (-coefficient * share, -share), learning_rate)
         return state, -(coefficient * entropies + gains).mean(), norm, entropies
 
     def _target_entropy(self, batch: Batch) -> Any:

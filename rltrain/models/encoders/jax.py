@@ -6,17 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
-from rltrain import modules
-from rltrain.errors import ConfigError, said
-from rltrain.models.config import EncoderConfig
+from rltrain.models.config import AnyNetworkConfig
+from rltrain.models.encoders.own.jax import Own, make_own
 from rltrain.models.images import Image, Layer
 from rltrain.models.images import find as images_of
 from rltrain.models.inputs.jax import Inputs
-from rltrain.models.networks.jax import AnyConfig, Parameters, fill, part
-from rltrain.signals import comes_from_signal
+from rltrain.models.layers.jax import fill
+from rltrain.ops.trees.jax import Parameters, part
 from rltrain.structures import Array
 
 
@@ -27,7 +25,7 @@ class CNN:
     backends, and features are flattened channel by channel, so that parameters mean the same in both.
     """
 
-    def __init__(self, image: Image, cfg: AnyConfig) -> None:
+    def __init__(self, image: Image, cfg: AnyNetworkConfig) -> None:
         self.image, self.size, self.cfg = image, image.size, cfg
 
     def init(self, key: Array) -> Parameters:
@@ -90,7 +88,7 @@ def _by_patches(x: Array, weight: Array, layer: Layer) -> Array:
 class Leaves:
     """Images beside numbers: a dict of images (B, ...) by path, and of all other leaves as one vector, -> (B, F)."""
 
-    def __init__(self, images: dict[str, Image], numbers: int, cfg: AnyConfig) -> None:
+    def __init__(self, images: dict[str, Image], numbers: int, cfg: AnyNetworkConfig) -> None:
         self.paths, self.has_numbers = list(images), numbers > 0
         self.images = [CNN(image, cfg) for image in images.values()]
         self.size = numbers + sum(image.size for image in images.values())
@@ -113,45 +111,12 @@ class Leaves:
         return jnp.concatenate([*parts, inputs[Inputs.NUMBERS]] if self.has_numbers else parts, 1)
 
 
-class Own:
-    """A flax.linen module as an encoder; its parameters by their names in it, joined by dots."""
-
-    size: int
-
-    def __init__(self, module: nn.Module, inputs: Inputs) -> None:
-        self.module, self.inputs = module, inputs
-
-    def init(self, key: Array) -> Parameters:
-        """Return fresh parameters by name."""
-        fresh = self.variables(key, 1).get("params", {})
-        return {".".join(str(step.key) for step in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(fresh)}
-
-    def variables(self, key: Array, rows: int) -> Any:
-        """Return all that the module keeps, by collection."""
-        return self.module.init(key, self.example(rows))
-
-    def example(self, rows: int) -> Any:
-        """Return what the module is called with, of observations of zeros."""
-        return self.inputs(self.inputs.init(), jax.tree.map(jnp.asarray, self.inputs.zeros(rows)))
-
-    def forward(self, parameters: Parameters, inputs: Any) -> Array:
-        """Return features (B, F)."""
-        tree: dict[str, Any] = {}
-        for name, value in parameters.items():
-            *path, last = name.split(".")
-            node = tree
-            for step in path:
-                node = node.setdefault(step, {})
-            node[last] = value
-        return self.module.apply({"params": tree}, inputs)
-
-
 Encoder = CNN | Leaves | Own
 
 
 def make_inputs(
     space: Any,
-    cfg: AnyConfig,
+    cfg: AnyNetworkConfig,
     key: str,
     *,
     normalize: bool,
@@ -164,15 +129,13 @@ def make_inputs(
     return Inputs(space, normalize=normalize, images=images, apart=is_own, key=space_key)
 
 
-def make_encoder(inputs: Inputs, cfg: AnyConfig, key: str, module: nn.Module | None = None) -> Encoder | None:
+def make_encoder(inputs: Inputs, cfg: AnyNetworkConfig, key: str, module: nn.Module | None = None) -> Encoder | None:
     """Return what makes features of these inputs, or None where they are rows of numbers; `size` is how many it makes.
 
     `module` is a ready-made one, of which each network has parameters of its own. Raises ConfigError if one's own can't be used.
     """
     if module is not None or cfg.encoder is not None:
-        own = Own(module if module is not None else _make_own(inputs.space, cfg, key), inputs)
-        own.size = _size_of(own, cfg, key)
-        return own
+        return make_own(inputs, cfg, key, module)
     if not inputs.images:
         return None
     if inputs.size == 0 and list(inputs.images) == [""]:
@@ -183,42 +146,3 @@ def make_encoder(inputs: Inputs, cfg: AnyConfig, key: str, module: nn.Module | N
 def features(encoder: Encoder | None, inputs: Inputs) -> int:
     """Return how many numbers the first layer reads."""
     return inputs.size if encoder is None else encoder.size
-
-
-def _make_own(space: Any, cfg: EncoderConfig, key: str) -> nn.Module:
-    """Return the module that `cfg.encoder` names, made from a space."""
-    assert cfg.encoder is not None
-    made = modules.make_named(cfg.encoder, f"{key}.encoder", space, **cfg.encoder_kwargs)
-    if not isinstance(made, nn.Module):
-        raise ConfigError(f"{key}.encoder", cfg.encoder, f"makes {type(made).__name__}; make a flax.linen.Module")
-    return made
-
-
-def _size_of(encoder: Own, cfg: EncoderConfig, key: str) -> int:
-    """Return the number of features that an encoder makes, tried on three rows and on one."""
-    name = cfg.encoder or type(encoder.module).__name__
-    sizes = []
-    for count in (3, 1):
-
-        def run(count: int = count) -> tuple[Any, Array]:
-            variables = encoder.variables(jax.random.key(0), count)
-            return variables, encoder.module.apply(variables, encoder.example(count))
-
-        try:
-            variables, made = jax.eval_shape(run)
-        except Exception as error:
-            if comes_from_signal(error):
-                raise
-            reason = said(error).partition("\n")[0]  # JAX says more about where a number was traced
-            raise ConfigError(f"{key}.encoder", name, f"fails on {count} observations: {reason}") from error
-        others = sorted(set(variables) - {"params"})
-        if others:
-            raise ConfigError(f"{key}.encoder", name, f"keeps {others[0]} besides parameters, which don't learn; use LayerNorm")
-        shape = tuple(getattr(made, "shape", ()))
-        if len(shape) != 2 or shape[0] != count or made.dtype != np.float32:
-            got = f"{shape} {getattr(made, 'dtype', type(made).__name__)}"
-            raise ConfigError(f"{key}.encoder", name, f"makes {got} of {count} observations; make ({count}, features) float32")
-        sizes.append(shape[1])
-    if sizes[0] != sizes[1]:
-        raise ConfigError(f"{key}.encoder", name, f"makes {sizes[0]} features of 3 observations and {sizes[1]} of one")
-    return sizes[0]

@@ -1,20 +1,17 @@
 """Encoders in PyTorch: convolutions over images, images beside vectors, modules of one's own; observations in, (B, F) out."""
 
-import copy
 import math
 from typing import Any
 
 import torch
 from torch import nn
 
-from rltrain import modules
-from rltrain.errors import ConfigError, said
-from rltrain.models.config import EncoderConfig
+from rltrain.models.config import AnyNetworkConfig
+from rltrain.models.encoders.own.torch import make_own
 from rltrain.models.images import Image
 from rltrain.models.images import find as images_of
 from rltrain.models.inputs.torch import Inputs
-from rltrain.models.networks.torch import AnyConfig, fill
-from rltrain.signals import comes_from_signal
+from rltrain.models.layers.torch import fill
 
 
 class CNN(nn.Module):
@@ -24,7 +21,7 @@ class CNN(nn.Module):
     backends, and features are flattened channel by channel, so that parameters mean the same in both.
     """
 
-    def __init__(self, image: Image, cfg: AnyConfig, generator: torch.Generator) -> None:
+    def __init__(self, image: Image, cfg: AnyNetworkConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.image, self.size = image, image.size
         self.weights = nn.ParameterList([nn.Parameter(torch.empty(layer.shape)) for layer in image.layers])
@@ -55,7 +52,7 @@ class CNN(nn.Module):
 class Leaves(nn.Module):
     """Images beside numbers: a dict of images (B, ...) by path, and of all other leaves as one vector, -> (B, F)."""
 
-    def __init__(self, images: dict[str, Image], numbers: int, cfg: AnyConfig, generator: torch.Generator) -> None:
+    def __init__(self, images: dict[str, Image], numbers: int, cfg: AnyNetworkConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.paths, self.has_numbers = list(images), numbers > 0
         self.images = nn.ModuleList([CNN(image, cfg, generator) for image in images.values()])
@@ -70,7 +67,7 @@ class Leaves(nn.Module):
 def make_inputs(
     space: Any,
     device: torch.device,
-    cfg: AnyConfig,
+    cfg: AnyNetworkConfig,
     key: str,
     *,
     normalize: bool,
@@ -84,17 +81,14 @@ def make_inputs(
 
 
 def make_encoder(
-    inputs: Inputs, cfg: AnyConfig, generator: torch.Generator, key: str, module: nn.Module | None = None
+    inputs: Inputs, cfg: AnyNetworkConfig, generator: torch.Generator, key: str, module: nn.Module | None = None
 ) -> nn.Module | None:
     """Return what makes features of these inputs, or None where they are rows of numbers; `size` is how many it makes.
 
     `module` is a ready-made one, of which each network gets a copy. Raises ConfigError if one's own can't be used.
     """
     if module is not None or cfg.encoder is not None:
-        own: Any = copy.deepcopy(module) if module is not None else _make_own(inputs.space, cfg, key)
-        own.to(inputs.device)
-        own.size = _size_of(own, inputs, cfg, key)
-        return own
+        return make_own(inputs, cfg, key, module)
     if not inputs.images:
         return None
     if inputs.size == 0 and list(inputs.images) == [""]:
@@ -105,37 +99,3 @@ def make_encoder(
 def features(encoder: nn.Module | None, inputs: Inputs) -> int:
     """Return how many numbers the first layer reads."""
     return inputs.size if encoder is None else int(encoder.size)  # type: ignore[arg-type]
-
-
-def _make_own(space: Any, cfg: EncoderConfig, key: str) -> nn.Module:
-    """Return the module that `cfg.encoder` names, made from a space."""
-    assert cfg.encoder is not None
-    made = modules.make_named(cfg.encoder, f"{key}.encoder", space, **cfg.encoder_kwargs)
-    if not isinstance(made, nn.Module):
-        raise ConfigError(f"{key}.encoder", cfg.encoder, f"makes {type(made).__name__}; make a torch.nn.Module")
-    return made
-
-
-def _size_of(encoder: nn.Module, inputs: Inputs, cfg: EncoderConfig, key: str) -> int:
-    """Return the number of features that an encoder makes, tried on one row and on three."""
-    name = cfg.encoder or type(encoder).__name__
-    norms = [type(one).__name__ for one in encoder.modules() if getattr(one, "track_running_stats", False)]
-    if norms:
-        raise ConfigError(f"{key}.encoder", name, f"has {norms[0]}, whose running statistics don't learn; use LayerNorm")
-    sizes = []
-    for count in (3, 1):
-        try:
-            with torch.no_grad():
-                features = encoder(inputs(inputs.zeros(count)))
-        except Exception as error:
-            if comes_from_signal(error):
-                raise
-            raise ConfigError(f"{key}.encoder", name, f"fails on {count} observations: {said(error)}") from error
-        shape = tuple(getattr(features, "shape", ()))
-        if len(shape) != 2 or shape[0] != count or features.dtype != torch.float32:
-            got = f"{shape} {getattr(features, 'dtype', type(features).__name__)}"
-            raise ConfigError(f"{key}.encoder", name, f"makes {got} of {count} observations; make ({count}, features) float32")
-        sizes.append(shape[1])
-    if sizes[0] != sizes[1]:
-        raise ConfigError(f"{key}.encoder", name, f"makes {sizes[0]} features of 3 observations and {sizes[1]} of one")
-    return sizes[0]

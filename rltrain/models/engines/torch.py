@@ -6,7 +6,8 @@ are known. An engine gives the same numbers as `forward` and autograd; the table
 what it is and where it lives, never by measuring. Without the file of an engine, autograd does its work.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -75,6 +76,16 @@ class Autograd:
 
 def _count(inputs: Any) -> int:
     return len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
+
+
+def sum_of(vjps: Sequence[VJP]) -> VJP:
+    """Return what adds up what several networks' vector-Jacobian products give, each for its own gradient (C, ...)."""
+
+    def vjp(gradients: torch.Tensor) -> torch.Tensor | None:
+        found = [one(own) for one, own in zip(vjps, gradients, strict=True)]
+        return None if found[0] is None else functools.reduce(torch.add, found)  # type: ignore[arg-type]
+
+    return vjp
 
 
 def engine_for(network: Any) -> Engine:
