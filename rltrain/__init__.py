@@ -15,10 +15,28 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.3.0"
 __all__ = [
-    "Agent", "CheckpointError", "ConfigError", "EnvWrapper", "EnvironmentFailure", "Loaded", "NonFiniteError", "ParallelTrainer",
-    "RltrainError", "Run", "RunError", "SequentialTrainer", "StepResult", "StepTrainer", "StorageError", "Trainer",
-    "__version__", "evaluate", "load", "make_agent", "make_env",
-]  # fmt: skip
+    "Agent",
+    "CheckpointError",
+    "ConfigError",
+    "EnvWrapper",
+    "EnvironmentFailure",
+    "Loaded",
+    "NonFiniteError",
+    "ParallelTrainer",
+    "RltrainError",
+    "Run",
+    "RunError",
+    "SequentialTrainer",
+    "StepResult",
+    "StepTrainer",
+    "StorageError",
+    "Trainer",
+    "__version__",
+    "evaluate",
+    "load",
+    "make_agent",
+    "make_env",
+]
 
 if TYPE_CHECKING:
     from rltrain.library import (

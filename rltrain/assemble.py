@@ -103,15 +103,22 @@ def make_agents(config: Config, env: EnvWrapper, backend: Any) -> list[Agent]:
 
 def make_agent(
     kind: Any, checked: Checked, env: EnvWrapper, backend: Any, *, name: str, num_envs: int, seed: int | None, index: int
-) -> Agent:  # fmt: skip
+) -> Agent:
     """Return an agent of the algorithm `kind` for `num_envs` copies of an environment."""
     if env.members and not getattr(kind, "plays_teams", False):
         there = f"{env.name} has named agents ({', '.join(env.members)})"
         raise ConfigError(f"agents.{name}", kind.__name__, f"{there}, which a team plays; use ippo or mappo")
     algorithm = kind(
-        env.observation_space, env.action_space, state_space=env.state_space, num_envs=num_envs, cfg=checked.cfg,
-        seed=seed, index=index, backend=backend, key=checked.key,
-    )  # fmt: skip
+        env.observation_space,
+        env.action_space,
+        state_space=env.state_space,
+        num_envs=num_envs,
+        cfg=checked.cfg,
+        seed=seed,
+        index=index,
+        backend=backend,
+        key=checked.key,
+    )
     return Agent(algorithm, name=name)
 
 
@@ -134,9 +141,15 @@ def make_trainer(config: Config, *, run: Run | None = None, training: bool = Tru
         cfg.timesteps = configuration.timesteps(config)
         more: dict[str, Any] = {} if callback is None else {"callback": callback}
         return follow(config.trainer.target, config.plugins)(
-            env=env, agents=agents, agents_scope=config.agents_scope.sizes, cfg=cfg,
-            evaluation_env=made[1] if len(made) > 1 else None, run=run, horizon=config.schedule.horizon, **more,
-        )  # fmt: skip
+            env=env,
+            agents=agents,
+            agents_scope=config.agents_scope.sizes,
+            cfg=cfg,
+            evaluation_env=made[1] if len(made) > 1 else None,
+            run=run,
+            horizon=config.schedule.horizon,
+            **more,
+        )
     except BaseException:
         for part in made:
             part.close()

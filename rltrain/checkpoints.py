@@ -28,9 +28,22 @@ from rltrain.tracking import replace_text
 from rltrain.trees import decode, encode, pieces, tree_sha256, unpack, without_repeats
 
 __all__ = [
-    "FORMAT", "MANIFEST", "MANIFEST_HASH", "CheckpointStore", "CheckpointsConfig", "decode", "encode", "read_file",
-    "read_manifest", "read_part", "replace_text", "storage_error", "tree_sha256", "verify", "write",
-]  # fmt: skip
+    "FORMAT",
+    "MANIFEST",
+    "MANIFEST_HASH",
+    "CheckpointStore",
+    "CheckpointsConfig",
+    "decode",
+    "encode",
+    "read_file",
+    "read_manifest",
+    "read_part",
+    "replace_text",
+    "storage_error",
+    "tree_sha256",
+    "verify",
+    "write",
+]
 
 FORMAT = 1
 MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"

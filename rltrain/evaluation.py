@@ -22,9 +22,12 @@ class EvaluationConfig:
     interval: int = option(0, "timesteps between evaluations; 0: none", low=0)
     episodes: int = option(10, "episodes of each evaluation", low=1, high=1_000_000)
     max_episode_steps: int | None = option(
-        None, "steps after which an evaluation cuts an episode, that of `rltrain eval` too; null: the environment's own time "
-        f"limit, and where none is known {MAX_EPISODE_STEPS:,}", low=1, high=2**53,
-    )  # fmt: skip
+        None,
+        "steps after which an evaluation cuts an episode, that of `rltrain eval` too; null: the environment's own time "
+        f"limit, and where none is known {MAX_EPISODE_STEPS:,}",
+        low=1,
+        high=2**53,
+    )
 
 
 def episode_quota(episodes: int, copies: int) -> np.ndarray:

@@ -152,9 +152,13 @@ class _Event(ctypes.Structure):
     """struct sigevent of Linux, 64 bytes."""
 
     _fields_ = (
-        ("value", ctypes.c_void_p), ("signo", ctypes.c_int), ("notify", ctypes.c_int), ("function", ctypes.c_void_p),
-        ("attributes", ctypes.c_void_p), ("rest", ctypes.c_char * 32),
-    )  # fmt: skip
+        ("value", ctypes.c_void_p),
+        ("signo", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("function", ctypes.c_void_p),
+        ("attributes", ctypes.c_void_p),
+        ("rest", ctypes.c_char * 32),
+    )
 
 
 def _span(seconds: float, again: float = 0.0) -> Any:

@@ -39,10 +39,27 @@ from rltrain.trainers import ParallelTrainer, SequentialTrainer, StepResult, Ste
 from rltrain.trainers.wrapped import remedy
 
 __all__ = [
-    "Agent", "CheckpointError", "ConfigError", "EnvWrapper", "EnvironmentFailure", "Loaded", "NonFiniteError", "ParallelTrainer",
-    "RltrainError", "Run", "RunError", "SequentialTrainer", "StepResult", "StepTrainer", "StorageError", "Trainer",
-    "evaluate", "load", "make_agent", "make_env",
-]  # fmt: skip
+    "Agent",
+    "CheckpointError",
+    "ConfigError",
+    "EnvWrapper",
+    "EnvironmentFailure",
+    "Loaded",
+    "NonFiniteError",
+    "ParallelTrainer",
+    "RltrainError",
+    "Run",
+    "RunError",
+    "SequentialTrainer",
+    "StepResult",
+    "StepTrainer",
+    "StorageError",
+    "Trainer",
+    "evaluate",
+    "load",
+    "make_agent",
+    "make_env",
+]
 BY_CALL = ("gymnasium", "pettingzoo")  # kinds of environments that a class or a function can make
 
 

@@ -55,9 +55,11 @@ class Gate:
             return  # found first elsewhere, or nowhere
         if not self.trusted and top not in self.typed:
             raise Refused(
-                key, value, f"a configuration names {top}, which only the current directory has, and nothing there is imported "
+                key,
+                value,
+                f"a configuration names {top}, which only the current directory has, and nothing there is imported "
                 f"unless this command line says so; if you trust it:\n{self.again}",
-            )  # fmt: skip
+            )
         _opened.add(self.directory)
         sys.path[:] = here
 

@@ -342,9 +342,11 @@ class Screen:
     def _fields(self, timestep: int, rate: float, episode_return: float | None) -> dict[str, str]:
         score = "return -" if episode_return is None else f"return {episode_return:.1f}"
         return {
-            "at": f"{timestep:,}/{self.total:,} timesteps", "steps": f"{timestep * self.copies:,} env steps",
-            "rate": f"{rate:,.0f} env steps/s" if rate > 0 else "", "score": score,
-        }  # fmt: skip
+            "at": f"{timestep:,}/{self.total:,} timesteps",
+            "steps": f"{timestep * self.copies:,} env steps",
+            "rate": f"{rate:,.0f} env steps/s" if rate > 0 else "",
+            "score": score,
+        }
 
     def _open_task(self) -> None:
         if self._task is None:
@@ -358,9 +360,12 @@ class Screen:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns: Iterable[Any] = (
-            BarColumn(bar_width=None), TextColumn("{task.fields[at]}"), TextColumn("{task.fields[rate]}"),
-            TextColumn("{task.fields[score]}"), TimeRemainingColumn(compact=True),
-        )  # fmt: skip
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[at]}"),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[score]}"),
+            TimeRemainingColumn(compact=True),
+        )
         self._bar = Progress(
             *columns, console=_console(sys.stderr), auto_refresh=False, expand=True, speed_estimate_period=self.RECENT
         )

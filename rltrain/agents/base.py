@@ -215,10 +215,19 @@ class Agent:
             learned = self.reward_function.shape(rewards, timestep, timesteps, infos, on_device=on_device)
         self.algorithm.record(
             Transition(
-                observations, states, actions, next_observations, next_states,
-                learned, terminated, truncated, valid, infos, self._outputs,
+                observations,
+                states,
+                actions,
+                next_observations,
+                next_states,
+                learned,
+                terminated,
+                truncated,
+                valid,
+                infos,
+                self._outputs,
             )
-        )  # fmt: skip
+        )
         exact = self.exact_rewards if exact_rewards is None else exact_rewards
         self.exact_rewards = None
         done = self.statistics.record(most_exact(rewards, exact), terminated, truncated, valid)

@@ -51,9 +51,9 @@ class JaxBackend:
         """Return as many devices of the kind of this backend's, its own first, or None if JAX started with fewer."""
         import jax
 
-        found = jax.devices(self.device.platform)
-        found = [self.device, *(device for device in found if device != self.device)]
-        return found[:count] if len(found) >= count else None
+        devices = jax.devices(self.device.platform)
+        devices = [self.device, *(device for device in devices if device != self.device)]
+        return devices[:count] if len(devices) >= count else None
 
     @property
     def compile_seconds(self) -> float:
@@ -129,13 +129,13 @@ def _device(wanted: str) -> tuple[str, Any]:
     """
     import jax
 
-    found = {"cpu": jax.devices("cpu")[0]}
+    devices = {"cpu": jax.devices("cpu")[0]}
     if jax.default_backend() != "cpu":
-        found |= {f"cuda:{i}": device for i, device in enumerate(jax.devices())}
-    device = {"auto": "cuda:0" if "cuda:0" in found else "cpu", "cuda": "cuda:0"}.get(wanted, wanted)
-    if device not in found:
-        raise ConfigError("backend.device", wanted, f"not found on this machine; found: {', '.join(found)} (or auto)")
-    return device, found[device]
+        devices |= {f"cuda:{i}": device for i, device in enumerate(jax.devices())}
+    device = {"auto": "cuda:0" if "cuda:0" in devices else "cpu", "cuda": "cuda:0"}.get(wanted, wanted)
+    if device not in devices:
+        raise ConfigError("backend.device", wanted, f"not devices on this machine; devices: {', '.join(devices)} (or auto)")
+    return device, devices[device]
 
 
 def key_of(seed: int) -> Array:
@@ -308,15 +308,15 @@ class Stateful:
         self.memory.take_back(memory, timestep)
         return actor._replace(key=key, carry=carry)
 
-    def note_learned(self, metrics: dict[str, Array], there: dict[str, Array], finite: Array, k: int) -> dict[str, float]:
+    def note_learned(self, metrics: dict[str, Array], present: dict[str, Array], finite: Array, k: int) -> dict[str, float]:
         """Return the metrics of a fused loop's update number `k` of a chunk; remember if every parameter was finite after it."""
         self._finite = bool(finite[k])
-        return {tag: float(values[k]) for tag, values in metrics.items() if there[tag][k]}
+        return {tag: float(values[k]) for tag, values in metrics.items() if present[tag][k]}
 
     def _take_over(self, state: Any) -> None:
         self.state, self._policy = state, None
 
-    # -- keeping -------------------------------------------------------------------------------------------------------
+    # -- snapshots -----------------------------------------------------------------------------------------------------
 
     def is_finite(self) -> bool:
         """Tell whether every parameter was finite after the last update."""

@@ -128,10 +128,10 @@ def _device(wanted: str) -> torch.device:
 
     Raises ConfigError naming the devices that are there.
     """
-    found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if wanted == "auto":
-        return torch.device(found[1] if len(found) > 1 else "cpu")
+        return torch.device(devices[1] if len(devices) > 1 else "cpu")
     device = "cuda:0" if wanted == "cuda" else wanted
-    if device not in found:
-        raise ConfigError("backend.device", wanted, f"not found on this machine; found: {', '.join(found)} (or auto)")
+    if device not in devices:
+        raise ConfigError("backend.device", wanted, f"not devices on this machine; devices: {', '.join(devices)} (or auto)")
     return torch.device(device)

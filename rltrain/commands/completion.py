@@ -106,10 +106,13 @@ def _words() -> dict[str, list[str]]:
     values |= {f"{group}={name}" for group in groups for name in configuration.options(group)}
     values |= {f"env={one}" for family in environments.families() if family.choose.startswith("env=ID") for one in family.ids}
     return {
-        "keys": keys, "values": sorted(values), "verbs": sorted(SUMMARIES), "lists": sorted(LISTS),
+        "keys": keys,
+        "values": sorted(values),
+        "verbs": sorted(SUMMARIES),
+        "lists": sorted(LISTS),
         "eval": [f"{name}=" for name in OPTIONS],
         "checkpoint": [name.partition(" ")[2] for name in VERBS if name.startswith("checkpoint ")],
-    }  # fmt: skip
+    }
 
 
 def _values(allowed: str) -> list[str]:

@@ -40,12 +40,19 @@ class EvalOptions:
 
 
 LABELS = {
-    "episodes": "episodes", "mean": "mean", "sum_mean": "mean of the members' sum",
-    "mean_interval": "95 % interval of the mean", "std": "standard deviation",
-    "median": "median", "iqm": "interquartile mean", "min": "min", "max": "max",
-    "length_mean": "mean length", "success_rate": "success rate",
+    "episodes": "episodes",
+    "mean": "mean",
+    "sum_mean": "mean of the members' sum",
+    "mean_interval": "95 % interval of the mean",
+    "std": "standard deviation",
+    "median": "median",
+    "iqm": "interquartile mean",
+    "min": "min",
+    "max": "max",
+    "length_mean": "mean length",
+    "success_rate": "success rate",
     "cut_episodes": "episodes cut",
-}  # fmt: skip
+}
 STEPS = ("timestep", "env_steps")
 RESULTS = "outputs/evaluations"
 OPTIONS = ("checkpoint", "episodes", "seed", "json", "render", "random", "fail_under")
@@ -223,11 +230,14 @@ def write(played: Played, figures: dict[str, Any], options: EvalOptions, wanted:
     about = {
         "checkpoint": str(next(iter(paths.values()))) if one else {name: str(path) for name, path in paths.items()},
         **(next(iter(steps.values())) if one else {key: {name: step[key] for name, step in steps.items()} for key in STEPS}),
-        "seed": config.seed, "episodes": options.episodes, "copies": config.env.cfg.num_envs,
+        "seed": config.seed,
+        "episodes": options.episodes,
+        "copies": config.env.cfg.num_envs,
         "max_episode_steps": config.evaluation.max_episode_steps,
         "deterministic": not config.trainer.cfg.stochastic_evaluation,
-        "environment": {"id": config.env.cfg.id, **played.env_info}, "trained_with": first.manifest.get("versions"),
-    }  # fmt: skip
+        "environment": {"id": config.env.cfg.id, **played.env_info},
+        "trained_with": first.manifest.get("versions"),
+    }
     saved = {**figures, "about": about, "episodes": played.results}
     try:
         checkpoints.replace_text(directory / "eval.json", json.dumps(conceal_tree(saved), indent=1) + "\n")
@@ -253,7 +263,7 @@ def _print(played: Played, figures: dict[str, Any], directory: Path) -> None:
         f"{checkpoint} on {config.env.cfg.id}, {config.env.cfg.num_envs} copies, seed {config.seed}, {how}",
         table(["", *columns], lines),
         f"saved in {directory}/eval.json",
-    )  # fmt: skip
+    )
 
 
 def _shown(value: Any) -> str:

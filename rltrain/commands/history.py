@@ -86,8 +86,10 @@ def _every(config: Config) -> list[tuple[str, Any, Any]]:
         del rest[name]
     found += _leaves(rest, defaults, "")
     for group, checked in chosen:
-        names = {choice.target.replace("${backend.name}", config.backend.name): name
-                 for name, choice in configuration.CHOICES[group].items()}  # fmt: skip
+        names = {
+            choice.target.replace("${backend.name}", config.backend.name): name
+            for name, choice in configuration.CHOICES[group].items()
+        }
         found.append((checked.key, names.get(checked.target, checked.target), None))
         found += _leaves(asdict(checked.cfg), _defaults(type(checked.cfg)), checked.key)
     return [(key, value, default) for key, value, default in found if key not in NOT_SETTINGS]
@@ -152,9 +154,15 @@ def _masked_argument(argument: str) -> str:
 
 
 def write_start(
-    directory: Path, config: str, *, timestep: int, checkpoint: Path | None, command: str, versions: Mapping[str, str],
+    directory: Path,
+    config: str,
+    *,
+    timestep: int,
+    checkpoint: Path | None,
+    command: str,
+    versions: Mapping[str, str],
     changes: Changes,
-) -> None:  # fmt: skip
+) -> None:
     """Keep a start of the run in `directory` and the configuration it was started with."""
     folder = directory / STARTS
     folder.mkdir(exist_ok=True)

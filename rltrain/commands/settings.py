@@ -124,9 +124,13 @@ def _short(entry: Entry) -> str:
     """Return what a setting takes in few words."""
     text = entry.allowed.removeprefix("one of ")
     for long, short in {
-        "a whole number": "integer", "a finite number": "number", "text, not empty": "text",
-        "a mapping with text keys": "mapping", "a list, each item": "list of", "true or false": "true, false",
-    }.items():  # fmt: skip
+        "a whole number": "integer",
+        "a finite number": "number",
+        "text, not empty": "text",
+        "a mapping with text keys": "mapping",
+        "a list, each item": "list of",
+        "true or false": "true, false",
+    }.items():
         text = text.replace(long, short)
     text = re.sub(r">= (\S+) and <= ", r"\1 to ", text.replace("a number", "number"))
     return text if len(text) <= LONGEST else text[: LONGEST - 3].rsplit(" ", 1)[0].rstrip(", ") + " ..."

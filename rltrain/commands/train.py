@@ -151,10 +151,15 @@ def _open_run(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, An
     versions = {"rltrain": __version__, "python": sys.version.split()[0], **trainer.agents[0].backend.versions()}
     versions |= trainer.env.info().pop("versions", {})
     run = Run(
-        directory=directory, agents=[agent.name for agent in trainer.agents], tracking=config.tracking,
-        checkpoints=config.checkpoints, evaluation=config.evaluation, files={"config.yaml": text.encode()},
-        needed=("config.yaml",), manifest={"rltrain": __version__, "backend": config.backend.name, "versions": versions},
-    )  # fmt: skip
+        directory=directory,
+        agents=[agent.name for agent in trainer.agents],
+        tracking=config.tracking,
+        checkpoints=config.checkpoints,
+        evaluation=config.evaluation,
+        files={"config.yaml": text.encode()},
+        needed=("config.yaml",),
+        manifest={"rltrain": __version__, "backend": config.backend.name, "versions": versions},
+    )
     trainer.run = run
     try:
         run.open_log()
@@ -165,9 +170,14 @@ def _open_run(plan: Plan, trainer: Trainer, directory: Path, parts: dict[str, An
         elif plan.directory is not None:
             trainer._resumed = True  # what a run that left no checkpoint wrote is cut off
         history.write_start(
-            directory, text, timestep=trainer.timestep, checkpoint=plan.checkpoint, command=plan.command, versions=versions,
+            directory,
+            text,
+            timestep=trainer.timestep,
+            checkpoint=plan.checkpoint,
+            command=plan.command,
+            versions=versions,
             changes=plan.changes,
-        )  # fmt: skip
+        )
         for name in ("summary.json", ERROR_LOG):
             (directory / name).unlink(missing_ok=True)
         checkpoints.replace_text(directory / "config.yaml", text)

@@ -46,7 +46,8 @@ VERBS = {
     verb.name: verb
     for verb in (
         Verb(
-            "train", "rltrain.commands.starting:start",
+            "train",
+            "rltrain.commands.starting:start",
             ("rltrain train [OVERRIDE...] [--cfg job|resolved]", "rltrain train -m [OVERRIDE...]", "rltrain train --help KEY..."),
             "Train agents, PPO on CartPole-v1 unless told otherwise. An override is key=value, quoted where it holds brackets; "
             "rltrain config explains every key, rltrain list names what can be chosen.",
@@ -71,10 +72,12 @@ VERBS = {
                 ("rltrain train experiment=ppo_pendulum seed=1", "a tuned preset"),
                 ("rltrain train env=Acrobot-v1 agents=dqn agents.dqn.learning_rate=3e-4", "a setting changed"),
             ),
-            "docs/start.md", flags=("-m", "--multirun", "--cfg"),
+            "docs/start.md",
+            flags=("-m", "--multirun", "--cfg"),
         ),
         Verb(
-            "eval", "rltrain.commands.evaluate:evaluate",
+            "eval",
+            "rltrain.commands.evaluate:evaluate",
             ("rltrain eval RUN [OPTION...] [OVERRIDE...]", "rltrain eval checkpoint=RUN [OPTION...] [OVERRIDE...]"),
             "Play the policies of a checkpoint and print how they did. RUN is a run's directory (its latest checkpoint), "
             "RUN/best, a folder under its checkpoints/, or latest: the last run started here. Nothing is written into the run.",
@@ -86,10 +89,12 @@ VERBS = {
                 ("rltrain eval latest/best episodes=1000", "the best checkpoint of the last run"),
                 ("rltrain eval checkpoint=outputs/latest json=true fail_under=475", "JSON, and exit status 1 below 475"),
             ),
-            "docs/evaluate.md", settings="rltrain.commands.evaluate:EvalOptions",
+            "docs/evaluate.md",
+            settings="rltrain.commands.evaluate:EvalOptions",
         ),
         Verb(
-            "checkpoint verify", "rltrain.commands.show:checkpoint_verify",
+            "checkpoint verify",
+            "rltrain.commands.show:checkpoint_verify",
             ("rltrain checkpoint verify PATH",),
             "Check every byte of a checkpoint against its manifest: exit status 0 if all are right, else 3. PATH is a checkpoint "
             "or a run, as for rltrain eval.",
@@ -101,7 +106,8 @@ VERBS = {
             "docs/resume.md",
         ),
         Verb(
-            "checkpoint show", "rltrain.commands.show:checkpoint_show",
+            "checkpoint show",
+            "rltrain.commands.show:checkpoint_show",
             ("rltrain checkpoint show PATH",),
             "Print the manifest of a checkpoint as JSON: agents, timestep, versions, files with sizes and hashes, and whether a "
             "resume from it is exact.",
@@ -113,7 +119,8 @@ VERBS = {
             "docs/resume.md",
         ),
         Verb(
-            "checkpoint export", "rltrain.commands.transitions:export",
+            "checkpoint export",
+            "rltrain.commands.transitions:export",
             ("rltrain checkpoint export PATH FILE [agent=NAME]",),
             "Write the replay memory of an agent to FILE.npz or FILE.parquet. The run needs checkpoints.memory=true.",
             (
@@ -128,7 +135,8 @@ VERBS = {
             "docs/resume.md",
         ),
         Verb(
-            "list", "rltrain.commands.choices:list_choices",
+            "list",
+            "rltrain.commands.choices:list_choices",
             ("rltrain list agents|trainers|backends|experiments|envs [WORD...] [json=true]",),
             "Print what can be chosen, a sentence for each. A WORD keeps the lines that hold it. Of envs, a first word such as "
             "gymnax or mujoco chooses a group.",
@@ -143,7 +151,8 @@ VERBS = {
             "docs/environments.md",
         ),
         Verb(
-            "config", "rltrain.commands.settings:settings",
+            "config",
+            "rltrain.commands.settings:settings",
             ("rltrain config [KEY...] [OVERRIDE...]",),
             "Explain settings: key, value, range or choices, and a sentence. Without KEY it lists the sections; a section gives "
             "a table, a key everything about it, any other word searches keys and sentences. With overrides the values are those "
@@ -159,7 +168,8 @@ VERBS = {
             "docs/configuration.md",
         ),
         Verb(
-            "completion", "rltrain.commands.completion:completion",
+            "completion",
+            "rltrain.commands.completion:completion",
             ("rltrain completion bash|zsh|fish",),
             "Print a script with which the shell completes commands, choices, keys and runs.",
             (),
@@ -170,7 +180,7 @@ VERBS = {
             "docs/start.md",
         ),
     )
-}  # fmt: skip
+}
 SUMMARIES = {
     "train": "train agents; by default PPO on CartPole-v1",
     "eval": "play a checkpoint's policies, print how they did",
@@ -206,10 +216,14 @@ flags:
   --version, --help
 """
 USAGES = {
-    "train": "rltrain train", "eval": "rltrain eval RUN", "checkpoint": "rltrain checkpoint VERB PATH",
-    "list": "rltrain list WHAT", "config": "rltrain config [KEY]", "completion": "rltrain completion SHELL",
+    "train": "rltrain train",
+    "eval": "rltrain eval RUN",
+    "checkpoint": "rltrain checkpoint VERB PATH",
+    "list": "rltrain list WHAT",
+    "config": "rltrain config [KEY]",
+    "completion": "rltrain completion SHELL",
     "help": "rltrain help VERB",
-}  # fmt: skip
+}
 
 
 def find_verb(arguments: Sequence[str]) -> tuple[Verb, list[str]]:

@@ -19,7 +19,29 @@ from rltrain.config.saved import apply_overrides, from_yaml, plugins_of, set_val
 from rltrain.config.schema import CHOICES, Config, conf_directory, directories, load_plugins, options, register
 
 __all__ = [
-    "CHOICES", "Checked", "Config", "apply_overrides", "check", "check_resumable", "compose", "conf_directory", "directories",
-    "from_yaml", "is_known_key", "load_plugins", "options", "plain_number", "plain_numbers", "plugins_of", "register",
-    "scopes", "search_path", "set_value", "store_schemas", "timesteps", "to_yaml", "translate", "translating_errors",
-]  # fmt: skip
+    "CHOICES",
+    "Checked",
+    "Config",
+    "apply_overrides",
+    "check",
+    "check_resumable",
+    "compose",
+    "conf_directory",
+    "directories",
+    "from_yaml",
+    "is_known_key",
+    "load_plugins",
+    "options",
+    "plain_number",
+    "plain_numbers",
+    "plugins_of",
+    "register",
+    "scopes",
+    "search_path",
+    "set_value",
+    "store_schemas",
+    "timesteps",
+    "to_yaml",
+    "translate",
+    "translating_errors",
+]

@@ -11,9 +11,14 @@ from rltrain.config.schema import CHOICES, GROUPS, Config, ScopeConfig, conf_dir
 from rltrain.errors import ConfigError, closest, nearest
 
 PLUGINS = (
-    "hydra-joblib-launcher", "hydra-submitit-launcher", "hydra-ray-launcher", "hydra-rq-launcher", "hydra-optuna-sweeper",
-    "hydra-ax-sweeper", "hydra-nevergrad-sweeper",
-)  # fmt: skip
+    "hydra-joblib-launcher",
+    "hydra-submitit-launcher",
+    "hydra-ray-launcher",
+    "hydra-rq-launcher",
+    "hydra-optuna-sweeper",
+    "hydra-ax-sweeper",
+    "hydra-nevergrad-sweeper",
+)
 
 
 def compose(overrides: Sequence[str]) -> Any:
@@ -101,9 +106,10 @@ def translate(overrides: Sequence[str]) -> list[str]:
             if repeated and value.startswith("["):
                 name = sorted(repeated)[0]
                 raise ConfigError(
-                    "agents", value,
+                    "agents",
+                    value,
                     f"{name} stands there twice; give each a name, agents=[one:{name},two:{name}], or agents.{name}.count=2",
-                )  # fmt: skip
+                )
             if ":" in value and "${" not in value:
                 translated += _named_agents(value)
                 continue

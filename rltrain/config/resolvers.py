@@ -11,8 +11,16 @@ from rltrain.config.schema import CHOICES, Config, options
 
 # these give what stands in the configuration, or say of the machine what every log says
 HARMLESS = (
-    "oc.select", "oc.create", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "hydra", "now", "python_version", "job_folder",
-)  # fmt: skip
+    "oc.select",
+    "oc.create",
+    "oc.deprecated",
+    "oc.dict.keys",
+    "oc.dict.values",
+    "hydra",
+    "now",
+    "python_version",
+    "job_folder",
+)
 
 
 def watch() -> None:

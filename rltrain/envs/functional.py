@@ -23,9 +23,11 @@ class FunctionalConfig:
         "error", "what to do about NaN or infinity in an observation or reward", choices=["error", "ignore"]
     )
     on_invalid: str = option(
-        "error", "what to do about observations that a Discrete, MultiDiscrete or MultiBinary space can't have; Box bounds are "
-        "not checked", choices=["error", "ignore"],
-    )  # fmt: skip
+        "error",
+        "what to do about observations that a Discrete, MultiDiscrete or MultiBinary space can't have; Box bounds are "
+        "not checked",
+        choices=["error", "ignore"],
+    )
 
 
 @dataclass
@@ -40,9 +42,12 @@ class TeamConfig(FunctionalConfig):
     """A functional environment with named members by id."""
 
     state: str = option(
-        "auto", "what a centralised critic reads: the environment's own states, or all observations joined; auto: its own where "
-        "it has some; none: nothing is spent on it", choices=["auto", "own", "joined", "none"], fixed=True,
-    )  # fmt: skip
+        "auto",
+        "what a centralised critic reads: the environment's own states, or all observations joined; auto: its own where "
+        "it has some; none: nothing is spent on it",
+        choices=["auto", "own", "joined", "none"],
+        fixed=True,
+    )
 
 
 @dataclass

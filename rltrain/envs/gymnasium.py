@@ -53,9 +53,10 @@ class GymnasiumConfig:
     )
     num_envs: int = option(8, "copies that are stepped together", low=1, high=65536, fixed=True)
     vectorization: str = option(
-        "auto", "auto is sync for every id; native takes the environment's own vector entry point",
+        "auto",
+        "auto is sync for every id; native takes the environment's own vector entry point",
         choices=["auto", "sync", "async", "native"],
-    )  # fmt: skip
+    )
     kwargs: dict[str, Any] = option({}, "handed to gymnasium.make as they are")
     wrappers: list[str | dict[str, Any]] = option(
         [],
@@ -64,17 +65,23 @@ class GymnasiumConfig:
         fixed=True,
     )
     timeout: float | None = option(
-        None, "seconds that one make, reset, step or close of all copies may take; null: 300 for async copies, no limit for "
-        "those in this process", low=0.1, high=LONGEST,
-    )  # fmt: skip
+        None,
+        "seconds that one make, reset, step or close of all copies may take; null: 300 for async copies, no limit for "
+        "those in this process",
+        low=0.1,
+        high=LONGEST,
+    )
     on_nonfinite: str = option(
-        "error", "what to do about NaN or infinity in an observation or reward",
+        "error",
+        "what to do about NaN or infinity in an observation or reward",
         choices=["error", "reset", "ignore"],
-    )  # fmt: skip
+    )
     on_invalid: str = option(
-        "error", "what to do about observations that a Discrete, MultiDiscrete or MultiBinary space can't have; Box bounds are "
-        "not checked", choices=["error", "ignore"],
-    )  # fmt: skip
+        "error",
+        "what to do about observations that a Discrete, MultiDiscrete or MultiBinary space can't have; Box bounds are "
+        "not checked",
+        choices=["error", "ignore"],
+    )
 
     def check(self, key: str) -> None:
         """Raise ConfigError for wrappers without a name, and for some around a vector environment's copies."""
@@ -527,9 +534,10 @@ class GymnasiumEnv(EnvWrapper):
                 return True
         mode = getattr(mode, "value", mode)
         raise ConfigError(
-            "env.vectorization", "native",
+            "env.vectorization",
+            "native",
             f"{self.cfg.id} resets its copies in mode {mode}, which hides true successors; use sync or async",
-        )  # fmt: skip
+        )
 
     # -- faults --------------------------------------------------------------------------------------------------------
 

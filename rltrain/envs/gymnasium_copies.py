@@ -258,7 +258,7 @@ def as_copy_error(index: int, phase: str, error: BaseException, names: Mapping[i
 
 def work(
     stacks: str, secrets: Sequence[str], seeds: list[int] | None, index: int, make: Callable[[], Any], pipe: Any, *others: Any
-) -> None:  # fmt: skip
+) -> None:
     """Run one copy in its own process: Gymnasium's worker, but errors in make and close reach the parent too."""
     import gymnasium
     from gymnasium.vector.async_vector_env import _async_worker

@@ -17,8 +17,11 @@ class Infos:
 
     def __init__(self, where: str, num_envs: int, state_space: Any, action_space: Any) -> None:
         if state_space is not None and (list(leaves(state_space)) != [""] or getattr(state_space, "shape", None) is None):
-            raise ConfigError("env.state_space", state_space, "states must be one array: a Box or another space with a shape, "
-                              "not a Dict or Tuple")  # fmt: skip
+            raise ConfigError(
+                "env.state_space",
+                state_space,
+                "states must be one array: a Box or another space with a shape, not a Dict or Tuple",
+            )
         self.where, self.num_envs, self.state_space = where, num_envs, state_space
         counts = choices(action_space) or []
         self.choices = sum(counts)

@@ -107,9 +107,12 @@ class _MPE:
         observations, state, rewards, dones, _ = self.env.step_env(key, state, actions)
         running = jnp.zeros_like(dones["__all__"])
         return (
-            state, observations, {name: rewards[name] for name in self.members}, dict.fromkeys(self.members, running),
+            state,
+            observations,
+            {name: rewards[name] for name in self.members},
+            dict.fromkeys(self.members, running),
             {name: dones[name] for name in self.members},
-        )  # fmt: skip
+        )
 
 
 def _space(space: Any) -> Any:

@@ -37,9 +37,11 @@ class PettingZooConfig:
     """A PettingZoo environment by id."""
 
     id: str = option(
-        "mpe/simple_spread_v3", "family/name as in PettingZoo, families mpe, butterfly, sisl, classic, atari; module:attribute "
-        "takes what makes one of your own", fixed=True,
-    )  # fmt: skip
+        "mpe/simple_spread_v3",
+        "family/name as in PettingZoo, families mpe, butterfly, sisl, classic, atari; module:attribute "
+        "takes what makes one of your own",
+        fixed=True,
+    )
     num_envs: int = option(8, "copies that are stepped one after the other", low=1, high=65536, fixed=True)
     kwargs: dict[str, Any] = option({}, "handed to the environment's parallel_env as they are")
     wrappers: list[str | dict[str, Any]] = option(
@@ -49,20 +51,26 @@ class PettingZooConfig:
         fixed=True,
     )
     state: str = option(
-        "auto", "the global state for a centralised critic: the environment's own state(), or all observations joined; auto: its "
-        "own where it has one; none: nothing is spent on it", choices=["auto", "own", "joined", "none"], fixed=True,
-    )  # fmt: skip
+        "auto",
+        "the global state for a centralised critic: the environment's own state(), or all observations joined; auto: its "
+        "own where it has one; none: nothing is spent on it",
+        choices=["auto", "own", "joined", "none"],
+        fixed=True,
+    )
     timeout: float | None = option(
         None, "seconds that one make, reset, step or close of all copies may take; null: no limit", low=0.1, high=LONGEST
-    )  # fmt: skip
+    )
     on_nonfinite: str = option(
-        "error", "what to do about NaN or infinity in an observation or reward",
+        "error",
+        "what to do about NaN or infinity in an observation or reward",
         choices=["error", "reset", "ignore"],
-    )  # fmt: skip
+    )
     on_invalid: str = option(
-        "error", "what to do about observations that a Discrete, MultiDiscrete or MultiBinary space can't have; Box bounds are "
-        "not checked", choices=["error", "ignore"],
-    )  # fmt: skip
+        "error",
+        "what to do about observations that a Discrete, MultiDiscrete or MultiBinary space can't have; Box bounds are "
+        "not checked",
+        choices=["error", "ignore"],
+    )
 
     def check(self, key: str) -> None:
         """Raise ConfigError for a wrapper without a name."""
@@ -90,8 +98,12 @@ class PettingZooEnv(EnvWrapper):
         self.num_envs, self.name = self.cfg.num_envs, self.cfg.id
         self.seeds = None if seed is None else environment_seeds(seed, role, self.num_envs, first_copy)
         self._arguments: dict[str, Any] = {
-            "seed": seed, "role": role, "first_copy": first_copy, "make": make, "render_mode": render_mode,
-        }  # fmt: skip
+            "seed": seed,
+            "role": role,
+            "first_copy": first_copy,
+            "make": make,
+            "render_mode": render_mode,
+        }
         self._where = f"env.id={self.cfg.id}"
         self._wrappers = wrapping.as_entries(self.cfg.wrappers, wrapping.PETTINGZOO)
         self._timestep = 0

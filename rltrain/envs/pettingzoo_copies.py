@@ -21,9 +21,13 @@ from rltrain.seeding import EPISODES, seed32
 from rltrain.signals import comes_from_signal
 
 FAMILIES = {
-    "mpe": "mpe2", "butterfly": "pettingzoo.butterfly", "sisl": "pettingzoo.sisl", "classic": "pettingzoo.classic",
-    "atari": "pettingzoo.atari", "magent": "pettingzoo.magent",
-}  # fmt: skip
+    "mpe": "mpe2",
+    "butterfly": "pettingzoo.butterfly",
+    "sisl": "pettingzoo.sisl",
+    "classic": "pettingzoo.classic",
+    "atari": "pettingzoo.atari",
+    "magent": "pettingzoo.magent",
+}
 
 
 def make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None) -> Any:
@@ -55,9 +59,11 @@ def as_parallel(env: Any, env_id: str) -> Any:
         return _without_checks(env)
     if not env.metadata.get("is_parallelizable", False):
         raise ConfigError(
-            "env.id", env_id, "its agents take turns, each seeing what the one before did (metadata is_parallelizable is not "
+            "env.id",
+            env_id,
+            "its agents take turns, each seeing what the one before did (metadata is_parallelizable is not "
             "true), so there is no step of all at once; use an environment with a Parallel form",
-        )  # fmt: skip
+        )
     return _without_checks(aec_to_parallel(env))
 
 

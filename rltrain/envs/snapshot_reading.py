@@ -22,8 +22,11 @@ BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (bool, dict, float, int, list, set, str, tuple)}
 SEQUENCES: dict[str, type] = {"list": list, "deque": collections.deque}
 MAPPINGS: dict[str, Callable[..., Any]] = {
-    "dict": dict, "OrderedDict": collections.OrderedDict, "Counter": collections.Counter, "defaultdict": collections.defaultdict,
-}  # fmt: skip
+    "dict": dict,
+    "OrderedDict": collections.OrderedDict,
+    "Counter": collections.Counter,
+    "defaultdict": collections.defaultdict,
+}
 
 
 class Reader:

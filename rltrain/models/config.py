@@ -22,10 +22,12 @@ class EncoderConfig:
     """What makes features of observations, before the hidden layers."""
 
     cnn: str | list[Any] = option(
-        "auto", "what reads images: nature (Mnih et al. 2015), impala (Espeholt et al. 2018), minatar (Young and Tian 2019), "
+        "auto",
+        "what reads images: nature (Mnih et al. 2015), impala (Espeholt et al. 2018), minatar (Young and Tian 2019), "
         "[channels, kernel, stride] of each convolution and units of a linear layer as in [[16,3,1],128]; auto: nature from "
-        "36 x 36 on, else minatar; none: pixels are numbers like any other", choices=CNNS,
-    )  # fmt: skip
+        "36 x 36 on, else minatar; none: pixels are numbers like any other",
+        choices=CNNS,
+    )
     encoder: str | None = option(
         None, "a class of your own instead, `my_package.nets:Encoder`: made from the observation space, called with observations"
     )
@@ -53,9 +55,11 @@ class NetworkConfig(EncoderConfig):
     layer_norm: bool = option(False, "normalise each hidden layer before its activation")
     initialization: str = option("orthogonal", INITIALIZATION, choices=["orthogonal", "default"])
     initial_log_std: float = option(
-        0.0, "logarithm of the standard deviation that a Gaussian policy starts with, in units of half the action range",
-        low=-20, high=2,
-    )  # fmt: skip
+        0.0,
+        "logarithm of the standard deviation that a Gaussian policy starts with, in units of half the action range",
+        low=-20,
+        high=2,
+    )
     state_dependent_std: bool = option(False, "the policy network gives the standard deviation too, from initial_log_std on")
     squashed: bool = option(False, "a continuous policy ends in tanh, inside the bounds, instead of being clipped to them")
 

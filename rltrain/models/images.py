@@ -67,7 +67,7 @@ def find(space: Any, cnn: Any, key: str) -> dict[str, Image]:
     """
     if cnn == "none":
         return {}
-    found = {}
+    images = {}
     for path, leaf in spaces.leaves(space).items():
         scale = _scale(leaf, named=cnn != "auto")
         if scale is None:
@@ -77,10 +77,10 @@ def find(space: Any, cnn: Any, key: str) -> dict[str, Image]:
         if cnn == "auto" and min(height, width) < 3:
             continue
         layers = _layers(cnn, height, width, channels, f"{key}.cnn", f"{path + ' ' if path else ''}{shape}")
-        found[path] = Image(shape, _channels_first(shape), scale, layers)
-    if not found and cnn != "auto":
+        images[path] = Image(shape, _channels_first(shape), scale, layers)
+    if not images and cnn != "auto":
         raise ConfigError(f"{key}.cnn", cnn, f"reads images, but the observation {space} has none; leave it at auto")
-    return found
+    return images
 
 
 def _scale(leaf: Any, *, named: bool) -> float | None:

@@ -75,9 +75,10 @@ class Trainer:
         share_memories(self.agents)
         if evaluation_env is not None and evaluation_env.num_envs != env.num_envs:
             raise ConfigError(
-                "evaluation_env.num_envs", evaluation_env.num_envs,
+                "evaluation_env.num_envs",
+                evaluation_env.num_envs,
                 f"the agents' scopes cut {env.num_envs} copies; give an evaluation environment of {env.num_envs}",
-            )  # fmt: skip
+            )
         why = self.cfg.fused == "true" and self._why_not_fused()
         if why:
             raise ConfigError("trainer.fused", True, f"{why}; use auto or false")
@@ -122,9 +123,10 @@ class Trainer:
         self._check_countable()
         if self.timestep >= self.timesteps and not self._pending:
             raise ConfigError(
-                "trainer.timesteps", self.timesteps,
+                "trainer.timesteps",
+                self.timesteps,
                 f"all of them were made: the trainer is at timestep {self.timestep:,}; set trainer.timesteps to more to train on",
-            )  # fmt: skip
+            )
         if self.env.members:
             self.multi_agent_train()
         else:
@@ -245,10 +247,20 @@ class Trainer:
         if learn:
             self._note_exact(step.exact_rewards)
             self._for_each_agent(
-                "record_transition", observations=observations, states=states, actions=actions, rewards=step.rewards,
-                next_observations=step.next_observations, next_states=step.next_states, terminated=step.terminated,
-                truncated=step.truncated, valid=step.valid, infos=step.infos, timestep=timestep, timesteps=self.horizon,
-            )  # fmt: skip
+                "record_transition",
+                observations=observations,
+                states=states,
+                actions=actions,
+                rewards=step.rewards,
+                next_observations=step.next_observations,
+                next_states=step.next_states,
+                terminated=step.terminated,
+                truncated=step.truncated,
+                valid=step.valid,
+                infos=step.infos,
+                timestep=timestep,
+                timesteps=self.horizon,
+            )
             self._record_infos(step.infos)
         else:
             self._for_each_agent("end_evaluation_episodes", ended(step.terminated, step.truncated))

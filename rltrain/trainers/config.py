@@ -20,9 +20,10 @@ class TrainerConfig:
     close_environment_at_exit: bool = option(True, "close the environments when the program ends")
     environment_info: str = option("episode", "key of `infos` whose numbers are added to the metrics, if it is there")
     fused: str = option(
-        "auto", "one compiled program for environment and agents, where both are written in JAX; auto: wherever that can be",
+        "auto",
+        "one compiled program for environment and agents, where both are written in JAX; auto: wherever that can be",
         choices=["auto", "true", "false"],
-    )  # fmt: skip
+    )
     stochastic_evaluation: bool = option(False, "evaluate the policy as it explores, not its likeliest actions")
 
 
@@ -31,13 +32,15 @@ class ParallelConfig(TrainerConfig):
     """The same, and how the workers go along with one another."""
 
     placement: str = option(
-        "auto", "partitioned: each worker steps a slice of the environment; shared: the parent steps all of it; auto: as can be",
+        "auto",
+        "partitioned: each worker steps a slice of the environment; shared: the parent steps all of it; auto: as can be",
         choices=["auto", "partitioned", "shared"],
-    )  # fmt: skip
+    )
     max_drift: int = option(
-        512, "timesteps that one worker may be ahead of the slowest, when partitioned; kill -9 loses up to as many more",
+        512,
+        "timesteps that one worker may be ahead of the slowest, when partitioned; kill -9 loses up to as many more",
         low=1,
-    )  # fmt: skip
+    )
     worker_timeout: float = option(300.0, "seconds that a worker may go without a sign of life", low=1, high=604_800)
 
 

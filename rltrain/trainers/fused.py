@@ -191,9 +191,15 @@ class Program:
     """Some agents on some copies, as one compiled program. `scopes` are theirs in the whole environment."""
 
     def __init__(
-        self, env: Any, find_outside: Callable[..., Any], pures: Sequence[Any], scopes: Sequence[slice], length: int, most: int,
+        self,
+        env: Any,
+        find_outside: Callable[..., Any],
+        pures: Sequence[Any],
+        scopes: Sequence[slice],
+        length: int,
+        most: int,
         group: slice,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.env, self.find_outside, self.pures = env, find_outside, pures
         self.length, self.most, self.group = length, most, group
         first = scopes[0].start
@@ -332,9 +338,16 @@ def _cut(tree: Any, scope: slice) -> Any:
 
 def _row(observations: Arrays, states: Arrays, step: Step, outputs: dict[str, Array]) -> Rollout:
     return Rollout(
-        observations=observations, states=states, next_observations=step.next_observations, next_states=step.next_states,
-        rewards=step.rewards, terminated=step.terminated, truncated=step.truncated, valid=step.valid, outputs=outputs,
-    )  # fmt: skip
+        observations=observations,
+        states=states,
+        next_observations=step.next_observations,
+        next_states=step.next_states,
+        rewards=step.rewards,
+        terminated=step.terminated,
+        truncated=step.truncated,
+        valid=step.valid,
+        outputs=outputs,
+    )
 
 
 def _shaped(pure: Any, row: Rollout, progress: Progress) -> Rollout:

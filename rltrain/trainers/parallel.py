@@ -155,12 +155,20 @@ class ParallelTrainer(Trainer):
             own = cut(self.observations, scope, env.num_envs), cut(states, scope, env.num_envs)
             start = Start(*own, snapshots[i], self._stream(scope), generators[i])
             job = FreeJob(
-                agent=AgentRecipe.of(agent), env=slices[i], evaluation_env=evaluation_slices[i], start=start,
+                agent=AgentRecipe.of(agent),
+                env=slices[i],
+                evaluation_env=evaluation_slices[i],
+                start=start,
                 cfg={field.name: self.cfg[field.name] for field in fields(TrainerConfig)} | {"fused": "auto"},
-                horizon=self.horizon, timestep=self.timestep, until=self.timesteps, seconds=self.clock.read(),
-                tracking=self.run.tracking, evaluation=self.run.evaluation, checkpoints=self.run.checkpoints,
+                horizon=self.horizon,
+                timestep=self.timestep,
+                until=self.timesteps,
+                seconds=self.clock.read(),
+                tracking=self.run.tracking,
+                evaluation=self.run.evaluation,
+                checkpoints=self.run.checkpoints,
                 max_drift=self.cfg.max_drift,
-            )  # fmt: skip
+            )
             envs = {"env.id": (env.name, job.env), "evaluation_env": (env.name, job.evaluation_env)}
             jobs.append(pickled(job, {f"agents.{agent.name}": (agent.kind, job.agent), **envs}))
         return jobs

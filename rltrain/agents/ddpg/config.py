@@ -17,11 +17,13 @@ class DDPGConfig(OffPolicyConfig):
 
     policy_learning_rate: float | None = option(None, "of the policy's optimiser; null: learning_rate", above=0, high=1)
     noise: str = option(
-        "gaussian", "added to actions when exploring: independent, or drifting back to 0 (ornstein_uhlenbeck)",
+        "gaussian",
+        "added to actions when exploring: independent, or drifting back to 0 (ornstein_uhlenbeck)",
         choices=["gaussian", "ornstein_uhlenbeck", "none"],
-    )  # fmt: skip
-    noise_scale: float = option(0.1, "its standard deviation; of ornstein_uhlenbeck, per square root of a unit of time", low=0,
-                                high=10)  # fmt: skip
+    )
+    noise_scale: float = option(
+        0.1, "its standard deviation; of ornstein_uhlenbeck, per square root of a unit of time", low=0, high=10
+    )
     noise_scale_schedule: str = option("constant", "how it changes over the run", choices=KINDS)
     noise_scale_end: float = option(0.0, END, low=0, high=100)
     noise_decay: float = option(0.15, "theta of ornstein_uhlenbeck: how fast it drifts back", low=0, high=100)

@@ -23,14 +23,20 @@ class DQNConfig(OffPolicyConfig):
     batch_size: int = option(64, "transitions of a gradient step, drawn uniformly with replacement", low=1, high=10_000_000)
     learning_rate: float = option(1e-4, "Adam's step size", above=0, high=1)
     polyak: float = option(
-        1.0, "share of the network in its target: target <- target + this (network - target) after each gradient step; 1: a "
-        "copy, after an update's last one", above=0, high=1,
-    )  # fmt: skip
+        1.0,
+        "share of the network in its target: target <- target + this (network - target) after each gradient step; 1: a "
+        "copy, after an update's last one",
+        above=0,
+        high=1,
+    )
     target_update_interval: int = option(
         250, "timesteps between moves of the target; a move comes with the next update", low=1, high=1_000_000_000
     )
-    loss: str = option("huber", "of Q against its target: squared: d^2; huber: d^2 / 2 up to |d| = 1, |d| - 1/2 beyond",
-                       choices=["squared", "huber"])  # fmt: skip
+    loss: str = option(
+        "huber",
+        "of Q against its target: squared: d^2; huber: d^2 / 2 up to |d| = 1, |d| - 1/2 beyond",
+        choices=["squared", "huber"],
+    )
     grad_norm_clip: float = option(10.0, "largest norm of the gradient; 0: no limit", low=0)
     epsilon: float = option(1.0, "probability of a uniform random action at the start", low=0, high=1)
     epsilon_schedule: str = option("linear", "how it changes over exploration_fraction of the run", choices=KINDS)

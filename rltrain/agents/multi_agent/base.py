@@ -53,9 +53,10 @@ class MultiAgent(HasRecipe):
         own, actions = (dict(getattr(space, "spaces", {})) for space in (observation_space, action_space))
         if not actions or own.keys() != actions.keys():
             raise ConfigError(
-                self.key, type(self).__name__,
+                self.key,
+                type(self).__name__,
                 "plays environments with named agents, such as env=pettingzoo; this one has one agent: use ppo",
-            )  # fmt: skip
+            )
         self.members = tuple(actions)
         self.central = self.cfg.use_states
         if self.central and state_space is None:
@@ -66,10 +67,16 @@ class MultiAgent(HasRecipe):
             one = members[0]
             group = self.groups[name] = Group(members, list(spaces.leaves(own[one])))
             part = self.part(
-                group.space(own[one]), actions[one], state_space=group.space(state_space) if self.central else None,
-                num_envs=num_envs * len(members), cfg=self._settings(name), seed=seed, index=index + STRIDE * number,
-                backend=backend, key=self.key if name not in self.cfg.overrides else f"{self.key}.overrides.{name}",
-            )  # fmt: skip
+                group.space(own[one]),
+                actions[one],
+                state_space=group.space(state_space) if self.central else None,
+                num_envs=num_envs * len(members),
+                cfg=self._settings(name),
+                seed=seed,
+                index=index + STRIDE * number,
+                backend=backend,
+                key=self.key if name not in self.cfg.overrides else f"{self.key}.overrides.{name}",
+            )
             backend = part.backend
             self.parts[name] = backend.own(part)
         self.backend = backend
@@ -166,12 +173,12 @@ class MultiAgent(HasRecipe):
         """Learn in every group; return metrics, means over groups, and of several groups each one's."""
         return self._report({name: part.update(progress) for name, part in self.parts.items()})
 
-    def _report(self, found: dict[str, dict[str, float]]) -> dict[str, float]:
-        tags = dict.fromkeys(tag for metrics in found.values() for tag in metrics)
-        means = {tag: float(np.mean([metrics[tag] for metrics in found.values() if tag in metrics])) for tag in tags}
-        if len(found) == 1:
+    def _report(self, by_group: dict[str, dict[str, float]]) -> dict[str, float]:
+        tags = dict.fromkeys(tag for metrics in by_group.values() for tag in metrics)
+        means = {tag: float(np.mean([metrics[tag] for metrics in by_group.values() if tag in metrics])) for tag in tags}
+        if len(by_group) == 1:
             return means
-        return means | {f"groups/{name}/{tag}": value for name, metrics in found.items() for tag, value in metrics.items()}
+        return means | {f"groups/{name}/{tag}": value for name, metrics in by_group.items() for tag, value in metrics.items()}
 
     # -- in the fused loop ---------------------------------------------------------------------------------------------
 
@@ -198,13 +205,13 @@ class MultiAgent(HasRecipe):
             for name, part in self.parts.items()
         }
 
-    def note_learned(self, metrics: Any, there: Any, finite: Any, k: int) -> dict[str, float]:
+    def note_learned(self, metrics: Any, present: Any, finite: Any, k: int) -> dict[str, float]:
         """Return the metrics of the fused loop's update number `k` of a chunk."""
         return self._report(
-            {name: part.note_learned(metrics[name], there[name], finite[name], k) for name, part in self.parts.items()}
+            {name: part.note_learned(metrics[name], present[name], finite[name], k) for name, part in self.parts.items()}
         )
 
-    # -- keeping -------------------------------------------------------------------------------------------------------
+    # -- snapshots -----------------------------------------------------------------------------------------------------
 
     def is_finite(self) -> bool:
         """Tell whether every learned number is finite."""
@@ -212,17 +219,17 @@ class MultiAgent(HasRecipe):
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything as arrays and plain data, by group."""
-        found = {name: part.snapshot() for name, part in self.parts.items()}
-        return {key: {"groups": {name: each[key] for name, each in found.items()}} for key in ("policy", "training")}
+        snapshots = {name: part.snapshot() for name, part in self.parts.items()}
+        return {key: {"groups": {name: each[key] for name, each in snapshots.items()}} for key in ("policy", "training")}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Put everything back; a snapshot that holds only "policy" restores only that.
 
         Raises ValueError if it is of other groups.
         """
-        there = list(snapshot["policy"]["groups"])
-        if there != list(self.parts):
-            raise ValueError(f"its groups are {', '.join(there)}; here they are {', '.join(self.parts)}")
+        saved = list(snapshot["policy"]["groups"])
+        if saved != list(self.parts):
+            raise ValueError(f"its groups are {', '.join(saved)}; here they are {', '.join(self.parts)}")
         for name, part in self.parts.items():
             part.restore({key: tree["groups"][name] for key, tree in snapshot.items()})
 
@@ -234,8 +241,8 @@ class MultiAgent(HasRecipe):
 
 def _merge(settings: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     """Return settings with others put in, section by section."""
-    found = dict(settings)
+    merged = dict(settings)
     for name, value in others.items():
-        inside = isinstance(value, dict) and isinstance(found.get(name), dict)
-        found[name] = _merge(found[name], value) if inside else value
-    return found
+        inside = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _merge(merged[name], value) if inside else value
+    return merged

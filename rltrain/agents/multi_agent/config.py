@@ -13,13 +13,18 @@ class TeamConfig:
     """Who in a team shares parameters, and who has settings of its own."""
 
     parameter_sharing: str = option(
-        "groups", "which members have one policy and one critic in common: none, all, or those of a group; where they share, a "
-        "one-hot of the member is added to what the networks read", choices=["none", "all", "groups"], fixed=True,
-    )  # fmt: skip
+        "groups",
+        "which members have one policy and one critic in common: none, all, or those of a group; where they share, a "
+        "one-hot of the member is added to what the networks read",
+        choices=["none", "all", "groups"],
+        fixed=True,
+    )
     groups: dict[str, Any] = option(
-        {}, "of parameter_sharing=groups: lists of members by group; empty: members whose names differ in a last number only and "
-        "whose spaces are the same", fixed=True,
-    )  # fmt: skip
+        {},
+        "of parameter_sharing=groups: lists of members by group; empty: members whose names differ in a last number only and "
+        "whose spaces are the same",
+        fixed=True,
+    )
     overrides: dict[str, Any] = option({}, "settings by name of a group, or of a member that shares with none", fixed=True)
 
     def check_team(self, key: str) -> None:
@@ -67,9 +72,10 @@ def form_groups(cfg: TeamConfig, observations: dict[str, Any], actions: dict[str
         for name in group[1:]:
             if (observations[name], actions[name]) != (observations[group[0]], actions[group[0]]):
                 raise ConfigError(
-                    f"{key}.parameter_sharing", cfg.parameter_sharing,
+                    f"{key}.parameter_sharing",
+                    cfg.parameter_sharing,
                     f"{group[0]} and {name} differ in their spaces and can't share networks; use none, or groups of those alike",
-                )  # fmt: skip
+                )
     for name in cfg.overrides:
         if name not in groups:
             raise ConfigError(

@@ -32,10 +32,10 @@ class Group:
 
     def observations(self, arrays: dict[str, Array]) -> Arrays:
         """Return the observations of all members as rows."""
-        found = {
+        by_path = {
             path: self.rows({name: arrays[f"{name}/{path}" if path else name] for name in self.members}) for path in self.paths
         }
-        return self._label(found.get("", found))
+        return self._label(by_path.get("", by_path))
 
     def states(self, states: Arrays) -> Arrays:
         """Return the states, which are those of every member, as rows."""
@@ -68,11 +68,11 @@ class Group:
     def _label(self, rows: Arrays) -> Arrays:
         if not self.shares:
             return rows
-        found = spaces.named(rows, OWN)
-        count = len(next(iter(found.values())))
+        by_path = spaces.named(rows, OWN)
+        count = len(next(iter(by_path.values())))
         if count not in self._numbers:
             self._numbers[count] = np.repeat(np.arange(len(self.members), dtype=np.int32), count // len(self.members))
-        return {**found, MEMBER: self._numbers[count]}
+        return {**by_path, MEMBER: self._numbers[count]}
 
 
 def join(arrays: list[Array]) -> Array:

@@ -26,13 +26,16 @@ class OffPolicyConfig:
         1_000_000, "transitions that are kept, over all copies; rounded down to whole timesteps", low=1, high=10**12, fixed=True
     )
     memory_of: str | None = option(
-        None, "another agent, listed before, whose memory this one shares: both record there and draw from what all recorded; "
-        "memory_size, memory_mapped and memory_directory are then that one's. null: a memory of its own", fixed=True,
-    )  # fmt: skip
+        None,
+        "another agent, listed before, whose memory this one shares: both record there and draw from what all recorded; "
+        "memory_size, memory_mapped and memory_directory are then that one's. null: a memory of its own",
+        fixed=True,
+    )
     memory_mapped: str = option(
-        "auto", "keep them in a file instead of main memory; auto: if they would take more than half of what is free",
+        "auto",
+        "keep them in a file instead of main memory; auto: if they would take more than half of what is free",
         choices=["auto", "true", "false"],
-    )  # fmt: skip
+    )
     memory_directory: str | None = option(None, "where that file is; null: the system's folder for temporary files")
     learning_rate: float = option(3e-4, "Adam's step size", above=0, high=1)
     learning_rate_schedule: str = option("constant", "how it changes over the run", choices=KINDS)
@@ -42,14 +45,18 @@ class OffPolicyConfig:
         1, "rewards in a target before it bootstraps; fewer where an episode ends or is cut off", low=1, high=10_000
     )
     polyak: float = option(
-        0.005, "share of the networks in their targets: target <- target + this (network - target) after each gradient step; 1: "
-        "a copy, after an update's last one", above=0, high=1,
-    )  # fmt: skip
+        0.005,
+        "share of the networks in their targets: target <- target + this (network - target) after each gradient step; 1: "
+        "a copy, after an update's last one",
+        above=0,
+        high=1,
+    )
     target_update_interval: int = option(
         1, "timesteps between moves of the targets; a move comes with the next update", low=1, high=1_000_000_000
     )
-    loss: str = option("squared", "of Q against its target: d^2, or huber: d^2 / 2 up to |d| = 1, |d| - 1/2 beyond",
-                       choices=["squared", "huber"])  # fmt: skip
+    loss: str = option(
+        "squared", "of Q against its target: d^2, or huber: d^2 / 2 up to |d| = 1, |d| - 1/2 beyond", choices=["squared", "huber"]
+    )
     grad_norm_clip: float = option(0.0, "largest norm of a network's gradient; 0: no limit", low=0)
     reward_function: str | Callable | None = option(None, REWARD_FUNCTION)
     reward_scale: float = option(1.0, "rewards are multiplied by this before learning; reported returns are not", above=0)
@@ -61,8 +68,9 @@ class OffPolicyConfig:
         False, "draw transitions in proportion to (|error| + 1e-6)^priority_exponent (Schaul et al. 2016)", fixed=True
     )
     priority_exponent: float = option(0.6, "alpha: 0 draws uniformly", low=0, high=1)
-    importance_exponent: float = option(0.4, "beta: weights (1 / (size x probability))^beta, divided by the batch's largest",
-                                        low=0, high=1)  # fmt: skip
+    importance_exponent: float = option(
+        0.4, "beta: weights (1 / (size x probability))^beta, divided by the batch's largest", low=0, high=1
+    )
     importance_exponent_schedule: str = option("linear", "how it changes over the run", choices=KINDS)
     importance_exponent_end: float = option(2.5, END, low=0, high=100)
 
@@ -90,11 +98,13 @@ class OffPolicyConfig:
         least, size_key = num_envs * max(2, self.n_steps), f"{owner or key}.memory_size"
         if self.memory_size < least:
             raise ConfigError(
-                size_key, self.memory_size,
+                size_key,
+                self.memory_size,
                 f"less than {max(2, self.n_steps)} timesteps of {num_envs} copies; give at least {least}",
-            )  # fmt: skip
+            )
         if self.memory_size // num_envs * num_envs < self.batch_size:
             raise ConfigError(
-                size_key, self.memory_size,
+                size_key,
+                self.memory_size,
                 f"in whole timesteps of {num_envs} copies less than {key}.batch_size={self.batch_size}; give more",
-            )  # fmt: skip
+            )

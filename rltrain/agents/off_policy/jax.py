@@ -123,10 +123,15 @@ class OffPolicy(BaseAlgorithm):
         """Return a memory for `update_from_host`."""
         cfg = self.cfg
         on_host = Replay(
-            cfg.memory_size, self.num_envs, self.memory_seed, **self._memory_settings,
+            cfg.memory_size,
+            self.num_envs,
+            self.memory_seed,
+            **self._memory_settings,
             priority_exponent=cfg.priority_exponent if cfg.prioritized else None,
-            mapped=cfg.memory_mapped, directory=cfg.memory_directory, key=self.key,
-        )  # fmt: skip
+            mapped=cfg.memory_mapped,
+            directory=cfg.memory_directory,
+            key=self.key,
+        )
         why_not_on_device = ""
         if cfg.prioritized:
             why_not_on_device = f"{self.key}.prioritized=true draws from a memory on the host"

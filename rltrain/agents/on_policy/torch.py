@@ -170,8 +170,14 @@ class OnPolicy(BaseAlgorithm):
         # ---- advantages and returns, in the environment's units
         rewards = self._scale_rewards(rollout, weights)
         advantages = generalized_advantages(
-            rewards, values, next_values, rollout.terminated, rollout.truncated, cfg.discount_factor, cfg.gae_lambda,
-        ).view(-1)  # fmt: skip
+            rewards,
+            values,
+            next_values,
+            rollout.terminated,
+            rollout.truncated,
+            cfg.discount_factor,
+            cfg.gae_lambda,
+        ).view(-1)
         values = values.reshape(-1)
         returns = advantages + values
 

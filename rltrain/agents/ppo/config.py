@@ -24,33 +24,40 @@ class PPOConfig(OnPolicyConfig):
         None, "end the update before the step of a minibatch whose approximate KL is above this; null: don't", above=0
     )
     adapt_learning_rate: str = option(
-        "never", "by the KL, within 1e-6 ... 1e-2: after each epoch by its mean approximate KL, or before each minibatch's step "
-        "by its exact KL", choices=["never", "epoch", "minibatch"],
-    )  # fmt: skip
+        "never",
+        "by the KL, within 1e-6 ... 1e-2: after each epoch by its mean approximate KL, or before each minibatch's step "
+        "by its exact KL",
+        choices=["never", "epoch", "minibatch"],
+    )
     kl_target: float | None = option(
-        None, "of adapt_learning_rate: above 2 x this the rate is divided by 1.5, below this / 2 multiplied; null: 0.008 per "
-        "epoch, 0.01 per minibatch", above=0,
-    )  # fmt: skip
+        None,
+        "of adapt_learning_rate: above 2 x this the rate is divided by 1.5, below this / 2 multiplied; null: 0.008 per "
+        "epoch, 0.01 per minibatch",
+        above=0,
+    )
 
     def check(self, key: str) -> None:
         """Raise ConfigError for settings that contradict each other."""
         super().check(key)
         if self.adapt_learning_rate != "never" and self.learning_rate_schedule != "constant":
             raise ConfigError(
-                f"{key}.adapt_learning_rate", self.adapt_learning_rate,
+                f"{key}.adapt_learning_rate",
+                self.adapt_learning_rate,
                 f"the learning rate can't also follow {key}.learning_rate_schedule={self.learning_rate_schedule}; choose one",
-            )  # fmt: skip
+            )
         if self.adapt_learning_rate == "never" and self.kl_target is not None:
             raise ConfigError(
-                f"{key}.kl_target", self.kl_target,
+                f"{key}.kl_target",
+                self.kl_target,
                 f"has no effect while {key}.adapt_learning_rate=never; choose epoch or minibatch, or set kl_stop",
-            )  # fmt: skip
+            )
 
     def check_copies(self, num_envs: int, key: str) -> None:
         """Raise ConfigError if a minibatch would be empty."""
         rows = self.rollout_length * num_envs
         if self.minibatches > rows:
             raise ConfigError(
-                f"{key}.minibatches", self.minibatches,
+                f"{key}.minibatches",
+                self.minibatches,
                 f"more than rollout_length={self.rollout_length} x {num_envs} copies = {rows} rows; give at most {rows}",
-            )  # fmt: skip
+            )

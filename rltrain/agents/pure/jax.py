@@ -26,7 +26,7 @@ class Pure(ABC):
 
     def compile(self) -> None:
         """Make ready for updates from the host; nothing is compiled before the first."""
-        self._update_and_look = jax.jit(self._look_after_update, donate_argnums=0)
+        self._update_and_check = jax.jit(self._check_after_update, donate_argnums=0)
 
     def init_learners(self) -> dict[str, LearnerState]:
         """Return what learners start from."""
@@ -69,11 +69,11 @@ class Pure(ABC):
 
     def update_compiled(self, state: State, memory: Any, progress: Progress) -> tuple[State, dict[str, float], bool]:
         """Return the state after a compiled update, its metrics, and whether every parameter is finite."""
-        state, looks = self._update_and_look(state, memory, progress)
-        metrics, present, finite = jax.device_get(looks)
+        state, outcome = self._update_and_check(state, memory, progress)
+        metrics, present, finite = jax.device_get(outcome)
         return state, {tag: float(value) for tag, value in metrics.items() if present[tag]}, bool(finite)
 
-    def _look_after_update(self, state: State, memory: Any, progress: Progress) -> tuple[State, Any]:
+    def _check_after_update(self, state: State, memory: Any, progress: Progress) -> tuple[State, Any]:
         """Return the state after an update, and what the host sees of it."""
         state, metrics, present = self.update(state, memory, progress)
         return state, (metrics, present, self.is_finite(state))

@@ -22,7 +22,8 @@ class TD3Config(DDPGConfig):
         super().check(key)
         if self.polyak < 1 < self.policy_delay and self.target_update_interval > self.update_interval:
             raise ConfigError(
-                f"{key}.target_update_interval", self.target_update_interval,
+                f"{key}.target_update_interval",
+                self.target_update_interval,
                 f"with {key}.policy_delay={self.policy_delay} targets move with the policy; give at most "
                 f"{key}.update_interval={self.update_interval}, or policy_delay=1, or polyak=1",
-            )  # fmt: skip
+            )

@@ -165,9 +165,14 @@ class Replay:
             outputs["next_action_masks"][kept] = True  # what is allowed there was never said
         observations = {name: flat[name].take(rows, 0) for name in ring.observations}
         return Sample(
-            spaces.unnamed(observations, "observations"), spaces.unnamed(successors, "observations"), returns, discounts,
-            outputs, weights, rows,
-        )  # fmt: skip
+            spaces.unnamed(observations, "observations"),
+            spaces.unnamed(successors, "observations"),
+            returns,
+            discounts,
+            outputs,
+            weights,
+            rows,
+        )
 
     def _draw_rows(self, count: int) -> np.ndarray:
         """Draw rows (B,) uniformly; those that did not happen are drawn anew, which leaves the others equally likely."""

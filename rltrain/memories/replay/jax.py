@@ -55,9 +55,16 @@ class ReplayOnDevice:
             )
 
         return Transitions(
-            zeros(row.observations), zeros(row.next_observations), zeros(row.rewards), zeros(row.terminated),
-            zeros(row.truncated), zeros(row.outputs), jnp.int32(0), jnp.int32(0), jnp.int32(0),
-        )  # fmt: skip
+            zeros(row.observations),
+            zeros(row.next_observations),
+            zeros(row.rewards),
+            zeros(row.terminated),
+            zeros(row.truncated),
+            zeros(row.outputs),
+            jnp.int32(0),
+            jnp.int32(0),
+            jnp.int32(0),
+        )
 
     def record(self, memory: Transitions, row: Rollout) -> Transitions:
         """Return the memory with a row (N, ...) over the oldest one."""
@@ -155,9 +162,14 @@ class ReplayOnDevice:
         parts = {name: {part: put(array) for part, array in parts.items()} for name, parts in arrays.items()}
         observations, successors = (spaces.unnamed(parts[n], "observations") for n in ("observations", "next_observations"))
         return Transitions(
-            observations, successors, **parts["rest"], outputs=parts["outputs"],
-            position=jnp.int32(position), filled=jnp.int32(filled), recorded=jnp.int32(snapshot["recorded"]),
-        )  # fmt: skip
+            observations,
+            successors,
+            **parts["rest"],
+            outputs=parts["outputs"],
+            position=jnp.int32(position),
+            filled=jnp.int32(filled),
+            recorded=jnp.int32(snapshot["recorded"]),
+        )
 
 
 class ReplayMemory:
@@ -243,9 +255,16 @@ class ReplayMemory:
             self.unfolded += 1
             return
         row = Rollout(
-            transition.observations, None, transition.next_observations, None, transition.rewards, transition.terminated,
-            transition.truncated, None, transition.outputs,
-        )  # fmt: skip
+            transition.observations,
+            None,
+            transition.next_observations,
+            None,
+            transition.rewards,
+            transition.terminated,
+            transition.truncated,
+            None,
+            transition.outputs,
+        )
         self.rows = self._record(self.on_device.empty(row) if self.rows is None else self.rows, row)
 
     def interrupt(self) -> None:

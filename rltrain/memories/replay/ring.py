@@ -283,10 +283,19 @@ class Ring:
             outputs = {name: row[name] for name in OUTPUTS if name in row}
             self._write(
                 Transition(
-                    observations, None, row["actions"], successors, None, rewards, terminated, truncated,
-                    None if valid.all() else valid, {}, outputs,
+                    observations,
+                    None,
+                    row["actions"],
+                    successors,
+                    None,
+                    rewards,
+                    terminated,
+                    truncated,
+                    None if valid.all() else valid,
+                    {},
+                    outputs,
                 )
-            )  # fmt: skip
+            )
         self.interrupt()
         self._loaded = path if first else None
 

@@ -89,9 +89,12 @@ class RolloutMemory(StagedRollout):
         self._arrays = {
             **spaces.named(rollout.observations, "observations"),
             **({} if rollout.states is None else spaces.named(rollout.states, "states")),
-            "rewards": rollout.rewards, "terminated": rollout.terminated, "truncated": rollout.truncated,
-            "valid": np.ones((self.length, self.num_envs), bool) if rollout.valid is None else rollout.valid, **rollout.outputs,
-        }  # fmt: skip
+            "rewards": rollout.rewards,
+            "terminated": rollout.terminated,
+            "truncated": rollout.truncated,
+            "valid": np.ones((self.length, self.num_envs), bool) if rollout.valid is None else rollout.valid,
+            **rollout.outputs,
+        }
         self._any_invalid = rollout.valid is not None
         self._arrays = {key: np.array(array) for key, array in self._arrays.items()}
         for t in range(position):

@@ -48,9 +48,11 @@ class StagedRollout:
         self._any_invalid |= transition.valid is not None
         last = t == self.length - 1
         self._keep_successors(
-            t, np.ones(self.num_envs, bool) if last else transition.truncated,
-            transition.next_observations, transition.next_states,
-        )  # fmt: skip
+            t,
+            np.ones(self.num_envs, bool) if last else transition.truncated,
+            transition.next_observations,
+            transition.next_states,
+        )
         self.position += 1
 
     def clear(self) -> None:

@@ -82,8 +82,8 @@ def sum_of(vjps: Sequence[VJP]) -> VJP:
     """Return what adds up what several networks' vector-Jacobian products give, each for its own gradient (C, ...)."""
 
     def vjp(gradients: torch.Tensor) -> torch.Tensor | None:
-        found = [one(own) for one, own in zip(vjps, gradients, strict=True)]
-        return None if found[0] is None else functools.reduce(torch.add, found)  # type: ignore[arg-type]
+        each = [one(own) for one, own in zip(vjps, gradients, strict=True)]
+        return None if each[0] is None else functools.reduce(torch.add, each)  # type: ignore[arg-type]
 
     return vjp
 

@@ -56,11 +56,11 @@ class Inputs:
             return normalizers.normalize(xp_of(inputs), moments, inputs, CLIP) if self.normalize else inputs
         if not isinstance(observations, dict):
             return observations if self.images else self._parts(self._numbers(moments, observations))[""]
-        found = {path: observations[path] for path in self.images}
+        inputs_by_path = {path: observations[path] for path in self.images}
         if self.leaves:
             numbers = self._numbers(moments, observations)
-            found |= self._parts(numbers) if self.apart else {self.NUMBERS: numbers}
-        return found
+            inputs_by_path |= self._parts(numbers) if self.apart else {self.NUMBERS: numbers}
+        return inputs_by_path
 
     def _numbers(self, moments: normalizers.Moments, observations: Arrays) -> Array:
         inputs = self.read(observations)
@@ -87,8 +87,8 @@ class Inputs:
 
     def zeros(self, count: int) -> Arrays:
         """Return `count` observations of zeros."""
-        found = {path: np.zeros((count, *leaf.shape), leaf.dtype) for path, leaf in spaces.leaves(self.space).items()}
-        return found.get("", found)
+        inputs_by_path = {path: np.zeros((count, *leaf.shape), leaf.dtype) for path, leaf in spaces.leaves(self.space).items()}
+        return inputs_by_path.get("", inputs_by_path)
 
 
 class _Leaf:

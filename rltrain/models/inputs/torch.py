@@ -55,11 +55,11 @@ class Inputs:
             return normalizers.normalize(torch, self.moments, inputs, CLIP) if self.normalize else inputs
         if not isinstance(observations, dict):
             return observations if self.images else self._parts(self._numbers(observations))[""]
-        found = {path: observations[path] for path in self.images}
+        inputs_by_path = {path: observations[path] for path in self.images}
         if self.leaves:
             numbers = self._numbers(observations)
-            found |= self._parts(numbers) if self.apart else {self.NUMBERS: numbers}
-        return found
+            inputs_by_path |= self._parts(numbers) if self.apart else {self.NUMBERS: numbers}
+        return inputs_by_path
 
     def _numbers(self, observations: Arrays) -> torch.Tensor:
         inputs = self.read(observations)
@@ -83,11 +83,11 @@ class Inputs:
 
     def zeros(self, count: int) -> Arrays:
         """Return `count` observations of zeros."""
-        found = {
+        inputs_by_path = {
             path: torch.from_numpy(np.zeros((count, *leaf.shape), leaf.dtype)).to(self.device)
             for path, leaf in spaces.leaves(self.space).items()
         }
-        return found.get("", found)
+        return inputs_by_path.get("", inputs_by_path)
 
 
 class _Leaf:

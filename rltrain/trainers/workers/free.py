@@ -92,9 +92,7 @@ class FreeJob:
         desk.pulse.reach(desk.index, self.timestep)
         run = FreeRun(desk, agent.name, self.tracking, self.evaluation, self.checkpoints)
         cfg = {**self.cfg, "timesteps": self.until, "close_environment_at_exit": False, "disable_progressbar": True}
-        trainer = FreeTrainer(
-            env, [agent], [env.num_envs], cfg, evaluation_env=evaluation_env, run=run, horizon=self.horizon
-        )  # fmt: skip
+        trainer = FreeTrainer(env, [agent], [env.num_envs], cfg, evaluation_env=evaluation_env, run=run, horizon=self.horizon)
         trainer.settle(desk, self.max_drift)
         trainer.timestep, trainer.clock.seconds = self.timestep, self.seconds
         desk.enter("restore")
@@ -111,8 +109,9 @@ class FreeJob:
 class FreeRun(Run):
     """Stands for the run in a worker: what would be written goes to the parent."""
 
-    def __init__(self, desk: Desk, agent: str, tracking: TrackingConfig, evaluation: EvaluationConfig,
-                 checkpoints: CheckpointsConfig) -> None:  # fmt: skip
+    def __init__(
+        self, desk: Desk, agent: str, tracking: TrackingConfig, evaluation: EvaluationConfig, checkpoints: CheckpointsConfig
+    ) -> None:
         self.desk = desk
         self._shown = False  # how an evaluation stands
         super().__init__(agents=[agent], tracking=tracking, evaluation=evaluation, checkpoints=checkpoints)
@@ -165,8 +164,10 @@ class FreeRun(Run):
 
 
 _FOLLOWS = {
-    "act": "env.step", "post_interaction": "env.reset_done", "end_evaluation_episodes": "env.reset_done",
-}  # fmt: skip
+    "act": "env.step",
+    "post_interaction": "env.reset_done",
+    "end_evaluation_episodes": "env.reset_done",
+}
 
 
 class FreeTrainer(Trainer):

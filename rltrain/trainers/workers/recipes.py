@@ -30,10 +30,11 @@ class AgentRecipe:
         """
         if agent.recipe is None:
             raise ConfigError(
-                f"agents.{agent.name}", agent.kind,
+                f"agents.{agent.name}",
+                agent.kind,
                 "doesn't say how it was made, so no worker can make one alike; derive it from rltrain.agents.base.HasRecipe or "
                 "use trainer=sequential",
-            )  # fmt: skip
+            )
         keeps_memory, agent.keeps_memory = agent.keeps_memory, True  # it travels, whether checkpoints hold it or not
         snapshot = agent.snapshot()
         agent.keeps_memory = keeps_memory

@@ -14,9 +14,21 @@ CONTEXT = multiprocessing.get_context("spawn")
 
 WAIT = "wait"  # for others: the only phase in which silence is no fault
 PHASES = (
-    "start", "make", "restore", "reset", "pre_interaction", "act", "env.step", "record_transition", "post_interaction",
-    "env.reset_done", "evaluate", "send", "close", WAIT,
-)  # fmt: skip
+    "start",
+    "make",
+    "restore",
+    "reset",
+    "pre_interaction",
+    "act",
+    "env.step",
+    "record_transition",
+    "post_interaction",
+    "env.reset_done",
+    "evaluate",
+    "send",
+    "close",
+    WAIT,
+)
 NUMBER = {phase: number for number, phase in enumerate(PHASES)}
 ROW = 8  # cells of 8 bytes each: a row is a cache line
 TIMESTEP, BEAT, PHASE = range(3)

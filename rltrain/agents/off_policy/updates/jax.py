@@ -40,25 +40,25 @@ class UpdateFromHost:
         if cfg.normalize_observations:
             state = self._fold(state, *host.newest(min(unfolded, host.filled)))
         importance_exponent = min(1.0, float(agent._now("importance_exponent", progress)))
-        looks = []
+        outcomes = []
         for start in range(0, steps, agent.at_once):
             # ---- batches
             count = min(agent.at_once, steps - start)
             sample = host.draw(count * cfg.batch_size, importance_exponent)
             batches = in_batches(sample._replace(rows=None), count, agent.at_once)
             # ---- steps
-            state, look, errors = self._improve(state, batches, count, start + count == steps, progress)
-            looks.append(look)
+            state, outcome, errors = self._improve(state, batches, count, start + count == steps, progress)
+            outcomes.append(outcome)
             # ---- priorities
             if cfg.prioritized:
                 host.update_priorities(sample.rows, np.asarray(errors))
-        tallies, finite = zip(*jax.device_get(looks), strict=True)
+        tallies, finite = zip(*jax.device_get(outcomes), strict=True)
         tally = jax.tree.map(lambda *parts: sum(parts), *tallies)
-        found = {tag: total / steps for tag, total in tally.every.items()}
+        metrics = {tag: total / steps for tag, total in tally.every.items()}
         if tally.count:
-            found |= {tag: total / tally.count for tag, total in tally.some.items()}
-        found |= agent._report(progress) | {"replay/ratio": steps / env_steps, "replay/size": host.count}
-        return state, {tag: float(value) for tag, value in found.items()}, all(finite)
+            metrics |= {tag: total / tally.count for tag, total in tally.some.items()}
+        metrics |= agent._report(progress) | {"replay/ratio": steps / env_steps, "replay/size": host.count}
+        return state, {tag: float(value) for tag, value in metrics.items()}, all(finite)
 
     def _improve_and_look(
         self, state: State, batches: Sample, steps: Array, finishes: Array, progress: Progress
