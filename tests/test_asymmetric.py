@@ -35,8 +35,8 @@ def start(kind, make, num_envs: int, timesteps: int, cfg: dict, *, seed: int = 0
 
 def watch_batches(algorithm) -> list:
     """Return the list that each update's batch is put into."""
-    batches, improve = [], algorithm._improve
-    algorithm._improve = lambda batch, progress: (batches.append(batch), improve(batch, progress))[1]
+    batches, improve = [], algorithm.improve
+    algorithm.improve = lambda batch, progress: (batches.append(batch), improve(batch, progress))[1]
     return batches
 
 
@@ -180,7 +180,7 @@ def test_a_resume_without_the_environments_state_keeps_the_state_that_came_next(
 def test_moments_of_states_are_frozen_until_the_update_ends():
     trainer = levels(PPO, 9, rollout_length=3, normalize_observations=True)
     algorithm, seen = trainer.agents[0].algorithm, []
-    batches, act, improve = watch_batches(algorithm), algorithm.act, algorithm._improve
+    batches, act, improve = watch_batches(algorithm), algorithm.act, algorithm.improve
 
     def look(function):
         def looking(*args, **how):
@@ -189,7 +189,7 @@ def test_moments_of_states_are_frozen_until_the_update_ends():
 
         return looking
 
-    algorithm.act, algorithm._improve = look(act), look(improve)
+    algorithm.act, algorithm.improve = look(act), look(improve)
     trainer.train()
     # two copies at 100, 101, 102: mean 101, variance 2/3; then at 200, 201, 202: mean 151, variance 50^2 + 2/3
     moments = [(0.0, 1.0, 0.0), (101.0, 2 / 3, 6.0), (151.0, 2500 + 2 / 3, 12.0)]

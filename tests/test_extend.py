@@ -28,6 +28,9 @@ MODULES = (
     "my_rewards",
     "my_tank",
     "my_agent",
+    "my_awr",
+    "my_awr.in_torch",
+    "my_awr.in_jax",
     "my_package",
     "my_package.corridor",
 )
@@ -90,9 +93,12 @@ def test_an_encoder(here):
 
 
 def test_an_algorithm(here):
+    pytest.importorskip("jax")
     follow("algorithm.md", here)
-    text = (here / "climber/metrics.jsonl").read_text()
-    assert "climber/best_score" in text
+    assert "climber/best_score" in (here / "climber/metrics.jsonl").read_text()
+    assert all("loss/policy" in (here / run / "metrics.jsonl").read_text() for run in ("awr", "awr_jax"))
+    result = call("eval", "awr", "episodes=20", "trust=true", "fail_under=100")
+    assert result.status == 0, result.text
 
 
 def test_a_reward(here, monkeypatch, capsys):

@@ -91,7 +91,7 @@ def batch_of(algorithm: Any, size: int = 8, seed: int = 0, **more: Any) -> Batch
 
 def improve(algorithm: Any, batch: Batch) -> Any:
     """Take a gradient step with the learning rates of the settings."""
-    return algorithm._improve(batch, algorithm._learning_rates(algorithm.cfg.learning_rate))
+    return algorithm.improve(batch, algorithm._learning_rates(algorithm.cfg.learning_rate))
 
 
 def answer(network: Any, method: str, *values: Any) -> None:
@@ -338,7 +338,7 @@ def watch(algorithm: Any, method: str) -> list[int]:
 )
 def test_gradient_steps(cfg, steps):
     algorithm = make("dqn", **cfg)
-    calls = watch(algorithm, "_improve")
+    calls = watch(algorithm, "improve")
     metrics = train(algorithm, 20)
     assert len(calls) == sum(steps) == algorithm.gradient_steps
     ratios = [row.get("replay/ratio", 0.0) * cfg["update_interval"] * COPIES for row in metrics]
@@ -364,8 +364,8 @@ def test_polyak_moves_the_target_after_each_gradient_step():
     learner = algorithm.learners["critics"]
     start = learner.target_parameters.values.clone()
     seen = []
-    original = algorithm._improve
-    algorithm._improve = lambda *given: (original(*given), seen.append(learner.parameters.values.clone()))[0]
+    original = algorithm.improve
+    algorithm.improve = lambda *given: (original(*given), seen.append(learner.parameters.values.clone()))[0]
     train(algorithm, 4)
     assert len(seen) == 2
     expected = start
@@ -412,7 +412,7 @@ def test_a_scheduled_learning_rate_keeps_the_rates_apart():
     algorithm = make(
         "sac", learning_rate=0.1, learning_rate_schedule="linear", policy_learning_rate=0.2, entropy_learning_rate=0.4
     )
-    rates = algorithm._learning_rates(algorithm._now("learning_rate", Progress(50, 100)))
+    rates = algorithm._learning_rates(algorithm.now("learning_rate", Progress(50, 100)))
     assert rates == pytest.approx({"policy": 0.1, "critics": 0.05, "entropy": 0.2})
 
 
@@ -531,8 +531,8 @@ def test_statistics_are_of_all_rows_and_change_with_updates_only():
 def test_priorities_follow_the_errors():
     algorithm = make("dqn", prioritized=True, priority_exponent=1.0, gradient_steps=1)
     drawn = []
-    original = algorithm._improve
-    algorithm._improve = lambda *given: drawn.append(original(*given)) or drawn[-1]
+    original = algorithm.improve
+    algorithm.improve = lambda *given: drawn.append(original(*given)) or drawn[-1]
     rows = []
     sample = algorithm.memory.sample
     algorithm.memory.sample = lambda *args: rows.append(sample(*args)) or rows[-1]
@@ -568,7 +568,7 @@ def test_without_its_memory_an_agent_waits_until_there_is_one(name):
     assert saved["training"]["memory"] is None
     resumed = make(name, learning_starts=5, batch_size=4)
     resumed.restore(saved)
-    calls = watch(resumed, "_improve")
+    calls = watch(resumed, "improve")
     actor, world = actor_of(resumed), World()
     for t in range(12, 24):
         world.turn(resumed, actor, t)

@@ -329,7 +329,7 @@ def test_the_ratio_of_the_first_minibatch_is_one(masks):
         return actions
 
     algorithm.distribution.sample = remember
-    batches = watch(algorithm, "_improve")
+    batches = watch(algorithm, "improve")
     for seed in range(3):
         drawn.clear()
         play(algorithm, seed, masks=masks)
@@ -674,12 +674,12 @@ def test_the_epoch_that_stops_still_counts():
 @pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalised"])
 def test_the_gradient_of_clipped_values_is_autograds(normalize):
     algorithm = make(value_clip=0.1, normalize_values=normalize, learning_rate=0.02, value_scale=0.7, grad_norm_clip=0.0)
-    batches = watch(algorithm, "_improve")
+    batches = watch(algorithm, "improve")
     for seed in range(2):
         play(algorithm, seed)
         update(algorithm)
     batch, plain = batches[-1], Plain(algorithm)  # values have moved since: some by more than 0.1
-    evaluation = algorithm._evaluate(batch)
+    evaluation = algorithm.evaluate(batch)
     algorithm.learners["actor_critic"].parameters.clear_gradients()
     evaluation.vjp(algorithm._differentiate_loss(batch, evaluation, 0.2, 0.0)[1])
     values = plain.network("value", batch.inputs)[:, 0]
@@ -698,7 +698,7 @@ def test_values_kept_for_clipping_are_in_the_statistics_of_the_returns():
     play(algorithm)
     update(algorithm)
     old, plain = algorithm.value_moments, Plain(algorithm)
-    batches = watch(algorithm, "_improve")
+    batches = watch(algorithm, "improve")
     rows = play(algorithm, 1)
     update(algorithm)
     new = algorithm.value_moments

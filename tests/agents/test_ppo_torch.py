@@ -289,7 +289,7 @@ def test_ratio_is_one_before_the_first_step_of_every_update(space, normalize):
         return actions
 
     algorithm.distribution.sample = remember
-    ratios, improve = [], algorithm._improve
+    ratios, improve = [], algorithm.improve
 
     def compare(batch: Any, progress: Progress) -> dict[str, float]:
         with torch.no_grad():
@@ -298,7 +298,7 @@ def test_ratio_is_one_before_the_first_step_of_every_update(space, normalize):
         assert torch.allclose(batch.log_probs, torch.cat(drawn), atol=1e-5)
         return improve(batch, progress)
 
-    algorithm._improve = compare
+    algorithm.improve = compare
     for _ in range(5):
         drawn.clear()
         world.rollout(algorithm, actor)
@@ -313,20 +313,20 @@ def test_observation_statistics_are_frozen_from_the_first_act_to_the_last_epoch(
     for iteration in range(3):
         before = copy.deepcopy(algorithm.snapshot()["policy"]["observation_moments"])
         during = []
-        differentiate = algorithm._descend
+        differentiate = algorithm.descend
 
         def spy(*args: Any, during: list = during, differentiate: Any = differentiate) -> Any:
             during.append(algorithm.snapshot()["policy"]["observation_moments"])
             return differentiate(*args)
 
-        algorithm._descend = spy
+        algorithm.descend = spy
         for _ in range(7):
             row = world.turn(algorithm, actor)
             algorithm.record(row)
             seen.append(row.observations)
             during.append(algorithm.snapshot()["policy"]["observation_moments"])
         update(algorithm)
-        algorithm._descend = differentiate
+        algorithm.descend = differentiate
         assert len(during) == 7 + (12 if iteration else 0)
         for moments in during:
             assert_equal(moments, before)
@@ -357,7 +357,7 @@ def test_first_rollout_only_feeds_the_observation_statistics():
 def test_dummy_rows_feed_no_statistics():
     algorithm, world = make(normalize_observations=True, normalize_values=True), World(dummy_rows=True, garbage=1e6)
     actor, seen = actor_of(algorithm), []
-    batches = watch(algorithm, "_improve")
+    batches = watch(algorithm, "improve")
     for _ in range(3):
         for row in world.rollout(algorithm, actor):
             seen.append(row.observations if row.valid is None else row.observations[row.valid])
@@ -372,7 +372,7 @@ def test_dummy_rows_feed_no_statistics():
 def test_values_are_normalised_in_the_statistics_that_hold_the_rollouts_own_returns():
     algorithm, world = make(normalize_values=True, gae_lambda=1.0), World()
     actor, targets = actor_of(algorithm), []
-    batches = watch(algorithm, "_improve")
+    batches = watch(algorithm, "improve")
     for _ in range(4):
         mean, scale = (0.0, 1.0) if not targets else (np.concatenate(targets).mean(), np.concatenate(targets).std())
         rows = world.rollout(algorithm, actor)
@@ -413,7 +413,7 @@ def test_every_row_is_used_once_an_epoch_and_remainders_are_spread():
 
 def test_rows_stay_whole_when_they_are_shuffled():
     algorithm, world = make("continuous"), World()
-    batches, parts = watch(algorithm, "_improve"), watch(algorithm, "_differentiate_loss")
+    batches, parts = watch(algorithm, "improve"), watch(algorithm, "_differentiate_loss")
     world.rollout(algorithm, actor_of(algorithm))
     update(algorithm)
 

@@ -26,19 +26,19 @@ class A2C(OnPolicy):
         kind = {"adam": None, "rmsprop": rms}[self.cfg.optimizer]
         return {"actor_critic": Learner(self.networks, more=own, optimizer=kind, epsilon=EPSILON)}
 
-    def _improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
+    def improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
         """Step down the mean of L = -log p(a) A + value_scale (V - R)^2 - entropy_scale H, on all rows at once."""
         cfg = self.cfg
-        state = state._replace(learning_rate=self._now("learning_rate", progress))
-        entropy_scale = self._now("entropy_scale", progress)
+        state = state._replace(learning_rate=self.now("learning_rate", progress))
+        entropy_scale = self.now("entropy_scale", progress)
 
         # ---- gradient
-        evaluation = self._evaluate(state, batch)
+        evaluation = self.evaluate(state, batch)
         error, value = losses.squared_error(jnp, evaluation.values, batch.values, batch.returns, None)
         shares = losses.shares(jnp, error, batch.weights)
         diagnostics = jnp.stack((-evaluation.log_probs * batch.advantages, error, evaluation.entropies)) @ shares
         gradients = losses.actor_critic_gradients(-batch.advantages, value, shares, cfg.value_scale, entropy_scale)
         # ---- step
-        state, norm = self._descend(state, evaluation, gradients)
+        state, norm = self.descend(state, evaluation, gradients)
         means = jnp.append(diagnostics, norm)
-        return state, dict(zip(METRICS, means, strict=True)) | self._report(state, batch)
+        return state, dict(zip(METRICS, means, strict=True)) | self.report(state, batch)

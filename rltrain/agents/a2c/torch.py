@@ -26,18 +26,18 @@ class A2C(OnPolicy):
         learner = Learner(self.networks, cfg.learning_rate, device, more=own, optimizer=kind, epsilon=EPSILON)
         return {"actor_critic": learner}
 
-    def _improve(self, batch: Batch, progress: Progress) -> dict[str, float]:
+    def improve(self, batch: Batch, progress: Progress) -> dict[str, float]:
         """Step down the mean of L = -log p(a) A + value_scale (V - R)^2 - entropy_scale H, on all rows at once."""
         cfg = self.cfg
-        self.learning_rate = self._now("learning_rate", progress)
-        entropy_scale = self._now("entropy_scale", progress)
+        self.learning_rate = self.now("learning_rate", progress)
+        entropy_scale = self.now("entropy_scale", progress)
         # ---- gradient
-        evaluation = self._evaluate(batch)
+        evaluation = self.evaluate(batch)
         error, value = losses.squared_error(torch, evaluation.values, batch.values, batch.returns, None)
         shares = losses.shares(torch, error, batch.weights)
         diagnostics = torch.stack((-evaluation.log_probs * batch.advantages, error, evaluation.entropies)) @ shares
         gradients = losses.actor_critic_gradients(-batch.advantages, value, shares, cfg.value_scale, entropy_scale)
         # ---- step
-        norm = self._descend(evaluation, gradients)
+        norm = self.descend(evaluation, gradients)
         means = torch.cat((diagnostics, norm.view(1))).tolist()
-        return dict(zip(METRICS, means, strict=True)) | self._report(batch)
+        return dict(zip(METRICS, means, strict=True)) | self.report(batch)

@@ -24,7 +24,7 @@ from rltrain.structures import Arrays, Progress
 
 
 class BaseAlgorithm(Stateful, HasRecipe, ABC):
-    """Acts by networks that learn; `OnPolicy` and `OffPolicy` say from what, an algorithm in `_improve` how.
+    """Acts by networks that learn; `OnPolicy` and `OffPolicy` say from what, an algorithm in `improve` how.
 
     Letters: N copies, B rows of a batch, F numbers that a distribution is made of, A the flat size of an action.
     """
@@ -169,7 +169,7 @@ class BaseAlgorithm(Stateful, HasRecipe, ABC):
         own = {name: getattr(self.cfg, f"{name}_learning_rate", None) for name in self.learners}
         return {name: now if rate is None else now * (rate / self.cfg.learning_rate) for name, rate in own.items()}
 
-    def _now(self, name: str, progress: Progress, every: int | None = None) -> float:
+    def now(self, name: str, progress: Progress, every: int | None = None) -> float:
         """Return the value of setting `name` by its schedule, for what happens once in `every` timesteps: an update, if None."""
         cfg = self.cfg
         done = schedules.fraction(np, progress, self.schedule.every if every is None else every)

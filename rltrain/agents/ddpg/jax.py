@@ -80,7 +80,7 @@ class DDPG(OffPolicy):
 
     def _noise_scale(self, progress: Progress) -> Array:
         """Return the noise's scale in a timestep."""
-        return self._now("noise_scale", progress, 1)
+        return self.now("noise_scale", progress, 1)
 
     def _draw_uniform(self, actor: Acting, action_masks: Array | None) -> Array:
         return draw_in_range(actor.noise)
@@ -90,7 +90,7 @@ class DDPG(OffPolicy):
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def _improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
+    def improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
         """Step down the loss of Q(s, a) against r + gamma^k min_i Q_i_target(s', a'), then up Q_0(s, policy(s))."""
         # ---- critics
         state, next_actions = self._next_actions(state, batch)
@@ -127,8 +127,9 @@ class DDPG(OffPolicy):
         actions, tanh_vjp = forward_and_vjp(jnp.tanh, logits)
         values, critic_vjp = self.critic_network.values_with_vjp(critics, batch.inputs, actions, to_actions=True, count=1)
         vjp = lambda gradients: policy_vjp(tanh_vjp(critic_vjp(gradients)))  # noqa: E731
-        state, norm = self._descend(state, "policy", vjp, jnp.full_like(values, -1 / values.shape[1]), learning_rate)
+        state, norm = self.descend(state, "policy", vjp, jnp.full_like(values, -1 / values.shape[1]), learning_rate)
         return state, {"loss/policy": -values.mean(), "policy/grad_norm": norm}
 
-    def _report(self, progress: Progress) -> Diagnostics:
-        return super()._report(progress) | {"policy/noise_scale": self._noise_scale(progress)}
+    def report(self, progress: Progress) -> Diagnostics:
+        """Return the metrics that don't belong to single gradient steps, with the noise's scale."""
+        return super().report(progress) | {"policy/noise_scale": self._noise_scale(progress)}

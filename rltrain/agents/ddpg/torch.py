@@ -76,7 +76,7 @@ class DDPG(OffPolicy):
 
     def _noise_scale(self, progress: Progress) -> float:
         """Return the noise's scale in a timestep."""
-        return self._now("noise_scale", progress, 1)
+        return self.now("noise_scale", progress, 1)
 
     def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
         return draw_in_range((count, self.distribution.actions), actor.generator)
@@ -86,7 +86,7 @@ class DDPG(OffPolicy):
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def _improve(self, batch: Batch, rates: dict[str, float]) -> tuple[Diagnostics, torch.Tensor]:
+    def improve(self, batch: Batch, rates: dict[str, float]) -> tuple[Diagnostics, torch.Tensor]:
         """Step down the loss of Q(s, a) against r + gamma^k min_i Q_i_target(s', a'), then up Q_0(s, policy(s))."""
         # ---- critics
         learner = self.learners["critics"]
@@ -115,8 +115,9 @@ class DDPG(OffPolicy):
         def vjp(gradients: torch.Tensor) -> None:
             policy_vjp(torch.ops.aten.tanh_backward(critic_vjp(gradients), actions))
 
-        norm = self._descend("policy", vjp, torch.full_like(values, -1 / values.shape[1]), learning_rate)
+        norm = self.descend("policy", vjp, torch.full_like(values, -1 / values.shape[1]), learning_rate)
         return {"loss/policy": -values.mean(), "policy/grad_norm": norm}
 
-    def _report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:
-        return super()._report(progress, replay_ratio) | {"policy/noise_scale": self._noise_scale(progress)}
+    def report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:
+        """Return the metrics that don't belong to single gradient steps, with the noise's scale."""
+        return super().report(progress, replay_ratio) | {"policy/noise_scale": self._noise_scale(progress)}

@@ -68,7 +68,7 @@ class DQN(OffPolicy):
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def _improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
+    def improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
         """Step down the loss of Q(s, a) against r + gamma^k max_a' Q_target(s', a')."""
         learner = state.learners["q"]
         targets = batch.returns + batch.discounts * self._next_values(learner, batch)
@@ -83,5 +83,6 @@ class DQN(OffPolicy):
         """Return what the successors are worth, (B,): the target's highest value."""
         return self._masked(self.network.values(learner.target, batch.next_inputs), batch.next_action_masks).max(1)
 
-    def _report(self, progress: Progress) -> Diagnostics:
-        return super()._report(progress) | {"policy/epsilon": self._epsilon(progress)}
+    def report(self, progress: Progress) -> Diagnostics:
+        """Return the metrics that don't belong to single gradient steps, with epsilon."""
+        return super().report(progress) | {"policy/epsilon": self._epsilon(progress)}

@@ -69,7 +69,7 @@ class DQN(OffPolicy):
     # -- learning ------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _improve(self, batch: Batch, rates: dict[str, float]) -> tuple[Diagnostics, torch.Tensor]:
+    def improve(self, batch: Batch, rates: dict[str, float]) -> tuple[Diagnostics, torch.Tensor]:
         """Step down the loss of Q(s, a) against r + gamma^k max_a' Q_target(s', a')."""
         learner = self.learners["q"]
         targets = batch.returns + batch.discounts * self._next_values(learner, batch)
@@ -87,5 +87,6 @@ class DQN(OffPolicy):
         """Return what the successors are worth, (B,): the target's highest value."""
         return self._masked(learner.target.values(batch.next_inputs), batch.next_action_masks).amax(1)
 
-    def _report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:
-        return super()._report(progress, replay_ratio) | {"policy/epsilon": self._epsilon(progress)}
+    def report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:
+        """Return the metrics that don't belong to single gradient steps, with epsilon."""
+        return super().report(progress, replay_ratio) | {"policy/epsilon": self._epsilon(progress)}

@@ -56,7 +56,7 @@ class Batch(NamedTuple):
 
 
 class OffPolicy(BaseAlgorithm):
-    """Collects transitions in a memory and learns from batches of them; an algorithm says in `_improve` how."""
+    """Collects transitions in a memory and learns from batches of them; an algorithm says in `improve` how."""
 
     config: ClassVar[type[OffPolicyConfig]]
     row_bytes = 11
@@ -167,7 +167,7 @@ class OffPolicy(BaseAlgorithm):
             rows = self.memory.draw_rows(memory, own, steps * self.cfg.batch_size).reshape(steps, -1)
             batch = lambda k: self.memory.read(memory, rows[k])  # noqa: E731
             after, tally, _ = self.improve_by_steps(ready._replace(key=key), batch, steps, True, progress)
-            always = {tag: total / steps for tag, total in tally.every.items()} | self._report(progress)
+            always = {tag: total / steps for tag, total in tally.every.items()} | self.report(progress)
             always |= {
                 "replay/ratio": jnp.float32(steps / (self.cfg.update_interval * self.num_envs)),
                 "replay/size": (memory.filled * self.num_envs).astype(jnp.float32),
@@ -201,14 +201,14 @@ class OffPolicy(BaseAlgorithm):
         Return diagnostics, summed over them, and the last one's errors (B,).
         """
         # ---- learning rates
-        rates = self._learning_rates(self._now("learning_rate", progress))
+        rates = self._learning_rates(self.now("learning_rate", progress))
 
         def take(k: int | Array, state: State) -> tuple[State, Tally, Array]:
             # ---- batch
             ready = self._prepare(state, batch(k))
             # ---- step
             state = state._replace(gradient_steps=state.gradient_steps + 1)
-            state, diagnostics, errors = self._improve(state, ready, rates)
+            state, diagnostics, errors = self.improve(state, ready, rates)
             # ---- targets
             is_last = finishes & (k == steps - 1)
             return self._move_targets_if_due(state, progress, is_last), diagnostics, errors
@@ -223,7 +223,7 @@ class OffPolicy(BaseAlgorithm):
         return jax.lax.fori_loop(0, steps, add, (state, *zeros_like(take, 0, state)[1:]))
 
     @abstractmethod
-    def _improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
+    def improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
         """Take one gradient step; return its diagnostics and the errors (B,) that priorities follow."""
 
     def _prepare(self, state: State, sample: Sample) -> Batch:
@@ -250,7 +250,7 @@ class OffPolicy(BaseAlgorithm):
         errors, gradients = losses.temporal_difference_loss(jnp, differences, self.cfg.loss)
         if batch.weights is not None:
             errors, gradients = errors * batch.weights, gradients * batch.weights
-        state, norm = self._descend(state, name, vjp, gradients / len(batch.returns), learning_rate)
+        state, norm = self.descend(state, name, vjp, gradients / len(batch.returns), learning_rate)
         diagnostics = {
             "loss/q": errors.mean(),
             "value/q_mean": values.mean(),
@@ -259,7 +259,7 @@ class OffPolicy(BaseAlgorithm):
         }
         return state, diagnostics, differences
 
-    def _descend(self, state: State, name: str, vjp: VJP, gradients: Any, learning_rate: Array) -> tuple[State, Array]:
+    def descend(self, state: State, name: str, vjp: VJP, gradients: Any, learning_rate: Array) -> tuple[State, Array]:
         """Let a learner take one step down a loss, given its gradients with respect to what `vjp` takes; return their norm."""
         learner, norm = self.learners[name].step(state.learners[name], vjp(gradients), learning_rate, self.cfg.grad_norm_clip)
         return state._replace(learners={**state.learners, name: learner}), norm
@@ -309,9 +309,9 @@ class OffPolicy(BaseAlgorithm):
         moved = {name: learner.move_target(state.learners[name], self.cfg.polyak) for name, learner in self.learners.items()}
         return state._replace(learners=moved)
 
-    def _report(self, progress: Progress) -> Diagnostics:
+    def report(self, progress: Progress) -> Diagnostics:
         """Return the metrics that don't belong to single gradient steps."""
-        return {"policy/learning_rate": self._now("learning_rate", progress)}
+        return {"policy/learning_rate": self.now("learning_rate", progress)}
 
     # -- snapshots -----------------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class Batch:
 
 
 class OffPolicy(BaseAlgorithm):
-    """Collects transitions in a memory and learns from batches of them; an algorithm says in `_improve` how."""
+    """Collects transitions in a memory and learns from batches of them; an algorithm says in `improve` how."""
 
     config: ClassVar[type[OffPolicyConfig]]
     row_bytes = 11
@@ -124,12 +124,12 @@ class OffPolicy(BaseAlgorithm):
         diagnostics = self.improve_by_steps(gradient_steps, progress)
         self.env_steps = 0
         means = torch.stack([v[0] if len(v) == 1 else torch.stack(v).mean() for v in diagnostics.values()]).tolist()
-        return dict(zip(diagnostics, means, strict=True)) | self._report(progress, gradient_steps / env_steps)
+        return dict(zip(diagnostics, means, strict=True)) | self.report(progress, gradient_steps / env_steps)
 
     def improve_by_steps(self, steps: int, progress: Progress) -> dict[str, list[torch.Tensor]]:
         """Take gradient steps, each on a batch of its own; return their diagnostics."""
-        cfg, rates = self.cfg, self._learning_rates(self._now("learning_rate", progress))
-        importance_exponent = min(1.0, self._now("importance_exponent", progress))
+        cfg, rates = self.cfg, self._learning_rates(self.now("learning_rate", progress))
+        importance_exponent = min(1.0, self.now("importance_exponent", progress))
         collected: dict[str, list[torch.Tensor]] = {}
         for k in range(steps):
             # ---- batch
@@ -137,7 +137,7 @@ class OffPolicy(BaseAlgorithm):
             batch = self._prepare(sample)
             # ---- step
             self.gradient_steps += 1
-            diagnostics, errors = self._improve(batch, rates)
+            diagnostics, errors = self.improve(batch, rates)
             for tag, value in diagnostics.items():
                 collected.setdefault(tag, []).append(value)
             # ---- priorities
@@ -148,7 +148,7 @@ class OffPolicy(BaseAlgorithm):
         return collected
 
     @abstractmethod
-    def _improve(self, batch: Batch, rates: dict[str, float]) -> tuple[Diagnostics, torch.Tensor]:
+    def improve(self, batch: Batch, rates: dict[str, float]) -> tuple[Diagnostics, torch.Tensor]:
         """Take one gradient step; return its diagnostics and the errors (B,) that priorities follow."""
 
     @torch.no_grad()
@@ -176,7 +176,7 @@ class OffPolicy(BaseAlgorithm):
         errors, gradients = losses.temporal_difference_loss(torch, differences, self.cfg.loss)
         if batch.weights is not None:
             errors, gradients = errors * batch.weights, gradients * batch.weights
-        norm = self._descend(name, vjp, gradients / len(batch.returns), learning_rate)
+        norm = self.descend(name, vjp, gradients / len(batch.returns), learning_rate)
         diagnostics = {
             "loss/q": errors.mean(),
             "value/q_mean": values.mean(),
@@ -185,7 +185,7 @@ class OffPolicy(BaseAlgorithm):
         }
         return diagnostics, differences
 
-    def _descend(self, name: str, vjp: Callable[..., Any], gradients: Any, learning_rate: float) -> torch.Tensor:
+    def descend(self, name: str, vjp: Callable[..., Any], gradients: Any, learning_rate: float) -> torch.Tensor:
         """Let a learner take one step down a loss, given its gradients with respect to what `vjp` takes; return their norm."""
         learner = self.learners[name]
         learner.parameters.clear_gradients()
@@ -224,10 +224,10 @@ class OffPolicy(BaseAlgorithm):
         for learner in self.learners.values():
             learner.move_target(self.cfg.polyak)
 
-    def _report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:
+    def report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:
         """Return the metrics that don't belong to single gradient steps."""
         return {
-            "policy/learning_rate": self._now("learning_rate", progress),
+            "policy/learning_rate": self.now("learning_rate", progress),
             "replay/ratio": replay_ratio,
             "replay/size": float(self.memory.count),
         }

@@ -80,7 +80,7 @@ class Evaluation(NamedTuple):
 
 
 class OnPolicy(BaseAlgorithm):
-    """Acts by a stochastic policy and collects a rollout; an algorithm says in `_improve` how to learn from it."""
+    """Acts by a stochastic policy and collects a rollout; an algorithm says in `improve` how to learn from it."""
 
     config: ClassVar[type[OnPolicyConfig]]
     row_bytes = 7
@@ -168,7 +168,7 @@ class OnPolicy(BaseAlgorithm):
 
         def learn() -> tuple[State, Metrics]:
             ready, batch = self._prepare(state, memory)
-            return self._improve(ready, batch, progress)
+            return self.improve(ready, batch, progress)
 
         if not self.inputs.normalize:
             after, metrics = learn()
@@ -178,7 +178,7 @@ class OnPolicy(BaseAlgorithm):
         return self._fold_observations(after, memory), metrics, dict.fromkeys(metrics, learned)
 
     @abstractmethod
-    def _improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
+    def improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
         """Take gradient steps; return metrics."""
 
     def _prepare(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
@@ -241,7 +241,7 @@ class OnPolicy(BaseAlgorithm):
             rewards = rewards * cfg.reward_scale
         return state, rewards if cfg.reward_clip is None else jnp.clip(rewards, -cfg.reward_clip, cfg.reward_clip)
 
-    def _evaluate(self, state: State, batch: Batch) -> Evaluation:
+    def evaluate(self, state: State, batch: Batch) -> Evaluation:
         """Return what the networks say about a batch."""
         critic_inputs = batch.inputs if batch.critic_inputs is None else batch.critic_inputs
         parameters = self.parameters(state.learners)
@@ -260,7 +260,7 @@ class OnPolicy(BaseAlgorithm):
 
         return Evaluation(logits, log_probs, entropies, values, vjp)
 
-    def _descend(self, state: State, evaluation: Evaluation, gradients: losses.Gradients) -> tuple[State, Array]:
+    def descend(self, state: State, evaluation: Evaluation, gradients: losses.Gradients) -> tuple[State, Array]:
         """Step down a loss, given its gradients with respect to what the networks say; return the parameters' norm."""
         rates, by_name = self._learning_rates(state.learning_rate), evaluation.vjp(gradients)
         learners, norms = {}, []
@@ -271,7 +271,7 @@ class OnPolicy(BaseAlgorithm):
             norms.append(norm)
         return state._replace(learners=learners), norms[0] if len(norms) == 1 else jnp.linalg.norm(jnp.stack(norms))
 
-    def _report(self, state: State, batch: Batch) -> Metrics:
+    def report(self, state: State, batch: Batch) -> Metrics:
         """Return the metrics that don't belong to single gradient steps."""
         parameters = self.policy(state).parameters
         explained = losses.explained_variance(jnp, batch.values, batch.returns, batch.weights)

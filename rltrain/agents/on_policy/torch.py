@@ -65,7 +65,7 @@ class Evaluation(NamedTuple):
 
 
 class OnPolicy(BaseAlgorithm):
-    """Acts by a stochastic policy and collects a rollout; an algorithm says in `_improve` how to learn from it."""
+    """Acts by a stochastic policy and collects a rollout; an algorithm says in `improve` how to learn from it."""
 
     config: ClassVar[type[OnPolicyConfig]]
     row_bytes = 7
@@ -141,12 +141,12 @@ class OnPolicy(BaseAlgorithm):
         rollout = self.memory.read()
         metrics: dict[str, float] = {}
         if not self.inputs.normalize or float(self.inputs.moments.count) > 0:
-            metrics = self._improve(self._prepare(rollout), progress)
+            metrics = self.improve(self._prepare(rollout), progress)
         self._fold_observations(rollout)
         return metrics
 
     @abstractmethod
-    def _improve(self, batch: Batch, progress: Progress) -> dict[str, float]:
+    def improve(self, batch: Batch, progress: Progress) -> dict[str, float]:
         """Take gradient steps; return metrics."""
 
     @torch.no_grad()
@@ -210,7 +210,7 @@ class OnPolicy(BaseAlgorithm):
             rewards = rewards * cfg.reward_scale
         return rewards if cfg.reward_clip is None else rewards.clamp(-cfg.reward_clip, cfg.reward_clip)
 
-    def _evaluate(self, batch: Batch) -> Evaluation:
+    def evaluate(self, batch: Batch) -> Evaluation:
         """Return what the networks say about a batch."""
         critic_inputs = batch.inputs if batch.critic_inputs is None else batch.critic_inputs
         outputs, values, networks_vjp = self.networks.logits_and_values_with_vjp(batch.inputs, critic_inputs)
@@ -226,7 +226,7 @@ class OnPolicy(BaseAlgorithm):
 
         return Evaluation(logits.detach(), log_probs.detach(), entropies.detach().expand_as(values), values, vjp)
 
-    def _descend(self, evaluation: Evaluation, gradients: losses.Gradients) -> torch.Tensor:
+    def descend(self, evaluation: Evaluation, gradients: losses.Gradients) -> torch.Tensor:
         """Step down a loss, given its gradients with respect to what the networks say; return the parameters' norm.
 
         Those are known in closed form, so autograd's graph holds the distribution only: half the time of a small minibatch.
@@ -238,7 +238,7 @@ class OnPolicy(BaseAlgorithm):
         norms = [learner.step(rates[name], self.cfg.grad_norm_clip) for name, learner in self.learners.items()]
         return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
-    def _report(self, batch: Batch) -> dict[str, float]:
+    def report(self, batch: Batch) -> dict[str, float]:
         """Return the metrics that don't belong to single gradient steps."""
         explained = losses.explained_variance(torch, batch.values, batch.returns, batch.weights)
         return {

@@ -42,18 +42,18 @@ class PPO(OnPolicy):
             batch = batch._replace(statistics=self.distribution.statistics(logits))
         return state, batch
 
-    def _improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
+    def improve(self, state: State, batch: Batch, progress: Progress) -> tuple[State, Metrics]:
         """Take `minibatches` gradient steps in each epoch, as long as the policy stays near the one that acted."""
         cfg = self.cfg
-        ratio_clip, entropy_scale = self._now("ratio_clip", progress), self._now("entropy_scale", progress)
+        ratio_clip, entropy_scale = self.now("ratio_clip", progress), self.now("entropy_scale", progress)
         if cfg.adapt_learning_rate == "never":
-            state = state._replace(learning_rate=self._now("learning_rate", progress))
+            state = state._replace(learning_rate=self.now("learning_rate", progress))
         rows = len(batch.returns)
 
         def learn_minibatch(carry: Improvement, minibatch: Batch) -> tuple[Improvement, tuple[Array, Array]]:
             before = carry
             # ---- gradient
-            evaluation = self._evaluate(carry.state, minibatch)
+            evaluation = self.evaluate(carry.state, minibatch)
             diagnostics, gradients = self._differentiate_loss(minibatch, evaluation, ratio_clip, entropy_scale)
             # ---- stop
             stopped = carry.stopped
@@ -63,7 +63,7 @@ class PPO(OnPolicy):
             state = carry.state
             if cfg.adapt_learning_rate == "minibatch":
                 state = self._adapt_learning_rate(state, self._exact_kl(minibatch, evaluation.logits))
-            state, norm = self._descend(state, evaluation, gradients)
+            state, norm = self.descend(state, evaluation, gradients)
             diagnostics = jnp.append(diagnostics, norm)
             carry = Improvement(state, stopped, carry.sums + diagnostics, carry.steps + 1)
             if cfg.kl_stop is not None:
@@ -89,7 +89,7 @@ class PPO(OnPolicy):
         start = Improvement(state, jnp.bool_(False), jnp.zeros(len(METRICS)), jnp.int32(0))
         end, _ = jax.lax.scan(learn_epoch, start, keys[1:])
         means = end.sums / jnp.maximum(end.steps, 1)
-        metrics = dict(zip(METRICS, means, strict=True)) | self._report(end.state, batch)
+        metrics = dict(zip(METRICS, means, strict=True)) | self.report(end.state, batch)
         if cfg.ratio_clip_schedule != "constant":
             metrics["policy/ratio_clip"] = ratio_clip
         if cfg.kl_stop is not None:

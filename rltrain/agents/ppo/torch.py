@@ -29,12 +29,12 @@ class PPO(OnPolicy):
             batch.statistics = self.distribution.statistics(logits)
         return batch
 
-    def _improve(self, batch: Batch, progress: Progress) -> dict[str, float]:
+    def improve(self, batch: Batch, progress: Progress) -> dict[str, float]:
         """Take `minibatches` gradient steps in each epoch, as long as the policy stays near the one that acted."""
         cfg = self.cfg
-        ratio_clip, entropy_scale = self._now("ratio_clip", progress), self._now("entropy_scale", progress)
+        ratio_clip, entropy_scale = self.now("ratio_clip", progress), self.now("entropy_scale", progress)
         if cfg.adapt_learning_rate == "never":
-            self.learning_rate = self._now("learning_rate", progress)
+            self.learning_rate = self.now("learning_rate", progress)
         steps: list[torch.Tensor] = []
         stopped = False
         for _ in range(cfg.epochs):
@@ -43,7 +43,7 @@ class PPO(OnPolicy):
             kls = []
             for minibatch in batch.shuffle(order, cfg.minibatches):
                 # ---- gradient
-                evaluation = self._evaluate(minibatch)
+                evaluation = self.evaluate(minibatch)
                 diagnostics, gradients = self._differentiate_loss(minibatch, evaluation, ratio_clip, entropy_scale)
                 kls.append(diagnostics[KL])
                 # ---- stop
@@ -53,14 +53,14 @@ class PPO(OnPolicy):
                 # ---- step
                 if cfg.adapt_learning_rate == "minibatch":
                     self._adapt_learning_rate(self._exact_kl(minibatch, evaluation.logits))
-                norm = self._descend(evaluation, gradients)
+                norm = self.descend(evaluation, gradients)
                 steps.append(torch.cat((diagnostics, norm.view(1))))
             if cfg.adapt_learning_rate == "epoch":
                 self._adapt_learning_rate(float(torch.stack(kls).mean()))
             if stopped:
                 break
         means = torch.stack(steps).mean(0).tolist() if steps else []
-        metrics = dict(zip(METRICS, means, strict=False)) | self._report(batch)
+        metrics = dict(zip(METRICS, means, strict=False)) | self.report(batch)
         if cfg.ratio_clip_schedule != "constant":
             metrics["policy/ratio_clip"] = ratio_clip
         if cfg.kl_stop is not None:

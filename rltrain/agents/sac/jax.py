@@ -100,7 +100,7 @@ class SAC(OffPolicy):
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def _improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
+    def improve(self, state: State, batch: Batch, rates: dict[str, Array]) -> tuple[State, Tally, Array]:
         """Step down the loss of Q(s, a) against r + gamma^k V(s'), then up V(s), then move alpha towards the target entropy.
 
         V(s) = E min_i Q_i(s, a) - alpha log p(a | s) over the policy's actions a: one of them, or all where they are choices.
@@ -163,7 +163,7 @@ class SAC(OffPolicy):
 
         (log_probs, values), vjp = forward_and_vjp(evaluate, state.learners["policy"].parameters)
         share = jnp.full_like(values, 1 / len(values))
-        state, norm = self._descend(state, "policy", vjp, (coefficient * share, -share), learning_rate)
+        state, norm = self.descend(state, "policy", vjp, (coefficient * share, -share), learning_rate)
         return state, (coefficient * log_probs - values).mean(), norm, -log_probs
 
     def _improve_choices(
@@ -179,7 +179,7 @@ class SAC(OffPolicy):
 
         (entropies, gains), vjp = forward_and_vjp(evaluate, state.learners["policy"].parameters)
         share = jnp.full_like(gains, 1 / len(gains))
-        state, norm = self._descend(state, "policy", vjp, (-coefficient * share, -share), learning_rate)
+        state, norm = self.descend(state, "policy", vjp, (-coefficient * share, -share), learning_rate)
         return state, -(coefficient * entropies + gains).mean(), norm, entropies
 
     def _target_entropy(self, batch: Batch) -> Any:

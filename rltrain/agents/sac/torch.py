@@ -93,7 +93,7 @@ class SAC(OffPolicy):
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def _improve(self, batch: Batch, rates: dict[str, float]) -> tuple[Diagnostics, torch.Tensor]:
+    def improve(self, batch: Batch, rates: dict[str, float]) -> tuple[Diagnostics, torch.Tensor]:
         """Step down the loss of Q(s, a) against r + gamma^k V(s'), then up V(s), then move alpha towards the target entropy.
 
         V(s) = E min_i Q_i(s, a) - alpha log p(a | s) over the policy's actions a: one of them, or all where they are choices.
@@ -162,7 +162,7 @@ class SAC(OffPolicy):
             torch.autograd.backward((log_probs, actions), (to_log_probs, critics_vjp(values.grad)))
             policy_vjp(logits.grad)
 
-        norm = self._descend("policy", vjp, (coefficient * share, -share), learning_rate)
+        norm = self.descend("policy", vjp, (coefficient * share, -share), learning_rate)
         entropies = -log_probs.detach()
         return -(coefficient * entropies + least.detach()).mean(), norm, entropies
 
@@ -182,7 +182,7 @@ class SAC(OffPolicy):
             torch.autograd.backward((entropies, gains), gradients)
             policy_vjp(logits.grad)
 
-        norm = self._descend("policy", vjp, (-coefficient * share, -share), learning_rate)
+        norm = self.descend("policy", vjp, (-coefficient * share, -share), learning_rate)
         entropies = entropies.detach()
         return -(coefficient * entropies + gains.detach()).mean(), norm, entropies
 

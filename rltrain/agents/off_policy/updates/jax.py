@@ -39,7 +39,7 @@ class UpdateFromHost:
         steps = min(env_steps, agent.gradient_steps) if cfg.gradient_steps == "auto" else agent.gradient_steps
         if cfg.normalize_observations:
             state = self._fold(state, *host.newest(min(unfolded, host.filled)))
-        importance_exponent = min(1.0, float(agent._now("importance_exponent", progress)))
+        importance_exponent = min(1.0, float(agent.now("importance_exponent", progress)))
         outcomes = []
         for start in range(0, steps, agent.at_once):
             # ---- batches
@@ -57,7 +57,7 @@ class UpdateFromHost:
         metrics = {tag: total / steps for tag, total in tally.every.items()}
         if tally.count:
             metrics |= {tag: total / tally.count for tag, total in tally.some.items()}
-        metrics |= agent._report(progress) | {"replay/ratio": steps / env_steps, "replay/size": host.count}
+        metrics |= agent.report(progress) | {"replay/ratio": steps / env_steps, "replay/size": host.count}
         return state, {tag: float(value) for tag, value in metrics.items()}, all(finite)
 
     def _improve_and_look(
