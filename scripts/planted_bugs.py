@@ -239,7 +239,7 @@ BUGS = [
     ),
     Bug(
         "states recorded are those after the step",
-        ((TRAINER, "                states=states,\n                actions", "                states=env.state(),\n                actions"),),
+        ((TRAINER, "states=states,\n                actions=", "states=env.state(),\n                actions="),),
         ("trainers/test_call_order.py",),
     ),
     Bug(

@@ -134,7 +134,7 @@ def _device(wanted: str) -> tuple[str, Any]:
         devices |= {f"cuda:{i}": device for i, device in enumerate(jax.devices())}
     device = {"auto": "cuda:0" if "cuda:0" in devices else "cpu", "cuda": "cuda:0"}.get(wanted, wanted)
     if device not in devices:
-        raise ConfigError("backend.device", wanted, f"not devices on this machine; devices: {', '.join(devices)} (or auto)")
+        raise ConfigError("backend.device", wanted, f"not found on this machine; found: {', '.join(devices)} (or auto)")
     return device, devices[device]
 
 

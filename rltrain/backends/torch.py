@@ -133,5 +133,5 @@ def _device(wanted: str) -> torch.device:
         return torch.device(devices[1] if len(devices) > 1 else "cpu")
     device = "cuda:0" if wanted == "cuda" else wanted
     if device not in devices:
-        raise ConfigError("backend.device", wanted, f"not devices on this machine; devices: {', '.join(devices)} (or auto)")
+        raise ConfigError("backend.device", wanted, f"not found on this machine; found: {', '.join(devices)} (or auto)")
     return torch.device(device)
