@@ -44,6 +44,7 @@ class Image:
 
     def __str__(self) -> str:
         order = "" if len(self.shape) == 2 else f" with its channels {'first' if self.channels_first else 'last'}"
+        order += f", {self.shape[0]} frames as channels," if len(self.shape) == 4 else ""
         layers = [layer.describe() for layer in self.layers]
         return f"an image {self.shape}{order}{f' / {self.scale:.0f}' if self.scale != 1 else ''} by {', '.join(layers)}"
 
@@ -53,9 +54,12 @@ class Image:
         return self.layers[-1].shape[0]
 
     def rows(self, array: Any) -> Any:
-        """Return images (B, height, width, channels), from (B, *shape), without copying."""
+        """Return images (B, height, width, channels), from (B, *shape)."""
         if len(self.shape) == 2:
             return array[..., None]
+        if len(self.shape) == 4:
+            array = array.transpose((0, 3, 4, 1, 2) if self.channels_first else (0, 2, 3, 1, 4))
+            return array.reshape(*array.shape[:3], -1)
         return array.transpose((0, 2, 3, 1)) if self.channels_first else array
 
 
@@ -63,7 +67,7 @@ def find(space: Any, cnn: Any, key: str) -> dict[str, Image]:
     """Return the images among the leaves of a space, by path; `key` is the dotted name of the network's settings.
 
     A Box of two or three dimensions is one if it holds bytes, 0 to 255, or has bounds 0 and 1; any other Box of floats only if
-    `cnn` names layers. Raises ConfigError if `cnn` names layers and there is none, or if they don't fit.
+    `cnn` names layers. Of four dimensions it is a stack of frames, whose channels go side by side. Raises ConfigError if `cnn` names layers and there is none, or if they don't fit.
     """
     if cnn == "none":
         return {}
@@ -87,7 +91,7 @@ def _scale(leaf: Any, *, named: bool) -> float | None:
     """Return what pixels are divided by, or None for what is no image."""
     import gymnasium
 
-    if not isinstance(leaf, gymnasium.spaces.Box) or len(leaf.shape) not in (2, 3) or 0 in leaf.shape:
+    if not isinstance(leaf, gymnasium.spaces.Box) or len(leaf.shape) not in (2, 3, 4) or 0 in leaf.shape:
         return None
     low, high = float(leaf.low.min()), float(leaf.high.max())
     if leaf.dtype == np.uint8 and (low, high) == (0, 255):
@@ -97,11 +101,16 @@ def _scale(leaf: Any, *, named: bool) -> float | None:
 
 
 def _channels_first(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 and shape[0] < min(shape[1:])
+    """Tell whether channels stand before height and width, in a stack of frames in each of them: where they are the fewest."""
+    frame = shape[-3:]
+    return len(shape) > 2 and frame[0] < min(frame[1:])
 
 
 def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return height, width and channels; the channels are the first dimension where that is the smallest, else the last."""
+    """Return height, width and channels."""
+    if len(shape) == 4:
+        height, width, channels = _sizes(shape[1:])
+        return height, width, channels * shape[0]
     if len(shape) == 2:
         return shape[0], shape[1], 1
     return (shape[1], shape[2], shape[0]) if _channels_first(shape) else (shape[0], shape[1], shape[2])

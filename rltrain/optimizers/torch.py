@@ -22,13 +22,16 @@ class FlatParameters:
             raise ValueError(
                 f"{taken[0]} is part of a vector already; an optimiser of one's own takes the parameters as they are"
             )
+        self._flatten(named, device)
+        self.freeze(frozenset())
+
+    def _flatten(self, named: dict[str, nn.Parameter], device: torch.device) -> None:
+        """Make the vectors, and the parameters views of them."""
         self.named = named
         size = sum(parameter.numel() for parameter in named.values())
         self.values = torch.empty(size, device=device)
         self.gradients = torch.zeros(size, device=device)
         self._views: list[tuple[nn.Parameter, torch.Tensor]] = []  # each parameter's part of the gradients
-        self._frozen: list[torch.Tensor] = []  # the parts of those that don't learn
-        self.learning = [slice(0, size)]  # the runs of the vectors that learn
         start = 0
         for parameter in named.values():
             stop = start + parameter.numel()
@@ -40,12 +43,23 @@ class FlatParameters:
             start = stop
         self.clear_gradients()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel, and be copied, as the parameters, which then are views of vectors of their own."""
+        return {"named": self.named, "device": self.values.device, "frozen": self.frozen}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make the vectors anew."""
+        self._flatten(state["named"], state["device"])
+        self.freeze(state["frozen"])
+
     def freeze(self, names: Set[str]) -> None:
         """Let parameters of these names stay as they are: their gradient is 0, optimisers pass them over.
 
         To be called before an optimiser's first step.
         """
-        self.learning, self._frozen = [], []
+        self.frozen = frozenset(names)
+        self.learning: list[slice] = []  # the runs of the vectors that learn
+        self._frozen: list[torch.Tensor] = []  # the parts of the gradients of those that don't
         start = 0
         for name, (_, view) in zip(self.named, self._views, strict=True):
             stop = start + view.numel()
@@ -110,6 +124,10 @@ class Adam:
         self.first_moments = torch.zeros_like(parameters.values)
         self.second_moments = torch.zeros_like(parameters.values)
         self.steps = torch.zeros((), device=parameters.values.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel, and be copied, without what reads the vectors' memory."""
+        return {name: value for name, value in self.__dict__.items() if name != "_parts"}
 
     @functools.cached_property
     def _parts(self) -> list[list[torch.Tensor]]:

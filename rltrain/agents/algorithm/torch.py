@@ -1,5 +1,6 @@
 """What every built-in algorithm has in common in PyTorch: settings, inputs, learners, acting, schedules, snapshots."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -55,7 +56,6 @@ class BaseAlgorithm(Stateful, HasRecipe, ABC):
         self.reward_function = find_reward_function(self.cfg.reward_function, self.key)
         self.schedule = self.cfg.schedule()
         self.actor_seed = seed64(seed, AGENT_ACTOR, index)
-        self._inference = torch.inference_mode()  # entered in each timestep; as a decorator it is made anew each time
 
         self.encoder = encoder  # a ready-made one, of which each network gets a copy
         self.inputs = self._make_inputs(observation_space, "env.observation_space")
@@ -105,6 +105,15 @@ class BaseAlgorithm(Stateful, HasRecipe, ABC):
         frozen = find_frozen(names, self.cfg.network.frozen, f"{self.key}.network")
         for learner in self.learners.values():
             learner.parameters.freeze(frozen)
+
+    @functools.cached_property
+    def _inference(self) -> Any:
+        """What is entered in each timestep; as a decorator it would be made anew each time."""
+        return torch.inference_mode()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel, and be copied, without what can't."""
+        return {name: value for name, value in self.__dict__.items() if name != "_inference"}
 
     @property
     def images(self) -> dict[str, Any]:

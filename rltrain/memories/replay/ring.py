@@ -46,6 +46,15 @@ class Ring:
         self._free: list[int] = []  # slots that hold none
         self.clear()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be a copy, with views of its own arrays."""
+        self.__dict__.update(state)
+        self._view()
+
+    def _view(self) -> None:
+        """Make views of the arrays a row per transition."""
+        self.flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in self._arrays.items()}
+
     @classmethod
     def of(cls, recipe: Any) -> "Ring":
         """Return an empty one like that whose recipe it is."""
@@ -219,7 +228,7 @@ class Ring:
         self._new = self._new or allocator(self.size, total, *self._allocator)
         self._slots = self._new((self.length, self.num_envs), slots)
         self._arrays = {name: self._new((self.length, *shape), dtype) for name, (shape, dtype) in shapes.items()}
-        self.flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in self._arrays.items()}
+        self._view()
         self.observations, self.outputs = list(observations), list(outputs)
 
     # -- reading -------------------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ class CNN(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return features (B, F)."""
         image = self.image
-        x = images if image.channels_first else images[:, None] if len(image.shape) == 2 else images.permute(0, 3, 1, 2)
+        x = images[:, None] if len(image.shape) == 2 else images if image.channels_first else images.movedim(-1, -3)
+        x = x.flatten(1, 2) if len(image.shape) == 4 else x  # (B, channels, height, width)
         x = x.contiguous(memory_format=torch.channels_last).float()  # a fifth to a third less time on a CPU
         x = x / image.scale if image.scale != 1 else x
         before = x
