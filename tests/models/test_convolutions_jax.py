@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from rltrain.models.convolutions import jax as convolutions
 from rltrain.models.images import Layer
@@ -96,3 +97,20 @@ def test_in_a_loop_every_convolution_has_the_order_that_xla_is_quick_with(monkey
     ours = compiled(convolutions.convolve)
     assert len(ours) >= 3 and set(ours) == {IN_ORDER}
     assert set(compiled(reference)) - {IN_ORDER}, "XLA puts them into order itself now: let it"
+
+
+@pytest.mark.parametrize("sizes", [(6, 5), (5, 8)])
+def test_maxima_and_their_gradients_are_those_of_flaxs_pool_also_where_several_are_equal(sizes):
+    generator = np.random.default_rng(0)
+    x = jnp.asarray(generator.integers(-2, 2, (3, *sizes, 4)), jnp.float32)
+
+    @jax.jit
+    def run(x, back):
+        found = []
+        for pool in (convolutions.pool, lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))):
+            outcome, vjp = jax.vjp(pool, x)
+            found.append((outcome, *vjp(back)))
+        return found
+
+    ours, theirs = run(x, jnp.asarray(generator.standard_normal((3, *[(n + 1) // 2 for n in sizes], 4)), jnp.float32))
+    jax.tree.map(close, ours, theirs)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rltrain.models.config import AnyNetworkConfig
-from rltrain.models.convolutions.jax import convolve, numbers
+from rltrain.models.convolutions.jax import convolve, numbers, pool
 from rltrain.models.encoders.own.jax import Own, make_own
 from rltrain.models.images import Image
 from rltrain.models.images import find as images_of
@@ -52,7 +52,7 @@ class CNN:
                 x = x + before if layer.residual == "second" else x
             else:
                 x = convolve(x, weight, layer, scale) + bias
-                x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if layer.pools else nn.relu(x)
+                x = pool(x) if layer.pools else nn.relu(x)
             scale = 1.0
         return x
 
