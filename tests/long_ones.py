@@ -22,9 +22,11 @@ LONG = {
     ],
     "agents/test_twins.py": [
         "test_updates_agree[ppo-action_space1-cfg1]",
+        "test_updates_agree[ppo-action_space2-cfg2]",
         "test_updates_agree[ppo-action_space3-cfg3]",
     ],
     "agents/test_twins_off_policy.py": [
+        "test_policies_convert_both_ways[ddpg-action_space3]",
         "test_updates_agree[td3-action_space2-cfg2]",
     ],
     "envs/test_atari.py": [
@@ -32,6 +34,7 @@ LONG = {
         "test_games_go_on_exactly[MsPacman-settings2]",
     ],
     "envs/test_functional.py": [
+        "test_a_first_observation_that_is_not_finite_names_its_copy[false]",
         "test_agents_draw_what_is_allowed_and_their_critics_read_states[true]",
         "test_nothing_left_to_do_is_an_error[true-timestep 7: copy 0]",
     ],
@@ -84,15 +87,19 @@ LONG = {
         "test_a_sweep_goes_on_after_a_failed_job",
         "test_a_worker_that_dies_or_hangs_ends_the_run[kill]",
         "test_an_environment_that_raises_in_a_step[sync]",
+        "test_jobs_take_whole_numbers_as_single_runs_do",
+        "test_numbers_of_a_sweep_are_checked_as_they_are_composed",
     ],
     "test_closed_streams.py": [
         "test_a_run_without_any_stream",
     ],
     "test_confidential.py": [
         "test_errors_say_none[step-async]",
+        "test_numbers_choices_and_defaults_are_data",
     ],
     "test_config.py": [
         "test_an_environment_of_ones_own_in_the_working_directory[how0]",
+        "test_an_environment_of_ones_own_in_the_working_directory[how1]",
     ],
     "test_constant_reward.py": [
         "test_the_learned_value_is_ten_everywhere[async-3-False]",
@@ -160,10 +167,8 @@ LONG = {
         "test_what_is_made_must_be_finite_in_either_loop[true]",
     ],
     "test_run_directory.py": [
-        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[delete"
-        "-the directory was deleted, renamed or replaced while the run went on-left1-overrides1]",
-        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[replace"
-        "-the directory was deleted, renamed or replaced while the run went on-left2-overrides2]",
+        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[delete-the directory was deleted, renamed or replaced while the run went on-left1-overrides1]",
+        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[replace-the directory was deleted, renamed or replaced while the run went on-left2-overrides2]",
     ],
     "test_saved_runs.py": [
         "test_a_saved_run_goes_on[sac_jax]",
@@ -190,11 +195,14 @@ LONG = {
         "test_parallel_cuts_as_sequential_does[partitioned]",
     ],
     "trainers/test_fused.py": [
+        "test_a_row_is_not_written_twice_where_a_signal_ends_it",
         "test_a_second_training_draws_other_noise",
         "test_an_agent_with_a_hook_of_its_own_is_stepped",
+        "test_an_observation_outside_its_space_names_copy_part_and_timestep",
         "test_evaluations_wait_for_whole_iterations",
         "test_fused_equals_stepped[discrete-two]",
         "test_resumed_in_mid_rollout_equals_fused[56]",
+        "test_the_last_timestep_that_can_be_counted_is_made[false]",
     ],
     "trainers/test_fused_off_policy.py": [
         "test_a_chunk_is_as_long_as_its_learning_and_nothing_is_compiled_after_the_first",
@@ -227,6 +235,8 @@ LONG = {
         "test_a_fault_of_one_worker_ends_the_run[partitioned-kill]",
         "test_a_fault_of_one_worker_ends_the_run[partitioned-raise]",
         "test_a_worker_killed_from_outside_and_a_second_interrupt",
+        "test_a_worker_that_fails_to_start_ends_the_run",
+        "test_an_environment_that_fails_in_a_worker_names_agent_and_copy",
         "test_an_environment_that_only_fails_to_close_costs_no_checkpoint[raise-False]",
     ],
     "trainers/test_simultaneous.py": [

@@ -67,7 +67,8 @@ def find(space: Any, cnn: Any, key: str) -> dict[str, Image]:
     """Return the images among the leaves of a space, by path; `key` is the dotted name of the network's settings.
 
     A Box of two or three dimensions is one if it holds bytes, 0 to 255, or has bounds 0 and 1; any other Box of floats only if
-    `cnn` names layers. Of four dimensions it is a stack of frames, whose channels go side by side. Raises ConfigError if `cnn` names layers and there is none, or if they don't fit.
+    `cnn` names layers. Of four dimensions it is a stack of frames, whose channels go side by side. Raises ConfigError if `cnn`
+    names layers and there is none, or if they don't fit.
     """
     if cnn == "none":
         return {}

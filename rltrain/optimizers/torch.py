@@ -1,12 +1,15 @@
 """Parameters as one vector, and optimisers on it."""
 
 import functools
+import weakref
 from collections.abc import Set
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+FLAT: "weakref.WeakValueDictionary[int, nn.Parameter]" = weakref.WeakValueDictionary()  # those that are part of a vector
 
 
 class FlatParameters:
@@ -17,7 +20,7 @@ class FlatParameters:
     """
 
     def __init__(self, named: dict[str, nn.Parameter], device: torch.device) -> None:
-        taken = [name for name, parameter in named.items() if hasattr(parameter, "is_flat")]
+        taken = [name for name, parameter in named.items() if FLAT.get(id(parameter)) is parameter]
         if taken:
             raise ValueError(
                 f"{taken[0]} is part of a vector already; an optimiser of one's own takes the parameters as they are"
@@ -38,7 +41,7 @@ class FlatParameters:
             view = self.values[start:stop].view(parameter.shape)
             view.copy_(parameter.data)
             parameter.data = view
-            parameter.is_flat = True  # type: ignore[attr-defined]
+            FLAT[id(parameter)] = parameter
             self._views.append((parameter, self.gradients[start:stop].view(parameter.shape)))
             start = stop
         self.clear_gradients()

@@ -106,6 +106,8 @@ CASES = {
     "impala": (image(16, 16, 3), "impala", impala),
     "a list": (image(9, 12, 3), LIST, lambda: two(3, 3 * 5)),
     "a list, height and width alone": (image(9, 12), LIST, lambda: two(1, 3 * 5)),
+    "a list, frames": (image(2, 9, 12, 3), LIST, lambda: two(6, 3 * 5)),
+    "a list, frames with channels first": (image(2, 3, 9, 12), LIST, lambda: two(6, 3 * 5)),
     "a list, any numbers": (Box(-np.inf, np.inf, (3, 9, 12), np.float32), LIST, lambda: two(3, 3 * 5)),
 }  # fmt: skip
 
@@ -120,6 +122,8 @@ def reference(space: Box, layers: list[nn.Module], encoder: nn.Module) -> Any:
         x = x.float() / 255 if x.dtype == torch.uint8 else x
         if x.ndim == 3:
             x = x[:, None]
+        elif x.ndim == 5:  # frames: their channels one after the other
+            x = torch.cat([frame if space.shape[1] == 3 else frame.movedim(3, 1) for frame in x.unbind(1)], 1)
         elif space.shape[0] > 4:  # channels last
             x = x.movedim(3, 1)
         return modules(x)
@@ -274,7 +278,7 @@ def test_without_a_cnn_pixels_are_numbers_like_any_other(space):
     "space",
     [
         Box(-np.inf, np.inf, (10, 10), np.float32), Box(0, 9, (10, 10, 3), np.uint8), Box(-1, 1, (10, 10, 3), np.float32),
-        image(30), image(3, 3, 3, 3), image(2, 2, 2), Discrete(3),
+        image(30), image(2, 2, 2), image(4, 2, 2, 3), Discrete(3),
     ],
     ids=str,
 )  # fmt: skip
