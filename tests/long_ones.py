@@ -167,8 +167,8 @@ LONG = {
         "test_what_is_made_must_be_finite_in_either_loop[true]",
     ],
     "test_run_directory.py": [
-        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[delete-the directory was deleted, renamed or replaced while the run went on-left1-overrides1]",
-        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[replace-the directory was deleted, renamed or replaced while the run went on-left2-overrides2]",
+        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[delete-the directory was deleted, renamed or replaced while the run went on-left1-overrides1]",  # noqa: E501
+        "test_a_directory_that_is_lost_is_said_once_and_ends_the_run_with_4[replace-the directory was deleted, renamed or replaced while the run went on-left2-overrides2]",  # noqa: E501
     ],
     "test_saved_runs.py": [
         "test_a_saved_run_goes_on[sac_jax]",
