@@ -323,7 +323,7 @@ BUGS = [
     ),
     Bug(
         "images upside down: height for width",
-        ((ENCODERS, "images.permute(0, 3, 1, 2)", "images.permute(0, 3, 2, 1)"),),
+        ((ENCODERS, "images.movedim(-1, -3)", "images.movedim(-1, -3).mT"),),
         ("models/test_encoders.py",),
     ),
     Bug(
