@@ -44,9 +44,21 @@ class EncoderConfig:
             raise ConfigError(f"{key}.encoder_kwargs", self.encoder_kwargs, f"has no effect without {key}.encoder")
 
 
+CELLS = ["none", "rnn", "gru", "lstm"]
+
+
 @dataclass
 class NetworkConfig(EncoderConfig):
     """Networks for policy and value, and the form of a continuous policy."""
+
+    cell: str = option(
+        "none",
+        "what remembers, between features and hidden layers: rnn (Elman 1990), gru (Cho et al. 2014), lstm (Hochreiter and "
+        "Schmidhuber 1997)",
+        choices=CELLS,
+    )
+    cell_size: int = option(64, "numbers that a layer of it remembers", low=1, high=65536)
+    cell_layers: int = option(1, "layers of it, one on the other", low=1, high=64)
 
     policy_sizes: list[int] = option([64, 64], "hidden units of the policy network, layer by layer", low=1, high=65536)
     value_sizes: list[int] = option([64, 64], "hidden units of the value network, layer by layer", low=1, high=65536)
@@ -66,6 +78,9 @@ class NetworkConfig(EncoderConfig):
     def check(self, key: str) -> None:
         """Raise ConfigError for settings that contradict each other."""
         super().check(key)
+        for name in ("cell_size", "cell_layers"):
+            if self.cell == "none" and getattr(self, name) != getattr(NetworkConfig(), name):
+                raise ConfigError(f"{key}.{name}", getattr(self, name), f"has no effect without a cell; set {key}.cell=gru")
         if self.shared and self.value_sizes != NetworkConfig().value_sizes:
             raise ConfigError(
                 f"{key}.value_sizes", self.value_sizes, "shared=true has one network, of policy_sizes; leave value_sizes out"

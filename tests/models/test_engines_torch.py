@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from torch import nn
 
 from rltrain.agents.dqn.torch import DQN
 from rltrain.agents.ppo.torch import PPO
 from rltrain.agents.sac.torch import SAC
 from rltrain.models.config import ACTIVATIONS, ActorCriticsConfig, NetworkConfig, QNetworkConfig
-from rltrain.models.engines.torch import BLOCK, Autograd
+from rltrain.models.engines.torch import BLOCK, Autograd, Remembering
 from rltrain.models.networks.torch import ActorCritic, Critics, FeedForward, Policy, QNetwork
 from rltrain.optimizers.torch import FlatParameters
 from rltrain.structures import Progress, Transition
@@ -247,3 +248,55 @@ def test_unrolled_rows_are_those_of_steps_and_of_forward(encoder, actions):
         step, carry = network.step(read(rows[t]), carry, actions=now)
         equal(step, outputs[t].detach())
         equal(network(read(rows[t]), now), outputs[t])
+
+
+# -- what remembers --------------------------------------------------------------------------------------------------------------
+
+
+class Widened(nn.Module):
+    """An encoder of one's own: six features of four numbers."""
+
+    size = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.first(x))
+
+
+@pytest.mark.parametrize("encoder", [False, True], ids=["numbers", "an encoder"])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_a_cell_by_hand_is_the_one_of_autograd(cell, layers, encoder):
+    cfg = NetworkConfig(cell=cell, cell_size=5, cell_layers=layers)
+    network = disturbed(FeedForward(6 if encoder else 4, [7], [(3, 1.0)], cfg, stream(), Widened() if encoder else None))
+    by_hand, by_autograd = network.engine, Remembering(network)
+    assert type(by_hand) is not Remembering
+    length, copies = 6, 3
+    rows = torch.randn(length * copies, 4, generator=stream(1))
+    starts = torch.rand(length, copies, generator=stream(2)) < 0.3
+    carry = tuple(torch.randn(copies, layers, 5, generator=stream(3)) for _ in network.init_carry(copies))
+    for every in (False, True):
+        for one, other in zip(
+            *(engine.unroll(rows, starts, carry, every=every) for engine in (by_hand, by_autograd)), strict=True
+        ):
+            for own, expected in zip(
+                one if isinstance(one, tuple) else (one,), other if isinstance(other, tuple) else (other,), strict=True
+            ):
+                equal(own, expected)
+    one, other = (engine.step(rows[:copies], carry) for engine in (by_hand, by_autograd))
+    equal(one[0], other[0])
+    for own, expected in zip(one[1], other[1], strict=True):
+        equal(own, expected)
+    gradients = []
+    for engine in (by_autograd, by_hand):
+        network.zero_grad(set_to_none=True)
+        outputs, vjp = engine.unroll_and_vjp(rows, starts, carry)
+        assert not outputs.requires_grad
+        vjp(torch.randn(length, copies, 3, generator=stream(4)))
+        gradients.append([parameter.grad.clone() for parameter in network.parameters()])
+    for expected, own in zip(*gradients, strict=True):
+        assert expected.any()
+        torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)

@@ -74,6 +74,36 @@ class Autograd:
         return outputs.detach(), vjp
 
 
+class Remembering:
+    """Any network with a cell, by the operations of its `unroll`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network: Any = network
+
+    def step(self, inputs: Any, carry: Any) -> tuple[torch.Tensor, Any]:
+        """Return outputs (N, F) for one row of N copies, and the carry after it."""
+        starts = torch.zeros(1, _count(inputs), dtype=torch.bool, device=carry[0].device)
+        with torch.no_grad():
+            outputs, carry, _ = self.network.unroll(map_arrays(lambda array: array[None], inputs), starts, carry)
+        return outputs[0], carry
+
+    def unroll(self, inputs: Any, starts: torch.Tensor, carry: Any, *, every: bool) -> tuple[torch.Tensor, Any]:
+        """Return outputs (T, N, F) of T x N rows of which no gradient will be asked, and the carry at the end, or `every` one."""
+        with torch.no_grad():
+            outputs, carries, _ = self.network.unroll(_by_time(inputs, starts), starts, carry, keep="all" if every else "last")
+        return outputs, carries
+
+    def unroll_and_vjp(self, inputs: Any, starts: torch.Tensor, carry: Any) -> tuple[torch.Tensor, Any]:
+        """Return outputs (T, N, F), and what takes a loss's gradient with respect to them and adds the parameters' to `grad`."""
+        with torch.enable_grad():
+            outputs, _, _ = self.network.unroll(_by_time(inputs, starts), starts, carry)
+        return outputs.detach(), outputs.backward
+
+
+def _by_time(inputs: Any, starts: torch.Tensor) -> Any:
+    return map_arrays(lambda array: array.view(*starts.shape, *array.shape[1:]), inputs)
+
+
 def _count(inputs: Any) -> int:
     return len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
 
@@ -88,8 +118,10 @@ def sum_of(vjps: Sequence[VJP]) -> VJP:
     return vjp
 
 
-def engine_for(network: Any) -> Engine:
+def engine_for(network: Any) -> Any:
     """Return the engine of a network: by hand for perceptrons that read rows of numbers, without layer norm; else autograd."""
+    if network.cell is not None:
+        return _remembering(network)
     if network.encoder is None and not network.normalizes:
         try:
             from rltrain.models.engines.by_hand.torch import ByHand
@@ -97,3 +129,14 @@ def engine_for(network: Any) -> Engine:
             return Autograd(network)
         return ByHand(network)
     return Autograd(network)
+
+
+def _remembering(network: Any) -> Any:
+    """Return the engine of a network with a cell: by hand on a CPU without layer norm, else autograd."""
+    if network.weights[0].device.type == "cpu" and not network.normalizes:
+        try:
+            from rltrain.models.engines.remembering.torch import Remembering as ByHand
+        except ImportError:
+            return Remembering(network)
+        return ByHand(network)
+    return Remembering(network)

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from rltrain.models.config import AnyNetworkConfig
+from rltrain.models.engines import in_numpy
+from rltrain.ops.trees.jax import xp_of
 from rltrain.structures import Array
 
 LAYER_NORM_EPSILON = 1e-5
@@ -99,3 +102,16 @@ def _biases(key: Array, shape: tuple[int, ...], initialization: str) -> Array:
 def _layer_norm(x: Array) -> Array:
     centred = x - x.mean(-1, keepdims=True)
     return centred / jnp.sqrt((centred * centred).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + e^-x), also of NumPy's arrays, in a form that doesn't overflow."""
+    return 0.5 * (xp_of(x).tanh(0.5 * x) + 1)
+
+
+def perceive(mlp: MLP, parameters: dict[str, Array], features: Array) -> Array:
+    """Return a perceptron's outputs (B, F), of NumPy's arrays in NumPy; of `parameters`, its own are read."""
+    own = {name: array for name, array in parameters.items() if name.partition(".")[0] in MLP_PARAMETERS}
+    if isinstance(features, np.ndarray):
+        return in_numpy.forward(own, features, mlp.cfg.activation, ACTIVATIONS[mlp.cfg.activation])
+    return mlp.apply({"params": own}, features)

@@ -10,12 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from rltrain.models.config import ActorCriticsConfig, AnyNetworkConfig, NetworkConfig, QNetworkConfig
-from rltrain.models.engines import in_numpy
+from rltrain.models.cells.jax import Carry, Cell
+from rltrain.models.config import ActorCriticsConfig, NetworkConfig, QNetworkConfig
 from rltrain.models.engines.jax import forward_and_vjp, infer
-from rltrain.models.layers.jax import ACTIVATIONS, MLP, MLP_PARAMETERS
+from rltrain.models.layers.jax import MLP, perceive
 from rltrain.ops.trees.jax import part, prefixed
 from rltrain.structures import Array
 
@@ -29,7 +28,7 @@ VJP = Callable[[Array], Any]
 class Network:
     """Parts with parameters; `acts_in_numpy` says whether outputs of NumPy arrays are computed in NumPy."""
 
-    parts: "Sequence[Network]"
+    parts: Sequence[Any]
     acts_in_numpy: bool
 
     def init(self, key: Array) -> Parameters:
@@ -39,9 +38,10 @@ class Network:
 
 
 class FeedForward(Network):
-    """An encoder and a perceptron: observations (B, *O), and actions (B, A) behind their features -> (B, F).
+    """An encoder, a cell that remembers, a perceptron, the first two where asked for: observations (B, *O) -> (B, F).
 
-    The perceptron's parameters are its own, so that their names are those of a network without an encoder.
+    Actions (B, A) go behind the features. The perceptron's parameters are its own, so that their names are those of a network
+    without the others.
     """
 
     def __init__(
@@ -50,57 +50,82 @@ class FeedForward(Network):
         inputs: int,
         sizes: Sequence[int],
         outputs: Sequence[tuple[int, float]],
-        cfg: AnyNetworkConfig,
+        cfg: Any,  # `NetworkConfig`, `QNetworkConfig` or `ActorCriticsConfig`
         encoder: Encoder = None,
     ) -> None:
+        remembers = isinstance(cfg, NetworkConfig) and cfg.cell != "none"
         self.name, self.cfg, self.encoder, self.acts_in_numpy = name, cfg, encoder, encoder is None
-        self.mlp = MLP(inputs, tuple(sizes), tuple(outputs), cfg)
+        self.mlp = MLP(cfg.cell_size if remembers else inputs, tuple(sizes), tuple(outputs), cfg)
+        self.cell: Any = None
+        if remembers:
+            self.cell = Cell(cfg.cell, inputs, cfg.cell_size, cfg.cell_layers, cfg.initialization)
 
     def init(self, key: Array) -> Parameters:
         """Return fresh parameters by name."""
         fresh = prefixed(self.name, self.mlp.init(key, jnp.zeros((1, self.mlp.inputs)))["params"])
-        return (
-            fresh
-            if self.encoder is None
-            else fresh | prefixed(f"{self.name}.encoder", self.encoder.init(jax.random.fold_in(key, 1)))
-        )
+        if self.encoder is not None:
+            fresh |= prefixed(f"{self.name}.encoder", self.encoder.init(jax.random.fold_in(key, 1)))
+        if self.cell is not None:
+            fresh |= prefixed(f"{self.name}.cell", self.cell.init(jax.random.fold_in(key, 2)))
+        return fresh
 
     def forward(self, parameters: Parameters, inputs: Any, actions: Array | None = None) -> Array:
-        """Return outputs (B, F); of NumPy arrays, where there is no encoder, in NumPy."""
+        """Return outputs (B, F), of NumPy arrays without an encoder in NumPy; a cell remembers nothing yet."""
         own = part(parameters, self.name)
         features = inputs if self.encoder is None else self.encoder.forward(part(own, "encoder"), inputs)
-        mlp = {name: array for name, array in own.items() if name.partition(".")[0] in MLP_PARAMETERS}
-        if isinstance(features, np.ndarray):
-            return in_numpy.forward(mlp, features, self.cfg.activation, ACTIVATIONS[self.cfg.activation])
-        rows = features if actions is None else jnp.concatenate((features, actions), 1)
-        return self.mlp.apply({"params": mlp}, rows)
+        if self.cell is not None:
+            features, _ = self.cell.step(part(own, "cell"), features, self.cell.init_carry(len(features)))
+        return perceive(self.mlp, own, features if actions is None else jnp.concatenate((features, actions), 1))
 
-    def init_carry(self, num_envs: int) -> None:
-        """Nothing is remembered from one row to the next."""
+    def init_carry(self, num_envs: int) -> Carry | None:
+        """Return what is remembered before the first row: of a cell zeros, else nothing."""
+        return None if self.cell is None else self.cell.init_carry(num_envs)
 
     def step(
-        self, parameters: Parameters, observations: Any, carry: None = None, *, actions: Array | None = None, noise: Any = None
-    ) -> tuple[Array, None]:
+        self,
+        parameters: Parameters,
+        observations: Any,
+        carry: Carry | None = None,
+        *,
+        actions: Array | None = None,
+        noise: Any = None,
+    ) -> tuple[Array, Carry | None]:
         """Return outputs (N, F) for one row of N copies, and the carry after it."""
-        return self.forward(parameters, observations, actions), None
+        if self.cell is None:
+            return self.forward(parameters, observations, actions), None
+        own = part(parameters, self.name)
+        features = observations if self.encoder is None else self.encoder.forward(part(own, "encoder"), observations)
+        features, carry = self.cell.step(part(own, "cell"), features, carry)
+        return perceive(self.mlp, own, features), carry
 
     def unroll(
         self,
         parameters: Parameters,
         observations: Any,
         starts: Array | None = None,
-        carry: None = None,
+        carry: Carry | None = None,
         *,
         actions: Array | None = None,
         noise: Any = None,
         learns: bool = False,
-        keep: Any = "last",
-    ) -> tuple[Array, None, dict[str, Array]]:
-        """Return outputs (T, N, F) for T rows of N copies, carries, and new running statistics."""
+        keep: str = "last",
+    ) -> tuple[Array, Carry | None, dict[str, Array]]:
+        """Return outputs (T, N, F) for T rows of N copies, carries, and new running statistics.
+
+        The carries are that after the last row, (N, layers, H), or to `keep` "all" those after each, (T, N, layers, H). The carry
+        is zeroed before a row where `starts` (T, N) bool says that an episode begins there.
+        """
         shape = jax.tree.leaves(observations)[0].shape[:2]
         flat = lambda array: array.reshape(-1, *array.shape[2:])  # noqa: E731
-        outputs = self.forward(parameters, jax.tree.map(flat, observations), None if actions is None else flat(actions))
-        return outputs.reshape(*shape, -1), None, {}
+        rows = jax.tree.map(flat, observations)
+        if self.cell is None:
+            outputs = self.forward(parameters, rows, None if actions is None else flat(actions))
+            return outputs.reshape(*shape, -1), None, {}
+        own = part(parameters, self.name)
+        features = rows if self.encoder is None else self.encoder.forward(part(own, "encoder"), rows)
+        every = keep == "all"
+        remembered, carries = self.cell.forward(part(own, "cell"), features.reshape(*shape, -1), starts, carry, every=every)
+        return perceive(self.mlp, own, flat(remembered)).reshape(*shape, -1), carries, {}
 
 
 class ActorCritic(Network):
@@ -149,6 +174,22 @@ class ActorCritic(Network):
     ) -> tuple[Array, Array, Callable[[Array, Array], Parameters]]:
         """Return both with one pass through a shared network, and what takes a loss's gradients with respect to them."""
         (logits, values), vjp = forward_and_vjp(lambda own: self.forward(own, inputs, critic_inputs), parameters)
+        return logits, values, lambda *gradients: vjp(gradients)
+
+    def unroll_with_vjp(
+        self, parameters: Parameters, inputs: Any, critic_inputs: Any, starts: Array, carries: tuple[Carry, ...]
+    ) -> tuple[Array, Array, Callable[[Array, Array], Parameters]]:
+        """Return logits (T, N, F) and values (T, N) of what remembers, and what takes a loss's gradients with respect to them.
+
+        `carries` are those before the first row, of the policy's and the value network, or of the one that both share.
+        """
+
+        def unroll(own: Parameters) -> tuple[Array, Array]:
+            rows = zip(self.parts, (inputs, critic_inputs), carries, strict=False)
+            outputs = [part.unroll(own, x, starts, carry)[0] for part, x, carry in rows]
+            return outputs[0][..., :-1] if self.is_shared else outputs[0], outputs[-1][..., -1]
+
+        (logits, values), vjp = forward_and_vjp(unroll, parameters)
         return logits, values, lambda *gradients: vjp(gradients)
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from rltrain.models.config import ActorCriticsConfig, AnyNetworkConfig, NetworkConfig, QNetworkConfig
-from rltrain.models.engines.torch import VJP, Autograd, Engine, engine_for, sum_of
+from rltrain.models.cells.torch import Carry, Cell
+from rltrain.models.config import ActorCriticsConfig, NetworkConfig, QNetworkConfig
+from rltrain.models.engines.torch import VJP, Autograd, engine_for, sum_of
 from rltrain.models.layers.torch import MLP
 from rltrain.spaces import map_arrays, named
 
@@ -31,9 +32,10 @@ class Network(nn.Module):
 
 
 class FeedForward(Network, MLP):
-    """An encoder and a perceptron: observations (B, *O), and actions (B, A) behind their features -> (B, F).
+    """An encoder, a cell that remembers, a perceptron, the first two where asked for: observations (B, *O) -> (B, F).
 
-    The perceptron's parameters are its own, so that their names are those of a network without an encoder.
+    Actions (B, A) go behind the features. The perceptron's parameters are its own, so that their names are those of a network
+    without the others.
     """
 
     def __init__(
@@ -41,48 +43,65 @@ class FeedForward(Network, MLP):
         inputs: int,
         sizes: list[int],
         outputs: Sequence[tuple[int, float]],
-        cfg: AnyNetworkConfig,
+        cfg: Any,  # `NetworkConfig`, `QNetworkConfig` or `ActorCriticsConfig`
         generator: torch.Generator,
         encoder: Encoder = None,
     ) -> None:
-        super().__init__(inputs, sizes, outputs, cfg, generator)
+        remembers = isinstance(cfg, NetworkConfig) and cfg.cell != "none"
+        super().__init__(cfg.cell_size if remembers else inputs, sizes, outputs, cfg, generator)
         self.encoder: Encoder = encoder
+        self.cell: Any = None
+        if remembers:
+            self.cell = Cell(cfg.cell, inputs, cfg.cell_size, cfg.cell_layers, cfg.initialization, generator)
 
     @functools.cached_property
-    def engine(self) -> Engine:
-        """What computes outputs and gradients where an algorithm asks."""
+    def engine(self) -> Any:
+        """What computes outputs and gradients where an algorithm asks: an `Engine`, with a cell one that is `Remembering`."""
         return engine_for(self)
 
     def forward(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
-        """Return outputs (B, F)."""
+        """Return outputs (B, F); a cell remembers nothing yet."""
         features = inputs if self.encoder is None else self.encoder(inputs)
+        if self.cell is not None:
+            features, _ = self.cell.step(features, self.cell.init_carry(len(features)))
         return super().forward(features if actions is None else torch.cat((features, actions), 1))
 
-    def init_carry(self, num_envs: int) -> None:
-        """Nothing is remembered from one row to the next."""
+    def init_carry(self, num_envs: int) -> Carry | None:
+        """Return what is remembered before the first row: of a cell zeros, else nothing."""
+        return None if self.cell is None else self.cell.init_carry(num_envs)
 
     def step(
-        self, observations: Any, carry: None = None, *, actions: torch.Tensor | None = None, noise: Any = None
-    ) -> tuple[torch.Tensor, None]:
+        self, observations: Any, carry: Carry | None = None, *, actions: torch.Tensor | None = None, noise: Any = None
+    ) -> tuple[torch.Tensor, Carry | None]:
         """Return outputs (N, F) for one row of N copies, and the carry after it."""
-        return self.engine.infer(observations, actions), None
+        if self.cell is None:
+            return self.engine.infer(observations, actions), None
+        return self.engine.step(observations, carry)
 
     def unroll(
         self,
         observations: Any,
         starts: torch.Tensor | None = None,
-        carry: None = None,
+        carry: Carry | None = None,
         *,
         actions: torch.Tensor | None = None,
         noise: Any = None,
         learns: bool = False,
-        keep: Any = "last",
-    ) -> tuple[torch.Tensor, None, dict[str, torch.Tensor]]:
-        """Return outputs (T, N, F) for T rows of N copies, carries, and new running statistics; differentiable."""
+        keep: str = "last",
+    ) -> tuple[torch.Tensor, Carry | None, dict[str, torch.Tensor]]:
+        """Return outputs (T, N, F) for T rows of N copies, carries, and new running statistics; differentiable.
+
+        The carries are that after the last row, (N, layers, H), or to `keep` "all" those after each, (T, N, layers, H). The carry
+        is zeroed before a row where `starts` (T, N) bool says that an episode begins there.
+        """
         shape = next(iter(named(observations, "").values())).shape[:2]
         flat = lambda array: array.flatten(0, 1)  # noqa: E731
-        outputs = self(map_arrays(flat, observations), None if actions is None else flat(actions))
-        return outputs.view(*shape, -1), None, {}
+        rows = map_arrays(flat, observations)
+        if self.cell is None:
+            return self(rows, None if actions is None else flat(actions)).view(*shape, -1), None, {}
+        features = rows if self.encoder is None else self.encoder(rows)
+        remembered, carries = self.cell(features.view(*shape, -1), starts, carry, every=keep == "all")
+        return super().forward(flat(remembered)).view(*shape, -1), carries, {}
 
 
 class ActorCritic(Network):
@@ -148,6 +167,27 @@ class ActorCritic(Network):
                 value_vjp(to_values[:, None])
 
         return logits, values, vjp
+
+    def unroll_with_vjp(
+        self, inputs: Any, critic_inputs: Any, starts: torch.Tensor, carries: tuple[Carry, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor, Callable[[torch.Tensor, torch.Tensor], None]]:
+        """Return logits (T, N, F) and values (T, N) of what remembers, and what takes a loss's gradients with respect to them.
+
+        `carries` are those before the first row, of the policy's and the value network, or of the one that both share.
+        """
+        flat = lambda array: array.flatten(0, 1)  # noqa: E731
+        rows = zip(self.parts, (inputs, critic_inputs), carries, strict=False)
+        pairs = [part.engine.unroll_and_vjp(map_arrays(flat, x), starts, carry) for part, x, carry in rows]
+        outputs, vjps = [outputs for outputs, _ in pairs], [vjp for _, vjp in pairs]
+
+        def vjp(to_logits: torch.Tensor, to_values: torch.Tensor) -> None:
+            if self.is_shared:
+                vjps[0](torch.cat((to_logits, to_values[..., None]), -1))
+            else:
+                vjps[0](to_logits)
+                vjps[1](to_values[..., None])
+
+        return outputs[0][..., :-1] if self.is_shared else outputs[0], outputs[-1][..., -1], vjp
 
 
 class QNetwork(Network):

@@ -72,9 +72,12 @@ class ByHand:
         return torch.from_numpy(x.dot(weight) + bias)
 
     def forward_and_vjp(
-        self, inputs: torch.Tensor, actions: torch.Tensor | None = None, *, to_actions: bool = False
+        self, inputs: torch.Tensor, actions: torch.Tensor | None = None, *, to_actions: bool = False, to_inputs: bool = False
     ) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor | None]]:
-        """Return outputs (B, F), and what adds the parameters' gradients to their `grad` or returns the actions'."""
+        """Return outputs (B, F), and what adds the parameters' gradients to their `grad` or returns the actions'.
+
+        With `to_inputs` it adds the parameters' and returns the inputs'.
+        """
         x = inputs if actions is None else torch.cat((inputs, actions), 1)
         kept = [x]  # the input, and of each hidden layer the sum and the activation
         for weight, bias in self.layers[:-1]:
@@ -85,10 +88,10 @@ class ByHand:
         if to_actions:
             assert actions is not None
             return outputs, functools.partial(self._to_actions, kept, actions.shape[1])
-        return outputs, functools.partial(self._to_parameters, kept)
+        return outputs, functools.partial(self._to_parameters, kept, to_inputs=to_inputs)
 
-    def _to_parameters(self, kept: Sequence[torch.Tensor], g: torch.Tensor) -> None:
-        """Add to the parameters' `grad` by the gradient `g` of the outputs."""
+    def _to_parameters(self, kept: Sequence[torch.Tensor], g: torch.Tensor, *, to_inputs: bool = False) -> torch.Tensor | None:
+        """Add to the parameters' `grad` by the gradient `g` of the outputs; return the inputs', if asked."""
         for i in reversed(range(len(self.layers))):
             weight, bias = self.parameters[i]
             if weight.grad is None or bias.grad is None:
@@ -97,6 +100,7 @@ class ByHand:
             bias.grad.add_(g.sum(0))
             if i > 0:
                 g = self.differentiate(g.mm(self.layers[i][0]), kept[2 * i - 1], kept[2 * i])
+        return g.mm(self.layers[0][0]) if to_inputs else None
 
     def _to_actions(self, kept: Sequence[torch.Tensor], count: int, g: torch.Tensor) -> torch.Tensor:
         """Return the gradient of the actions by that of the outputs."""

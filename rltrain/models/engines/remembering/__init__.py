@@ -1,0 +1,1 @@
+"""Recurrent cells and their gradients by hand."""
