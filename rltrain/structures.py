@@ -92,6 +92,17 @@ def ended(terminated: Arrays, truncated: Arrays) -> Array:
     return terminated | truncated
 
 
+def starts_after(terminated: Arrays, truncated: Arrays, valid: Arrays) -> Arrays:
+    """Return where something else begins after this row, (N,) bool, by member where there are such.
+
+    There an episode ended, or the row didn't happen: nothing that was remembered belongs to what comes next.
+    """
+    if isinstance(terminated, dict):
+        return {name: starts_after(terminated[name], truncated[name], valid and valid[name]) for name in terminated}
+    ended = terminated | truncated
+    return ended if valid is None else ended | ~valid
+
+
 def most_exact(rewards: Arrays, exact: Arrays) -> Arrays:
     """Return what to sum returns of: `exact`, float64, where there is such and `rewards`, float32, are still made of it.
 

@@ -223,7 +223,7 @@ BUGS = [
     ),
     Bug(
         "masks ignored when acting",
-        ((ON_POLICY, "self._logits(self.inputs(observations), action_masks)", "self._logits(self.inputs(observations), None)"),),
+        ((ON_POLICY, "self._logits(inputs, action_masks)", "self._logits(inputs, None)"),),
         ("trainers/test_call_order.py",),
     ),
     Bug(
@@ -420,7 +420,7 @@ BUGS = [
     ),
     Bug(
         "off-policy: noise goes on in the next episode",
-        ((BASE, "return torch.where(done[:, None], torch.zeros_like(carry), carry)", "return carry"),),
+        ((BASE, "return torch.where(done.view(-1, *[1] * (carry.ndim - 1)), torch.zeros_like(carry), carry)", "return carry"),),
         OFF_POLICY_TESTS,
     ),
     Bug(

@@ -79,6 +79,8 @@ def plain_type(hint: Any) -> Any:
 def bad_values(hint: Any, field: dataclasses.Field) -> list[Any]:
     """Return values of wrong types and out of bounds."""
     kind, bounds = plain_type(hint), field.metadata
+    if set(get_args(kind)) & {str} and bounds.get("choices"):  # a word or a list
+        return [3, 1.5, True, "nonsense", {"a": 1}, [], [[0, 1, 1]], *([] if is_optional(hint) else [None])]
     values: list[Any] = [{"a": 1}] if get_origin(kind) is not dict else [3, "a", [1]]
     values += [] if is_optional(hint) else [None]
     if kind in (int, float):

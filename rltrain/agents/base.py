@@ -10,7 +10,7 @@ from rltrain import checkpoints
 from rltrain.backends.base import Backend
 from rltrain.errors import CheckpointError, NonFiniteError, StorageError
 from rltrain.spaces import map_arrays, named
-from rltrain.structures import Array, Arrays, Progress, Transition, UpdateSchedule, most_exact
+from rltrain.structures import Array, Arrays, Progress, Transition, UpdateSchedule, most_exact, starts_after
 from rltrain.tracking import EpisodeStatistics, TeamStatistics
 
 Actor = Any
@@ -28,6 +28,7 @@ class Algorithm(Protocol):
     num_envs: int
     actor_seed: int
     # an algorithm with `reads_infos = False` and nothing in it that reads a transition's `infos` is spared them where they travel
+    # one with `remembers = True` has its actor reset after rows that didn't happen too
     # `reward_function`, where there is one and it isn't None, makes the rewards that `record` gets; see `rltrain.rewards`
 
     def init_actor(self, num_envs: int, seed: int) -> Actor:
@@ -231,7 +232,9 @@ class Agent:
         exact = self.exact_rewards if exact_rewards is None else exact_rewards
         self.exact_rewards = None
         done = self.statistics.record(most_exact(rewards, exact), terminated, truncated, valid)
-        if done is not None:
+        if getattr(self.algorithm, "remembers", False):
+            self.actor = self.algorithm.reset_actor(self.actor, starts_after(terminated, truncated, valid))
+        elif done is not None:
             self.actor = self.algorithm.reset_actor(self.actor, done)
 
     def post_interaction(self, timestep: int, timesteps: int) -> None:
@@ -268,8 +271,8 @@ class Agent:
         """
         self._evaluation_actor = self.algorithm.init_actor(num_envs, seed)
 
-    def end_evaluation_episodes(self, done: Array) -> None:
-        """Reset the evaluation actor where an episode ended; `done` is (N,) bool."""
+    def end_evaluation_episodes(self, done: Arrays) -> None:
+        """Reset the evaluation actor where an episode ended; `done` is (N,) bool, of a team by member."""
         self._evaluation_actor = self.algorithm.reset_actor(self._evaluation_actor, done)
 
     def read_metrics(self) -> dict[str, float]:

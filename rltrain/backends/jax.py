@@ -177,6 +177,7 @@ class Stateful:
         self.backend, self.schedule = pure.backend, pure.schedule
         self.num_envs, self.actor_seed = pure.num_envs, pure.actor_seed
         self.reads_infos = getattr(pure, "reads_infos", True)
+        self.remembers = getattr(pure, "remembers", False)
         self.reward_function = getattr(pure, "reward_function", None)
         self.keeps_memory = True  # in snapshots, where it may be left out
         self.state = jax.jit(pure.init)()

@@ -1,6 +1,7 @@
 """The PyTorch backend."""
 
 import ctypes
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,7 +65,7 @@ class Actor:
     """What acting carries: a random stream, and what goes on from timestep to timestep."""
 
     generator: torch.Generator
-    carry: torch.Tensor | None  # (N, ...), where the algorithm has such
+    carry: Any  # an array (N, ...) or a tuple of such, nested as it likes; None, where the algorithm has none
     trains: bool  # an evaluation's actor, if told to explore, does so as at the end of the run
 
 
@@ -75,11 +76,11 @@ class Stateful:
     num_envs: int
     actor_seed: int
 
-    def init_carry(self, num_envs: int) -> torch.Tensor | None:
-        """Return what `num_envs` copies' acting carries from timestep to timestep, (N, ...), or None."""
+    def init_carry(self, num_envs: int) -> Any:
+        """Return what `num_envs` copies' acting carries from timestep to timestep, arrays (N, ...), or None."""
         raise NotImplementedError
 
-    def reset_carry(self, carry: torch.Tensor, done: torch.Tensor) -> torch.Tensor:
+    def reset_carry(self, carry: Any, done: torch.Tensor) -> Any:
         """Return it begun anew where an episode ended; `done` is (N,) bool."""
         raise NotImplementedError
 
@@ -92,7 +93,7 @@ class Stateful:
         """Begin anew what is carried where an episode ended."""
         if actor.carry is None:
             return actor
-        return replace(actor, carry=self.reset_carry(actor.carry, torch.as_tensor(done, device=actor.carry.device)))
+        return replace(actor, carry=self.reset_carry(actor.carry, torch.as_tensor(done, device=self.backend.device)))
 
     def renew_actor(self, actor: Actor) -> Actor:
         """The actor's stream goes on by itself."""
@@ -100,7 +101,8 @@ class Stateful:
 
     def actor_snapshot(self, actor: Actor) -> dict[str, Any]:
         """Return the actor as plain data."""
-        noise = None if actor.carry is None else actor.carry.cpu().numpy().copy()
+        arrays = [array.cpu().numpy().copy() for array in leaves(actor.carry)]
+        noise = None if actor.carry is None else arrays if isinstance(actor.carry, tuple) else arrays[0]
         return {"generator": actor.generator.get_state().cpu().numpy(), "noise": noise}
 
     def restore_actor(self, snapshot: dict[str, Any]) -> Actor:
@@ -108,8 +110,29 @@ class Stateful:
         actor = self.init_actor(self.num_envs, self.actor_seed)
         actor.generator.set_state(torch.from_numpy(np.array(snapshot["generator"])))
         if actor.carry is not None:
-            actor.carry = torch.as_tensor(np.array(snapshot["noise"]), device=self.backend.device)
+            saved = snapshot["noise"] if isinstance(actor.carry, tuple) else [snapshot["noise"]]
+            actor.carry = filled(actor.carry, iter(saved))
         return actor
+
+
+def leaves(tree: Any) -> list[torch.Tensor]:
+    """Return the tensors of nested tuples in order; of None, none."""
+    if isinstance(tree, tuple):
+        return [array for part in tree for array in leaves(part)]
+    return [] if tree is None else [tree]
+
+
+def filled(tree: Any, arrays: Iterator[Any]) -> Any:
+    """Return nested tuples of this form, of these arrays in order.
+
+    Raises ValueError if one has another shape.
+    """
+    if isinstance(tree, tuple):
+        return tuple(filled(part, arrays) for part in tree)
+    array = torch.as_tensor(np.array(next(arrays)), device=tree.device)
+    if array.shape != tree.shape:
+        raise ValueError(f"what acting carries has shape {tuple(array.shape)} there and {tuple(tree.shape)} here")
+    return array
 
 
 def _keep_freed_memory() -> None:

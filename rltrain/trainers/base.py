@@ -19,7 +19,7 @@ from rltrain.generators import Watch
 from rltrain.runs import Run
 from rltrain.signals import comes_from_signal, exits_as_errors
 from rltrain.spaces import leaves, map_arrays
-from rltrain.structures import Arrays, Step, ended
+from rltrain.structures import Arrays, Step, starts_after
 from rltrain.trainers import evaluating, keeping, lending
 from rltrain.trainers.bookkeeping import Best, Clock, overrides, select_infos, write_rows
 from rltrain.trainers.config import Cfg, TrainerConfig, with_settings
@@ -263,7 +263,8 @@ class Trainer:
             )
             self._record_infos(step.infos)
         else:
-            self._for_each_agent("end_evaluation_episodes", ended(step.terminated, step.truncated))
+            starts = starts_after(step.terminated, step.truncated, step.valid)
+            self._for_each_agent("end_evaluation_episodes", starts)
 
         # 6 post-interaction
         if learn:

@@ -20,7 +20,7 @@ import numpy as np
 from rltrain.errors import EnvironmentFailure, NonFiniteError
 from rltrain.memories.rollout.jax import Rollout
 from rltrain.spaces import map_arrays, named
-from rltrain.structures import Acting, Array, Arrays, Progress, Step
+from rltrain.structures import Acting, Array, Arrays, Progress, Step, starts_after
 
 if TYPE_CHECKING:
     from rltrain.trainers.base import Trainer
@@ -252,7 +252,8 @@ class Program:
         agents = []
         for pure, agent, after, row, scope in zip(self.pures, carry.agents, carried, rows, self.scopes, strict=True):
             memory = pure.record(agent.memory, row, carry.timestep)
-            agents.append(agent._replace(memory=memory, carry=pure.reset_carry(after, env.done[scope])))
+            begins = starts_after(row.terminated, row.truncated, row.valid) if pure.remembers else env.done[scope]
+            agents.append(agent._replace(memory=memory, carry=pure.reset_carry(after, begins)))
 
         # 7 reset
         begun = self.env.reset_done(env)

@@ -79,8 +79,13 @@ FAST = [
     ("ppo", CONTINUOUS, {"network": {"state_dependent_std": True, "squashed": True, "layer_norm": True, "activation": "gelu"}}),
     ("a2c", DISCRETE, {"learning_rate": 0.1}),
     ("two_optimizers", CONTINUOUS, {"learning_rate": 0.01}),
+    ("ppo", DISCRETE, {"network": {"cell": "gru", "cell_size": 8}, "sequence_length": 8, "normalize_values": True}),
 ]
 SLOW = [
+    ("ppo", CONTINUOUS, {"network": {"cell": "lstm", "cell_size": 8, "cell_layers": 2}, "normalize_observations": True}),
+    ("ppo", DISCRETE, {"network": {"cell": "lstm", "cell_size": 8, "shared": True}}),
+    ("ppo", DISCRETE, {"network": {"cell": "rnn", "cell_size": 8}, "sequence_length": 4, "kl_stop": 1e-3}),
+    ("a2c", CONTINUOUS, {"network": {"cell": "gru", "cell_size": 8}, "learning_rate": 0.1}),
     ("ppo", CONTINUOUS, {}),
     ("ppo", CONTINUOUS, {"reward_clip": 1.0, "reward_scale": 2.0, "standardize_advantages": False}),
     ("ppo", CONTINUOUS, {"adapt_learning_rate": "minibatch", "kl_target": 1e-3}),
@@ -100,15 +105,15 @@ def draw(space: Any, generator: np.random.Generator) -> np.ndarray:
     return generator.normal(size=(COPIES, *space.shape)).astype(np.float32)
 
 
-def play(ours: Any, theirs: Any, actor: Any, generator: np.random.Generator, *, states: bool, masks: bool) -> None:
-    """Record the same rollout in both; the torch twin acts."""
+def play(ours: Any, theirs: Any, actor: Any, generator: np.random.Generator, *, states: bool, masks: bool) -> Any:
+    """Record the same rollout in both; the torch twin acts. Return its actor."""
     observations, seen = draw(OBSERVATIONS, generator), draw(STATES, generator) if states else None
     for _ in range(LENGTH):
         allowed = None
         if masks:
             allowed = generator.random((COPIES, ours.distribution.size)) < 0.7
             allowed[:, [0, 3, 5]] = True
-        _, actions, outputs = ours.act(
+        actor, actions, outputs = ours.act(
             actor, torch.from_numpy(observations), None, None if allowed is None else torch.from_numpy(allowed),
             explore=True, progress=Progress(0, 1),
         )  # fmt: skip
@@ -121,9 +126,11 @@ def play(ours: Any, theirs: Any, actor: Any, generator: np.random.Generator, *, 
         )  # fmt: skip
         ours.record(row)
         theirs.record(row)
+        actor = ours.reset_actor(actor, terminated | truncated)
         observations, seen = following.copy(), next_seen
         fresh = draw(OBSERVATIONS, generator)
         observations[terminated | truncated] = fresh[terminated | truncated]
+    return actor
 
 
 def compare(
@@ -137,10 +144,10 @@ def compare(
     actor, generator = ours.init_actor(COPIES, 3), np.random.default_rng(0)
     start = ours.snapshot()["policy"]["parameters"]
     for update in range(UPDATES):
-        play(ours, theirs, actor, generator, states=states, masks=masks)
+        actor = play(ours, theirs, actor, generator, states=states, masks=masks)
         if algorithm == "ppo":  # torch takes the orders that jax draws
             keys = jax.random.split(theirs.state.key, 1 + cfg["epochs"])[1:]
-            orders = [np.array(random_order(key, LENGTH * COPIES)) for key in keys]
+            orders = [np.array(random_order(key, LENGTH * COPIES // ours.sequence_length)) for key in keys]
             monkeypatch.setattr(torch, "randperm", lambda rows, generator=None, orders=orders: torch.from_numpy(orders.pop(0)))
         progress = Progress((update + 1) * LENGTH - 1, 2 * UPDATES * LENGTH)
         metrics, expected = theirs.update(progress), ours.update(progress)

@@ -26,6 +26,8 @@ from rltrain.trainers import ParallelTrainer, SequentialTrainer, StepTrainer, fu
 ONE = [(PPO, 4, {"rollout_length": 16, "epochs": 2, "minibatches": 3})]
 CNN = {"network": {"cnn": [[4, 3, 1], 8], "policy_sizes": [8], "shared": True}}
 SEEING = [(PPO, 2, {"rollout_length": 16, "epochs": 2, "minibatches": 2, **CNN})]
+CELL = {"network": {"cell": "gru", "cell_size": 8, "policy_sizes": [8], "value_sizes": [8]}}
+REMEMBERING = [(PPO, 3, {"rollout_length": 16, "epochs": 2, "minibatches": 2, "sequence_length": 8, **CELL})]
 NORMALISED = {"normalize_observations": True, "normalize_rewards": True, "normalize_values": True, "kl_stop": 0.05}
 TWO = [(PPO, 3, {"rollout_length": 16, "epochs": 2, **NORMALISED}), (A2C, 2, {"rollout_length": 24})]
 
@@ -35,6 +37,7 @@ TWO = [(PPO, 3, {"rollout_length": 16, "epochs": 2, **NORMALISED}), (A2C, 2, {"r
     [
         pytest.param(Walk, TWO, id="discrete-two"),
         pytest.param(lambda: Walk(continuous=True), ONE, id="continuous-one"),
+        pytest.param(Walk, REMEMBERING, id="memory"),
         pytest.param(Walk, ONE, id="discrete-one", marks=pytest.mark.slow),
         pytest.param(lambda: Walk(continuous=True), TWO, id="continuous-two", marks=pytest.mark.slow),
         pytest.param(Nested, ONE, id="dict-one", marks=pytest.mark.slow),
@@ -80,6 +83,19 @@ def test_resumed_in_mid_rollout_equals_fused(stop):
     rest.restore(copy.deepcopy(first.snapshot()[0]))
     rest.train()
     np.testing.assert_equal(numbers(rest), numbers(whole))
+
+
+@pytest.mark.slow
+def test_what_is_remembered_goes_from_loop_to_loop_in_mid_rollout():
+    whole = make_trainer(REMEMBERING, timesteps=104)
+    whole.train()
+    for first_how, rest_how in (("true", "true"), ("true", "false"), ("false", "true")):
+        first = make_trainer(REMEMBERING, timesteps=40, horizon=104, fused=first_how)
+        first.train()
+        rest = make_trainer(REMEMBERING, timesteps=104, fused=rest_how)
+        rest.restore(copy.deepcopy(first.snapshot()[0]))
+        rest.train()
+        np.testing.assert_equal(numbers(rest), numbers(whole))
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ class BaseAlgorithm(Pure, HasRecipe):
 
     config: ClassVar[type]
     reads_infos = False
+    remembers = False  # whether acting carries what networks remember
     row_bytes: ClassVar[int]  # that a memory takes for a row besides observations and actions
     distribution: Any  # of actions as they are learned, and from these to what the environment takes; `_build` makes it
 
@@ -117,13 +118,15 @@ class BaseAlgorithm(Pure, HasRecipe):
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def init_carry(self, num_envs: int) -> Array | None:
+    def init_carry(self, num_envs: int) -> Any:
         """Return what `num_envs` copies' acting carries from timestep to timestep: nothing, unless an algorithm says so."""
         return None
 
-    def reset_carry(self, carry: Array | None, done: Array) -> Array | None:
+    def reset_carry(self, carry: Any, done: Array) -> Any:
         """Return it begun anew where an episode ended, `done` (N,) bool: all zeros."""
-        return carry if carry is None else xp_of(carry).where(done[:, None], np.float32(0), carry)
+        if carry is None:
+            return None
+        return xp_of(carry).where(done.reshape(-1, *[1] * (carry.ndim - 1)), np.float32(0), carry)
 
     def act(
         self,
@@ -141,11 +144,18 @@ class BaseAlgorithm(Pure, HasRecipe):
         With NumPy arrays everything is computed in NumPy.
         """
         if not explore:
-            logits = self._logits(policy.parameters, self.inputs(policy.observation_moments, observations), action_masks)
+            inputs = self.inputs(policy.observation_moments, observations)
+            actor, logits = self._look(policy.parameters, actor, inputs, action_masks)
             return actor, self._to_environment(self._best(logits)), {"logits": logits}
-        actor, actions = self._explore(policy, actor, observations, action_masks, progress)
+        after, actions = self._explore(policy, actor, observations, action_masks, progress)
         outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
-        return actor, self._to_environment(actions), outputs
+        if self.remembers:
+            outputs["starts"] = actor.carry[0]  # learning is to begin anew where acting did
+        return after, self._to_environment(actions), outputs
+
+    def _look(self, parameters: dict[str, Array], actor: Acting, inputs: Any, action_masks: Array | None) -> tuple[Acting, Array]:
+        """Return the next actor and logits."""
+        return actor, self._logits(parameters, inputs, action_masks)
 
     @abstractmethod
     def _logits(self, parameters: dict[str, Array], inputs: Any, action_masks: Array | None) -> Array:

@@ -32,6 +32,7 @@ class BaseAlgorithm(Stateful, HasRecipe, ABC):
 
     config: ClassVar[type]
     reads_infos = False
+    remembers = False  # whether acting carries what networks remember
     row_bytes: ClassVar[int]  # that a memory takes for a row besides observations and actions
     distribution: Any  # of actions as they are learned, and from these to what the environment takes; `_build` makes it
 
@@ -122,13 +123,13 @@ class BaseAlgorithm(Stateful, HasRecipe, ABC):
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def init_carry(self, num_envs: int) -> torch.Tensor | None:
+    def init_carry(self, num_envs: int) -> Any:
         """Return what `num_envs` copies' acting carries from timestep to timestep: nothing, unless an algorithm says so."""
         return None
 
-    def reset_carry(self, carry: torch.Tensor, done: torch.Tensor) -> torch.Tensor:
+    def reset_carry(self, carry: Any, done: torch.Tensor) -> Any:
         """Return it begun anew where an episode ended, `done` (N,) bool: all zeros."""
-        return torch.where(done[:, None], torch.zeros_like(carry), carry)
+        return torch.where(done.view(-1, *[1] * (carry.ndim - 1)), torch.zeros_like(carry), carry)
 
     def act(
         self,
@@ -143,11 +144,17 @@ class BaseAlgorithm(Stateful, HasRecipe, ABC):
         """Return the next actor, actions (N, *A) as the environment takes them; exploring, what `record` wants, else logits."""
         with self._inference:
             if not explore:
-                logits = self._logits(self.inputs(observations), action_masks)
+                actor, logits = self._look(actor, self.inputs(observations), action_masks)
                 return actor, self._to_environment(self._best(logits)), {"logits": logits}
-            actor, actions = self._explore(actor, observations, action_masks, progress)
+            after, actions = self._explore(actor, observations, action_masks, progress)
             outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
-            return actor, self._to_environment(actions), outputs
+            if self.remembers:
+                outputs["starts"] = actor.carry[0]  # learning is to begin anew where acting did
+            return after, self._to_environment(actions), outputs
+
+    def _look(self, actor: Actor, inputs: Any, action_masks: torch.Tensor | None) -> tuple[Actor, torch.Tensor]:
+        """Return the next actor and logits."""
+        return actor, self._logits(inputs, action_masks)
 
     @abstractmethod
     def _logits(self, inputs: Any, action_masks: torch.Tensor | None) -> torch.Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 from rltrain import spaces
 from rltrain.agents.base import Actor, HasRecipe
 from rltrain.agents.multi_agent.config import TeamConfig, form_groups
-from rltrain.agents.multi_agent.groups import Group, join
+from rltrain.agents.multi_agent.groups import Group
 from rltrain.agents.multi_agent.pure import PureTeam
 from rltrain.checks import build
 from rltrain.errors import ConfigError
@@ -92,6 +92,11 @@ class MultiAgent(HasRecipe):
         return _merge({k: v for k, v in asdict(self.cfg).items() if k not in team}, self.cfg.overrides.get(group, {}))
 
     @property
+    def remembers(self) -> bool:
+        """Whether a group's acting carries something from timestep to timestep."""
+        return any(part.remembers for part in self.parts.values())
+
+    @property
     def images(self) -> dict[str, Any]:
         """The images in members' observations that networks read as such, by group and path."""
         return {f"{name}/{path}": image for name, part in self.parts.items() for path, image in part.images.items()}
@@ -131,12 +136,9 @@ class MultiAgent(HasRecipe):
             outputs |= {f"{name}/{key}": value for key, value in wanted.items()}
         return after, {name: actions[name] for name in self.members}, outputs
 
-    def reset_actor(self, actor: Actor, done: Array) -> Actor:
-        """Forget what belongs to episodes that ended; `done` is (N,) bool, of copies."""
-        return {
-            name: self.parts[name].reset_actor(actor[name], join([done] * len(group.members)))
-            for name, group in self.groups.items()
-        }
+    def reset_actor(self, actor: Actor, done: Arrays) -> Actor:
+        """Forget what belongs to episodes that ended; `done` is (N,) bool, of copies or by member."""
+        return {name: self.parts[name].reset_actor(actor[name], group.flags(done)) for name, group in self.groups.items()}
 
     def renew_actor(self, actor: Actor) -> Actor:
         """Return the actor for a loop that counts timesteps from 0 again."""

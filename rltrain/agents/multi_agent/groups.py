@@ -60,6 +60,10 @@ class Group:
         """Return what belongs to each member (N, ...) as rows (M x N, ...)."""
         return join([by_member[name] for name in self.members])
 
+    def flags(self, done: Arrays) -> Array:
+        """Return flags of copies (N,), or by member, as rows (M x N,)."""
+        return self.rows(done) if isinstance(done, dict) else join([done] * len(self.members))
+
     def split(self, rows: Array) -> dict[str, Array]:
         """Return rows (M x N, ...) by member."""
         copies = len(rows) // len(self.members)

@@ -5,7 +5,7 @@ What `MultiAgent` does with arrays on the host is done here with the same functi
 
 from typing import Any
 
-from rltrain.agents.multi_agent.groups import Group, join
+from rltrain.agents.multi_agent.groups import Group
 from rltrain.structures import Acting, Array, Arrays, Progress, UpdateSchedule
 
 ByGroup = dict[str, Any]
@@ -20,6 +20,7 @@ class PureTeam:
         self, groups: dict[str, Group], parts: ByGroup, schedule: UpdateSchedule, num_envs: int, *, central: bool
     ) -> None:
         self.groups, self.parts, self.schedule, self.num_envs, self.central = groups, parts, schedule, num_envs, central
+        self.remembers = any(part.remembers for part in parts.values())
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
@@ -27,12 +28,9 @@ class PureTeam:
         """Return what acting needs."""
         return {name: part.policy(state[name]) for name, part in self.parts.items()}
 
-    def reset_carry(self, carry: ByGroup, done: Array) -> ByGroup:
-        """Return what is carried, begun anew where a copy's episode ended."""
-        return {
-            name: self.parts[name].reset_carry(carry[name], join([done] * len(group.members)))
-            for name, group in self.groups.items()
-        }
+    def reset_carry(self, carry: ByGroup, done: Arrays) -> ByGroup:
+        """Return what is carried, begun anew where an episode ended: that of a copy, or by member."""
+        return {name: self.parts[name].reset_carry(carry[name], group.flags(done)) for name, group in self.groups.items()}
 
     def draw(self, keys: ByGroup, timestep: Array) -> ByGroup:
         """Return the random numbers that one step of acting takes."""

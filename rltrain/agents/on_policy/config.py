@@ -39,6 +39,13 @@ class OnPolicyConfig:
     )
     normalize_values: bool = option(False, "the value network predicts returns normalised by their running mean and variance")
     use_states: bool = option(True, "the value network reads the environment's privileged states, where it has them", fixed=True)
+    sequence_length: int | None = option(
+        None,
+        "of networks that remember: timesteps that stay together, in minibatches too; rollout_length is a multiple of it. null: "
+        "a whole rollout",
+        low=1,
+        high=10_000_000,
+    )
     network: NetworkConfig = section(NetworkConfig, "the networks", fixed=True)
 
     def check(self, key: str) -> None:
@@ -47,6 +54,20 @@ class OnPolicyConfig:
             if name.endswith("_schedule") and kind == "exponential" and not getattr(self, name.replace("schedule", "end")):
                 end = f"{key}.{name.replace('schedule', 'end')}"
                 raise ConfigError(f"{key}.{name}", kind, f"never reaches {end}=0; give a part above 0, such as 0.01")
+        if self.sequence_length is None:
+            return
+        if self.network.cell == "none":
+            raise ConfigError(
+                f"{key}.sequence_length",
+                self.sequence_length,
+                f"has no effect on networks that remember nothing; set {key}.network.cell=gru",
+            )
+        if self.rollout_length % self.sequence_length:
+            raise ConfigError(
+                f"{key}.sequence_length",
+                self.sequence_length,
+                f"{key}.rollout_length={self.rollout_length} is no multiple of it; give a number that divides it",
+            )
 
     def schedule(self) -> UpdateSchedule:
         """Return when to learn."""

@@ -1,5 +1,6 @@
 """What PPO and A2C have in common in JAX: an actor-critic, the rollout, advantages and returns. Pure functions over `State`."""
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -22,7 +23,7 @@ from rltrain.models.encoders.jax import features
 from rltrain.models.networks.jax import ActorCritic
 from rltrain.ops import losses, normalizers
 from rltrain.ops.returns.jax import generalized_advantages, running_returns
-from rltrain.ops.trees.jax import to_arrays, to_moments, zeros_like
+from rltrain.ops.trees.jax import to_arrays, to_moments, xp_of, zeros_like
 from rltrain.structures import Acting, Array, Arrays, Progress
 
 EPSILON = 1e-5  # of the optimiser
@@ -39,6 +40,7 @@ class State(NamedTuple):
     reward_moments: normalizers.Moments
     running_returns: Array  # (N,) discounted sums of rewards in the running episodes
     key: Array  # of minibatches
+    carries: Any  # what networks remember before the rollout's first row, one for each of them; None, where they don't
 
 
 class Batch(NamedTuple):
@@ -54,19 +56,27 @@ class Batch(NamedTuple):
     weights: Array | None  # (B,) 0 where the row did not happen, or None
     log_probs: Array | None = None  # (B,) when the actions were drawn, where the algorithm compares with them
     statistics: Array | None = None  # (B, K) of the distribution that they were drawn from, where it compares with that
+    outputs: Array | None = None  # (B, F) of the policy that acted, where networks remember
+    starts: Array | None = None  # (B,) bool, where networks remember: a row that begins an episode
+    carries: Any = None  # what each of them remembers before each of S sequences of rows, arrays (S, layers, H)
 
-    def shuffle(self, order: Array, parts: int) -> list["Batch"]:
-        """Return minibatches (P, B, ...) of rows in `order` to scan over, remainders spread: the first ones have a row more."""
-        rows = len(self.returns)
-        size, longer = divmod(rows, parts)
+    def shuffle(self, order: Array, parts: int, length: int = 1) -> list["Batch"]:
+        """Return minibatches (P, B, ...) of sequences of `length` rows in `order` to scan over.
+
+        Remainders are spread: the first ones have a sequence more.
+        """
+        sequences = len(self.returns) // length
+        size, longer = divmod(sequences, parts)
         cut = longer * (size + 1)
-        groups = [(slice(0, cut), longer, size + 1), (slice(cut, rows), parts - longer, size)]
-        shuffled = jax.tree.map(lambda array: array[order], self)
-        return [
-            jax.tree.map(lambda array: array[part].reshape(count, length, *array.shape[1:]), shuffled)  # noqa: B023
-            for part, count, length in groups
-            if count
-        ]
+        groups = [(slice(0, cut), longer, size + 1), (slice(cut, sequences), parts - longer, size)]
+
+        def take(array: Array, part: slice, count: int, size: int) -> Array:
+            if len(array) == sequences:
+                return array[order][part].reshape(count, size, *array.shape[1:])
+            rows = array.reshape(sequences, length, *array.shape[1:])[order][part]
+            return rows.reshape(count, size * length, *array.shape[1:])
+
+        return [jax.tree.map(functools.partial(take, part=part, count=n, size=k), self) for part, n, k in groups if n]
 
 
 class Evaluation(NamedTuple):
@@ -85,6 +95,16 @@ class OnPolicy(BaseAlgorithm):
     config: ClassVar[type[OnPolicyConfig]]
     row_bytes = 7
     acts_with = "actor_critic"
+
+    @property
+    def remembers(self) -> bool:  # type: ignore[override]
+        """Whether networks remember."""
+        return self.cfg.network.cell != "none"
+
+    @property
+    def sequence_length(self) -> int:
+        """How many rows of a copy stay together in minibatches: one, unless networks remember."""
+        return (self.cfg.sequence_length or self.cfg.rollout_length) if self.remembers else 1
 
     def _build(self, action_space: Any) -> None:
         cfg = self.cfg.network
@@ -118,13 +138,40 @@ class OnPolicy(BaseAlgorithm):
             reward_moments=_moments(),
             running_returns=jnp.zeros(self.num_envs),
             key=key_of(self.seeds[1]),
+            carries=self._init_carries(),
         )
+
+    def _init_carries(self) -> Any:
+        """Return what networks remember before anything happened."""
+        if not self.remembers:
+            return None
+        return tuple(jax.tree.map(jnp.asarray, part.init_carry(self.num_envs)) for part in self.networks.parts)
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def acting_noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
         """Return kind and shape of the random numbers that one step of acting takes."""
         return self.distribution.noise, self.distribution.noise_shape(num_envs)
+
+    def init_carry(self, num_envs: int) -> Any:
+        """Return (starts (N,) bool, what the policy remembers) of episodes that are to begin; None, if it remembers nothing."""
+        return (np.ones(num_envs, bool), self.networks.parts[0].init_carry(num_envs)) if self.remembers else None
+
+    def reset_carry(self, carry: Any, done: Array) -> Any:
+        """Return it begun anew where an episode ended, `done` (N,) bool."""
+        if carry is None:
+            return None
+        starts, remembered = carry
+        xp = xp_of(done)
+        return starts | done, tuple(xp.where(done[:, None, None], np.float32(0), part) for part in remembered)
+
+    def _look(self, parameters: dict[str, Array], actor: Acting, inputs: Any, action_masks: Array | None) -> tuple[Acting, Array]:
+        if not self.remembers:
+            return actor, self._logits(parameters, inputs, action_masks)
+        starts, remembered = actor.carry
+        outputs, remembered = self.networks.parts[0].step(parameters, inputs, remembered)
+        logits = self.distribution.complete(outputs[:, :-1] if self.networks.is_shared else outputs, parameters)
+        return Acting((xp_of(starts).zeros_like(starts), remembered)), self._masked(logits, action_masks)
 
     def _logits(self, parameters: dict[str, Array], inputs: Any, action_masks: Array | None) -> Array:
         return self._masked(self.distribution.complete(self.networks.logits(parameters, inputs), parameters), action_masks)
@@ -135,8 +182,9 @@ class OnPolicy(BaseAlgorithm):
     def _explore(
         self, policy: Policy, actor: Acting, observations: Arrays, action_masks: Array | None, progress: Progress
     ) -> tuple[Acting, Array]:
-        logits = self._logits(policy.parameters, self.inputs(policy.observation_moments, observations), action_masks)
-        return Acting(), self.distribution.sample(logits, actor.noise)
+        inputs = self.inputs(policy.observation_moments, observations)
+        after, logits = self._look(policy.parameters, actor, inputs, action_masks)
+        return Acting(after.carry), self.distribution.sample(logits, actor.noise)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -174,7 +222,9 @@ class OnPolicy(BaseAlgorithm):
             after, metrics = learn()
             return self._fold_observations(after, memory), metrics, dict.fromkeys(metrics, jnp.bool_(True))
         learned, none = state.observation_moments.count > 0, zeros_like(learn)[1]
-        after, metrics = jax.lax.cond(learned, learn, lambda: (state, none))
+        # networks remember a rollout that isn't learned from, too
+        wait = lambda: (state._replace(carries=self._prepare(state, memory)[0].carries) if self.remembers else state, none)  # noqa: E731
+        after, metrics = jax.lax.cond(learned, learn, wait)
         return self._fold_observations(after, memory), metrics, dict.fromkeys(metrics, learned)
 
     @abstractmethod
@@ -194,8 +244,13 @@ class OnPolicy(BaseAlgorithm):
         weights = _weights(rollout)
 
         # ---- successors' values
-        values = self._values(state, inputs if critic_inputs is None else critic_inputs).reshape(shape)
-        next_values = self._values(state, next_inputs if next_critic_inputs is None else next_critic_inputs).reshape(shape)
+        carries = outputs = None
+        if self.remembers:
+            successors = next_inputs if next_critic_inputs is None else next_critic_inputs
+            state, outputs, values, next_values, carries = self._remember(state, rollout, inputs, critic_inputs, successors)
+        else:
+            values = self._values(state, inputs if critic_inputs is None else critic_inputs).reshape(shape)
+            next_values = self._values(state, next_inputs if next_critic_inputs is None else next_critic_inputs).reshape(shape)
 
         # ---- advantages and returns, in the environment's units
         state, rewards = self._scale_rewards(state, rollout, weights)
@@ -216,7 +271,7 @@ class OnPolicy(BaseAlgorithm):
             state = state._replace(value_moments=normalizers.fold(jnp, state.value_moments, returns, weights))
             returns = normalizers.normalize(jnp, state.value_moments, returns)
             values = normalizers.normalize(jnp, state.value_moments, values)
-        return state, Batch(
+        batch = Batch(
             inputs=inputs,
             critic_inputs=critic_inputs,
             actions=_rows(rollout.outputs["actions"]),
@@ -226,6 +281,42 @@ class OnPolicy(BaseAlgorithm):
             values=values,
             weights=weights,
         )
+        if carries is not None:
+            return state, self._in_sequences(batch._replace(outputs=outputs), rollout.outputs["starts"], carries)
+        return state, batch
+
+    def _remember(
+        self, state: State, rollout: Rollout, inputs: Any, critic_inputs: Any, successors: Any
+    ) -> tuple[State, Array, Array, Array, Any]:
+        """Return outputs (B, F), values (T, N), those of true successors (T, N), and what is remembered before each sequence.
+
+        A successor is read with what is remembered after its row. The next rollout begins with what is remembered at the end.
+        """
+        shape, starts, parts = rollout.rewards.shape, rollout.outputs["starts"], self.networks.parts
+        parameters = self.parameters(state.learners)
+        by_time = lambda array: array.reshape(*shape, *array.shape[1:])  # noqa: E731
+        read = [inputs, inputs if critic_inputs is None else critic_inputs]
+        befores: list[Any] = []
+        afters: list[Any] = []
+        each_outputs = []
+        for part, rows, before in zip(parts, read, state.carries, strict=False):
+            outputs, after, _ = part.unroll(parameters, jax.tree.map(by_time, rows), starts, before, keep="all")
+            each_outputs.append(outputs)
+            first = [jnp.concatenate((own[None], each[:-1])) for own, each in zip(before, after, strict=True)]
+            befores.append(tuple(_by_copy(each)[:: self.sequence_length] for each in first))
+            afters.append(after)
+        state = state._replace(carries=tuple(tuple(each[-1] for each in after) for after in afters))
+        known = tuple(each.reshape(-1, *each.shape[2:]) for each in afters[-1])
+        next_values = parts[-1].step(parameters, successors, known)[0][:, -1].reshape(shape)
+        outputs, values = each_outputs[0][..., :-1] if self.networks.is_shared else each_outputs[0], each_outputs[-1][..., -1]
+        values, next_values = self._denormalized(state, values), self._denormalized(state, next_values)
+        return state, outputs.reshape(-1, outputs.shape[-1]), values, next_values, tuple(befores)
+
+    def _in_sequences(self, batch: Batch, starts: Array, carries: Any) -> Batch:
+        """Return a batch whose rows stand copy by copy, so that sequences of them are runs."""
+        order = _by_copy(jnp.arange(starts.size).reshape(starts.shape))
+        batch = jax.tree.map(lambda array: array[order], batch)
+        return batch._replace(starts=_by_copy(starts), carries=carries)
 
     def _scale_rewards(self, state: State, rollout: Rollout, weights: Array | None) -> tuple[State, Array]:
         """Return the rewards to learn from (T, N): normalised, scaled, clipped, as far as the settings say."""
@@ -245,7 +336,10 @@ class OnPolicy(BaseAlgorithm):
         """Return what the networks say about a batch."""
         critic_inputs = batch.inputs if batch.critic_inputs is None else batch.critic_inputs
         parameters = self.parameters(state.learners)
-        outputs, values, networks_vjp = self.networks.logits_and_values_with_vjp(parameters, batch.inputs, critic_inputs)
+        if batch.starts is None:
+            outputs, values, networks_vjp = self.networks.logits_and_values_with_vjp(parameters, batch.inputs, critic_inputs)
+        else:
+            outputs, values, networks_vjp = self._unroll(parameters, batch, critic_inputs)
 
         def evaluate(outputs: Array, own: dict[str, Array]) -> tuple[tuple[Array, Array], Array]:
             logits = self._masked(self.distribution.complete(outputs, own), batch.action_masks)
@@ -259,6 +353,16 @@ class OnPolicy(BaseAlgorithm):
             return {**networks_vjp(to_outputs, gradients.values), **to_own}
 
         return Evaluation(logits, log_probs, entropies, values, vjp)
+
+    def _unroll(self, parameters: dict[str, Array], batch: Batch, critic_inputs: Any) -> tuple[Array, Array, Callable[..., Any]]:
+        """Return outputs (B, F) and values (B,) of networks that remember, and what takes gradients with respect to them."""
+        length = self.sequence_length
+        by_time = lambda array: array.reshape(-1, length, *array.shape[1:]).swapaxes(0, 1)  # noqa: E731
+        by_row = lambda array: array.swapaxes(0, 1).reshape(-1, *array.shape[2:])  # noqa: E731
+        inputs, critic_inputs = (jax.tree.map(by_time, rows) for rows in (batch.inputs, critic_inputs))
+        starts = by_time(batch.starts)
+        logits, values, vjp = self.networks.unroll_with_vjp(parameters, inputs, critic_inputs, starts, batch.carries)
+        return by_row(logits), by_row(values), lambda *gradients: vjp(*(by_time(each) for each in gradients))
 
     def descend(self, state: State, evaluation: Evaluation, gradients: losses.Gradients) -> tuple[State, Array]:
         """Step down a loss, given its gradients with respect to what the networks say; return the parameters' norm."""
@@ -301,7 +405,9 @@ class OnPolicy(BaseAlgorithm):
 
     def _values(self, state: State, critic_inputs: Any) -> Array:
         """Return values (B,) in the environment's units."""
-        values = self.networks.values(self.parameters(state.learners), critic_inputs)
+        return self._denormalized(state, self.networks.values(self.parameters(state.learners), critic_inputs))
+
+    def _denormalized(self, state: State, values: Array) -> Array:
         return normalizers.denormalize(jnp, state.value_moments, values) if self.cfg.normalize_values else values
 
     # -- snapshots -----------------------------------------------------------------------------------------------------
@@ -317,6 +423,8 @@ class OnPolicy(BaseAlgorithm):
             "reward_moments": to_arrays(state.reward_moments),
             "running_returns": np.array(state.running_returns),
         }
+        if self.remembers:
+            snapshot["training"]["carries"] = [np.array(array) for array in jax.tree.leaves(state.carries)]
         return snapshot
 
     def restore(self, state: State, snapshot: dict[str, Any]) -> State:
@@ -329,6 +437,9 @@ class OnPolicy(BaseAlgorithm):
         if "training" not in snapshot:
             return state
         training = snapshot["training"]
+        if self.remembers:
+            arrays = [jnp.asarray(array) for array in training["carries"]]
+            state = state._replace(carries=jax.tree.unflatten(jax.tree.structure(state.carries), arrays))
         return state._replace(
             learning_rate=self._restored_learning_rate(training["learning_rate"]),
             reward_moments=to_moments(training["reward_moments"]),
@@ -352,6 +463,11 @@ class OnPolicy(BaseAlgorithm):
 
 def _rows(arrays: Arrays) -> Arrays:
     return spaces.map_arrays(lambda array: array.reshape(-1, *array.shape[2:]), arrays)
+
+
+def _by_copy(array: Array) -> Array:
+    """Return rows (T, N, ...) copy by copy, (N x T, ...)."""
+    return array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
 
 
 def _weights(rollout: Rollout) -> Array | None:

@@ -1,8 +1,9 @@
 """What PPO and A2C have in common in PyTorch: an actor-critic, the rollout, advantages and returns."""
 
+import functools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from rltrain.agents.algorithm.torch import BaseAlgorithm
 from rltrain.agents.learners.torch import Learner
 from rltrain.agents.on_policy.config import OnPolicyConfig
 from rltrain.agents.on_policy.saved import upgraded
-from rltrain.backends.torch import Actor
+from rltrain.backends.torch import Actor, filled, leaves
 from rltrain.memories.rollout.torch import Rollout, RolloutMemory
 from rltrain.models.distributions.torch import make_distribution
 from rltrain.models.encoders.torch import features
@@ -41,13 +42,21 @@ class Batch:
     weights: torch.Tensor | None  # (B,) 0 where the row did not happen, or None
     log_probs: torch.Tensor | None = None  # (B,) when the actions were drawn, where the algorithm compares with them
     statistics: torch.Tensor | None = None  # (B, K) of the distribution that they were drawn from, where it compares with that
+    outputs: torch.Tensor | None = None  # (B, F) of the policy that acted, where networks remember
+    starts: torch.Tensor | None = None  # (B,) bool, where networks remember: a row that begins an episode
+    carries: Any = None  # by number, the arrays (S, layers, H) that networks remember before each of S sequences of rows
 
-    def shuffle(self, order: torch.Tensor, parts: int) -> Iterator["Batch"]:
-        """Yield `parts` minibatches of the rows in `order`, remainders spread; copied once, then views."""
+    def shuffle(self, order: torch.Tensor, parts: int, length: int = 1) -> Iterator["Batch"]:
+        """Yield `parts` minibatches of sequences of `length` rows in `order`, remainders spread; copied once, then views."""
         arrays = {name: array for name, array in vars(self).items() if array is not None}
-        shuffled = {
-            name: spaces.map_arrays(lambda array: array[order].tensor_split(parts), array) for name, array in arrays.items()
-        }
+
+        def split(name: str, array: torch.Tensor) -> Sequence[torch.Tensor]:
+            if length == 1 or name == "carries":
+                return array[order].tensor_split(parts)
+            rows = array.view(-1, length, *array.shape[1:])[order].tensor_split(parts)
+            return [part.flatten(0, 1) for part in rows]
+
+        shuffled = {name: spaces.map_arrays(functools.partial(split, name), array) for name, array in arrays.items()}
         absent = dict.fromkeys(vars(self).keys() - arrays.keys())
         for i in range(parts):
             minibatch = {name: spaces.map_arrays(lambda split: split[i], splits) for name, splits in shuffled.items()}  # noqa: B023
@@ -69,6 +78,16 @@ class OnPolicy(BaseAlgorithm):
 
     config: ClassVar[type[OnPolicyConfig]]
     row_bytes = 7
+
+    @property
+    def remembers(self) -> bool:  # type: ignore[override]
+        """Whether networks remember."""
+        return self.cfg.network.cell != "none"
+
+    @property
+    def sequence_length(self) -> int:
+        """How many rows of a copy stay together in minibatches: one, unless networks remember."""
+        return (self.cfg.sequence_length or self.cfg.rollout_length) if self.remembers else 1
 
     def _build(self, action_space: Any, generator: torch.Generator) -> None:
         cfg, device = self.cfg.network, self.backend.device
@@ -95,11 +114,31 @@ class OnPolicy(BaseAlgorithm):
         device = self.backend.device
         self.generator = torch.Generator().manual_seed(seed64(seed, AGENT_MINIBATCHES, index))  # of minibatches
         self.learning_rate: float = self.cfg.learning_rate
+        self.carries = tuple(part.init_carry(self.num_envs) for part in self.networks.parts)  # before the rollout's first row
         self.value_moments = _moments(device)
         self.reward_moments = _moments(device)
         self.running_returns = torch.zeros(self.num_envs, device=device)  # discounted sums of rewards in the running episodes
 
     # -- acting --------------------------------------------------------------------------------------------------------
+
+    def init_carry(self, num_envs: int) -> Any:
+        """Return (starts (N,) bool, what the policy remembers) of episodes that are to begin; None, if it remembers nothing."""
+        if not self.remembers:
+            return None
+        return torch.ones(num_envs, dtype=torch.bool, device=self.backend.device), self.networks.parts[0].init_carry(num_envs)
+
+    def reset_carry(self, carry: Any, done: torch.Tensor) -> Any:
+        """Return it begun anew where an episode ended, `done` (N,) bool."""
+        starts, remembered = carry
+        return starts | done, tuple(super(OnPolicy, self).reset_carry(part, done) for part in remembered)
+
+    def _look(self, actor: Actor, inputs: Any, action_masks: torch.Tensor | None) -> tuple[Actor, torch.Tensor]:
+        if not self.remembers:
+            return actor, self._logits(inputs, action_masks)
+        starts, remembered = actor.carry
+        outputs, remembered = self.networks.parts[0].step(inputs, remembered)
+        logits = outputs[:, :-1] if self.networks.is_shared else outputs
+        return replace(actor, carry=(torch.zeros_like(starts), remembered)), self._masked(logits, action_masks)
 
     def _logits(self, inputs: Any, action_masks: torch.Tensor | None) -> torch.Tensor:
         return self._masked(self.networks.logits(inputs), action_masks)
@@ -110,7 +149,7 @@ class OnPolicy(BaseAlgorithm):
     def _explore(
         self, actor: Actor, observations: Arrays, action_masks: torch.Tensor | None, progress: Progress
     ) -> tuple[Actor, torch.Tensor]:
-        logits = self._logits(self.inputs(observations), action_masks)
+        actor, logits = self._look(actor, self.inputs(observations), action_masks)
         return actor, self.distribution.sample(logits, actor.generator)
 
     # -- learning ------------------------------------------------------------------------------------------------------
@@ -142,6 +181,8 @@ class OnPolicy(BaseAlgorithm):
         metrics: dict[str, float] = {}
         if not self.inputs.normalize or float(self.inputs.moments.count) > 0:
             metrics = self.improve(self._prepare(rollout), progress)
+        elif self.remembers:
+            self._remember(rollout, *self._read(rollout.observations, rollout.states))  # this rollout, too
         self._fold_observations(rollout)
         return metrics
 
@@ -162,10 +203,14 @@ class OnPolicy(BaseAlgorithm):
         weights = _weights(rollout)
 
         # ---- successors' values: the next row's, but for truncated and last rows the true successor's
-        values = self._values(inputs if critic_inputs is None else critic_inputs).view(shape)
+        carries = None
+        if self.remembers:
+            outputs, values, last_values, carries = self._remember(rollout, inputs, critic_inputs)
+        else:
+            values = self._values(inputs if critic_inputs is None else critic_inputs).view(shape)
+            last_values = self._values(self._read_last(rollout))
         next_values = torch.cat((values[1:], values[-1:]))
-        last = rollout.last_observations if self.critic_inputs is None else rollout.last_states
-        next_values.view(-1)[rollout.last_rows] = self._values((self.critic_inputs or self.inputs)(last))
+        next_values.view(-1)[rollout.last_rows] = last_values
 
         # ---- advantages and returns, in the environment's units
         rewards = self._scale_rewards(rollout, weights)
@@ -186,7 +231,7 @@ class OnPolicy(BaseAlgorithm):
             self.value_moments = normalizers.fold(torch, self.value_moments, returns, weights)
             returns = normalizers.normalize(torch, self.value_moments, returns)
             values = normalizers.normalize(torch, self.value_moments, values)
-        return Batch(
+        batch = Batch(
             inputs=inputs,
             critic_inputs=critic_inputs,
             actions=rollout.outputs["actions"].flatten(0, 1),
@@ -196,6 +241,44 @@ class OnPolicy(BaseAlgorithm):
             values=values,
             weights=weights,
         )
+        if carries is not None:
+            batch.outputs = outputs
+            return self._in_sequences(batch, rollout.outputs["starts"], carries)
+        return batch
+
+    @torch.no_grad()
+    def _remember(
+        self, rollout: Rollout, inputs: Any, critic_inputs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Return outputs (B, F), values (T, N), those of true successors (K,), and what is remembered before each sequence.
+
+        A successor is read with what is remembered after its row. The next rollout begins with what is remembered at the end.
+        """
+        starts, parts = rollout.outputs["starts"], self.networks.parts
+        read = [inputs, inputs if critic_inputs is None else critic_inputs]
+        befores: list[torch.Tensor] = []
+        afters: list[Any] = []
+        each_outputs = []
+        for part, rows, before in zip(parts, read, self.carries, strict=False):
+            outputs, after = part.engine.unroll(rows, starts, before, every=True)
+            each_outputs.append(outputs)
+            first = [torch.cat((own[None], each[:-1])) for own, each in zip(before, after, strict=True)]  # type: ignore[arg-type]
+            befores += [_by_copy(each)[:: self.sequence_length] for each in first]
+            afters.append(after)
+        self.carries = tuple(tuple(each[-1] for each in after) for after in afters)
+        known = tuple(each.flatten(0, 1)[rollout.last_rows] for each in afters[-1])
+        last_values = parts[-1].step(self._read_last(rollout), known)[0][:, -1]
+        carries = {str(i): each for i, each in enumerate(befores)}
+        logits = each_outputs[0][..., :-1] if self.networks.is_shared else each_outputs[0]
+        return logits.flatten(0, 1), self._denormalized(each_outputs[-1][..., -1]), self._denormalized(last_values), carries
+
+    def _in_sequences(self, batch: Batch, starts: torch.Tensor, carries: dict[str, torch.Tensor]) -> Batch:
+        """Return a batch whose rows stand copy by copy, so that sequences of them are runs."""
+        order = _by_copy(torch.arange(starts.numel(), device=starts.device).view(starts.shape))
+        arrays = {
+            name: spaces.map_arrays(lambda array: array[order], array) for name, array in vars(batch).items() if array is not None
+        }
+        return Batch(**{**vars(batch), **arrays, "starts": _by_copy(starts), "carries": carries})
 
     def _scale_rewards(self, rollout: Rollout, weights: torch.Tensor | None) -> torch.Tensor:
         """Return the rewards to learn from (T, N): normalised, scaled, clipped, as far as the settings say."""
@@ -213,7 +296,10 @@ class OnPolicy(BaseAlgorithm):
     def evaluate(self, batch: Batch) -> Evaluation:
         """Return what the networks say about a batch."""
         critic_inputs = batch.inputs if batch.critic_inputs is None else batch.critic_inputs
-        outputs, values, networks_vjp = self.networks.logits_and_values_with_vjp(batch.inputs, critic_inputs)
+        if batch.starts is None:
+            outputs, values, networks_vjp = self.networks.logits_and_values_with_vjp(batch.inputs, critic_inputs)
+        else:
+            outputs, values, networks_vjp = self._unroll(batch, critic_inputs)
         with torch.enable_grad():
             outputs.requires_grad_()
             logits = self._masked(outputs, batch.action_masks)
@@ -225,6 +311,18 @@ class OnPolicy(BaseAlgorithm):
             networks_vjp(outputs.grad, gradients.values)  # type: ignore[arg-type]
 
         return Evaluation(logits.detach(), log_probs.detach(), entropies.detach().expand_as(values), values, vjp)
+
+    def _unroll(self, batch: Batch, critic_inputs: Any) -> tuple[torch.Tensor, torch.Tensor, Callable[..., None]]:
+        """Return outputs (B, F) and values (B,) of networks that remember, and what takes gradients with respect to them."""
+        length = self.sequence_length
+        by_time = lambda array: array.view(-1, length, *array.shape[1:]).transpose(0, 1)  # noqa: E731
+        by_row = lambda array: array.transpose(0, 1).flatten(0, 1)  # noqa: E731
+        count = len(batch.carries) // len(self.networks.parts)
+        states = list(batch.carries.values())
+        carries = tuple(tuple(states[i : i + count]) for i in range(0, len(states), count))
+        inputs, critic_inputs = (spaces.map_arrays(by_time, rows) for rows in (batch.inputs, critic_inputs))
+        logits, values, vjp = self.networks.unroll_with_vjp(inputs, critic_inputs, by_time(batch.starts), carries)
+        return by_row(logits), by_row(values), lambda *gradients: vjp(*(by_time(each) for each in gradients))
 
     def descend(self, evaluation: Evaluation, gradients: losses.Gradients) -> torch.Tensor:
         """Step down a loss, given its gradients with respect to what the networks say; return the parameters' norm.
@@ -260,9 +358,16 @@ class OnPolicy(BaseAlgorithm):
         critic_inputs = None if self.critic_inputs is None else self.critic_inputs(_rows(states))
         return self.inputs(_rows(observations)), critic_inputs
 
+    def _read_last(self, rollout: Rollout) -> Any:
+        """Return the critic's inputs (K, ...) of successors that are no next rows."""
+        last = rollout.last_observations if self.critic_inputs is None else rollout.last_states
+        return (self.critic_inputs or self.inputs)(last)
+
     def _values(self, critic_inputs: Any) -> torch.Tensor:
         """Return values (B,) in the environment's units."""
-        values = self.networks.values(critic_inputs)
+        return self._denormalized(self.networks.values(critic_inputs))
+
+    def _denormalized(self, values: torch.Tensor) -> torch.Tensor:
         return normalizers.denormalize(torch, self.value_moments, values) if self.cfg.normalize_values else values
 
     # -- snapshots -----------------------------------------------------------------------------------------------------
@@ -278,6 +383,8 @@ class OnPolicy(BaseAlgorithm):
             "reward_moments": to_arrays(self.reward_moments),
             "running_returns": self.running_returns.cpu().numpy().copy(),
         }
+        if self.remembers:
+            snapshot["training"]["carries"] = [array.cpu().numpy().copy() for array in leaves(self.carries)]
         return snapshot
 
     def restore(self, snapshot: dict[str, Any]) -> None:
@@ -293,6 +400,8 @@ class OnPolicy(BaseAlgorithm):
         self.generator.set_state(torch.from_numpy(np.array(training["generator"])))
         self.reward_moments = to_moments(training["reward_moments"], self.backend.device)
         self.running_returns = torch.as_tensor(np.array(training["running_returns"]), device=self.backend.device)
+        if self.remembers:
+            self.carries = filled(self.carries, iter(training["carries"]))
 
     def _restored_learning_rate(self, learning_rate: float) -> float:
         """Return a learning rate that is state as it was; one that is a setting as it is set now."""
@@ -307,6 +416,11 @@ class OnPolicy(BaseAlgorithm):
 
 def _rows(arrays: Arrays) -> Arrays:
     return spaces.map_arrays(lambda array: array.flatten(0, 1), arrays)
+
+
+def _by_copy(array: torch.Tensor) -> torch.Tensor:
+    """Return rows (T, N, ...) copy by copy, (N x T, ...)."""
+    return array.transpose(0, 1).flatten(0, 1)
 
 
 def _weights(rollout: Rollout) -> torch.Tensor | None:

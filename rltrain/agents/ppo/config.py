@@ -55,6 +55,15 @@ class PPOConfig(OnPolicyConfig):
     def check_copies(self, num_envs: int, key: str) -> None:
         """Raise ConfigError if a minibatch would be empty."""
         rows = self.rollout_length * num_envs
+        if self.network.cell != "none":
+            length = self.sequence_length or self.rollout_length
+            if self.minibatches > rows // length:
+                raise ConfigError(
+                    f"{key}.minibatches",
+                    self.minibatches,
+                    f"more than the {rows // length} sequences of {length} timesteps of {num_envs} copies: whole ones stay "
+                    f"together where networks remember; give at most that many, a smaller {key}.sequence_length, or more copies",
+                )
         if self.minibatches > rows:
             raise ConfigError(
                 f"{key}.minibatches",

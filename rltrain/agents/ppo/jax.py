@@ -36,7 +36,12 @@ class PPO(OnPolicy):
     def _prepare(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
         """Add what the policy said about the actions when it drew them."""
         state, batch = super()._prepare(state, rollout)
-        logits = self._logits(self.policy(state).parameters, batch.inputs, batch.action_masks)
+        parameters = self.policy(state).parameters
+        if batch.outputs is None:
+            logits = self._logits(parameters, batch.inputs, batch.action_masks)
+        else:
+            logits = self._masked(self.distribution.complete(batch.outputs, parameters), batch.action_masks)
+            batch = batch._replace(outputs=None)
         batch = batch._replace(log_probs=self.distribution.log_prob(logits, batch.actions))
         if self.cfg.adapt_learning_rate == "minibatch":
             batch = batch._replace(statistics=self.distribution.statistics(logits))
@@ -48,7 +53,7 @@ class PPO(OnPolicy):
         ratio_clip, entropy_scale = self.now("ratio_clip", progress), self.now("entropy_scale", progress)
         if cfg.adapt_learning_rate == "never":
             state = state._replace(learning_rate=self.now("learning_rate", progress))
-        rows = len(batch.returns)
+        sequences = len(batch.returns) // self.sequence_length
 
         def learn_minibatch(carry: Improvement, minibatch: Batch) -> tuple[Improvement, tuple[Array, Array]]:
             before = carry
@@ -72,9 +77,9 @@ class PPO(OnPolicy):
 
         def learn_epoch(carry: Improvement, key: Array) -> tuple[Improvement, None]:
             # ---- shuffle
-            order = random_order(key, rows)
+            order = random_order(key, sequences)
             stopped_before, kls, looked_at = carry.stopped, [], []
-            for minibatches in batch.shuffle(order, cfg.minibatches):
+            for minibatches in batch.shuffle(order, cfg.minibatches, self.sequence_length):
                 carry, (kl, looked) = jax.lax.scan(learn_minibatch, carry, minibatches)
                 kls.append(kl)
                 looked_at.append(looked)

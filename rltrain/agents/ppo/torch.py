@@ -23,7 +23,10 @@ class PPO(OnPolicy):
     def _prepare(self, rollout: Rollout) -> Batch:
         """Add what the policy said about the actions when it drew them."""
         batch = super()._prepare(rollout)
-        logits = self._logits(batch.inputs, batch.action_masks)
+        if batch.outputs is None:
+            logits = self._logits(batch.inputs, batch.action_masks)
+        else:
+            logits, batch.outputs = self._masked(batch.outputs, batch.action_masks), None
         batch.log_probs = self.distribution.log_prob(logits, batch.actions)
         if self.cfg.adapt_learning_rate == "minibatch":
             batch.statistics = self.distribution.statistics(logits)
@@ -39,9 +42,9 @@ class PPO(OnPolicy):
         stopped = False
         for _ in range(cfg.epochs):
             # ---- shuffle
-            order = torch.randperm(len(batch.returns), generator=self.generator).to(batch.returns.device)
+            order = torch.randperm(len(batch.returns) // self.sequence_length, generator=self.generator).to(batch.returns.device)
             kls = []
-            for minibatch in batch.shuffle(order, cfg.minibatches):
+            for minibatch in batch.shuffle(order, cfg.minibatches, self.sequence_length):
                 # ---- gradient
                 evaluation = self.evaluate(minibatch)
                 diagnostics, gradients = self._differentiate_loss(minibatch, evaluation, ratio_clip, entropy_scale)

@@ -47,6 +47,7 @@ class PureAlgorithm(Protocol):
     num_envs: int
     actor_seed: int
     acts_in_numpy: bool  # whether `act` computes with NumPy when it is given NumPy arrays
+    remembers: bool  # whether `reset_carry` is told of rows that didn't happen, too
     reads_infos: bool  # of transitions
     reward_function: Any  # of `rltrain.rewards`, or None
 
