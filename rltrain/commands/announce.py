@@ -93,7 +93,7 @@ def find_presets(config: Config, typed: Sequence[str]) -> list[str]:
         return []
     wanted = config.env.cfg.id, _choice("env", config.env.target, config)
     agents = sorted({_choice("agents", agent.target, config) for agent in config.agents.values()})
-    there = {path.stem: preset for path, preset in _presets() if _read(preset)[:2] == wanted}
+    there = {path.stem: preset for path, preset in _presets() if _read(preset)[:2] == wanted and not _is_wrapped(preset)}
     same = [name for name, preset in there.items() if _read(preset)[2] == agents]
     return sorted(same or ([] if "agents" in keys else there))
 
@@ -102,6 +102,11 @@ def _choice(group: str, target: str, config: Config) -> str:
     """Return the name of a choice by its class."""
     targets = {choice.target.replace("${backend.name}", config.backend.name): name for name, choice in CHOICES[group].items()}
     return targets.get(target, target)
+
+
+def _is_wrapped(preset: dict[str, Any]) -> bool:
+    """Tell whether a preset changes the environment by wrappers: it is another task."""
+    return bool((preset.get("env") or {}).get("wrappers"))
 
 
 def _presets() -> Iterator[tuple[Path, dict[str, Any]]]:
