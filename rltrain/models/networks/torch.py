@@ -209,6 +209,7 @@ class QNetwork(Network):
         outputs = [(choices, VALUE_GAIN)] + ([(1, VALUE_GAIN)] if cfg.dueling else [])
         self.dueling = cfg.dueling
         self.q = FeedForward(inputs, cfg.sizes, outputs, cfg, generator, encoder)
+        self.parts = (self.q,)  # read as an attribute; a module's own look up takes as long as a small product
         self.to(device)
 
     def forward(self, inputs: Any) -> torch.Tensor:
@@ -217,11 +218,11 @@ class QNetwork(Network):
 
     def values(self, inputs: Any) -> torch.Tensor:
         """Return Q of every choice, (B, choices)."""
-        return self._join(self.q.engine.infer(inputs))
+        return self._join(self.parts[0].engine.infer(inputs))
 
     def values_with_vjp(self, inputs: Any) -> tuple[torch.Tensor, VJP]:
         """Return Q (B, choices), and what takes a loss's gradient with respect to it."""
-        outputs, vjp = self.q.engine.forward_and_vjp(inputs)
+        outputs, vjp = self.parts[0].engine.forward_and_vjp(inputs)
         if not self.dueling:
             return outputs, vjp
         apart = lambda q: torch.cat((q - q.mean(1, keepdim=True), q.sum(1, keepdim=True)), 1)  # noqa: E731
@@ -249,6 +250,7 @@ class Policy(Network):
     ) -> None:
         super().__init__()
         self.policy = FeedForward(inputs, cfg.policy_sizes, [(outputs, POLICY_GAIN)], cfg, generator, encoder)
+        self.parts = (self.policy,)
         self.to(device)
 
     def forward(self, inputs: Any) -> torch.Tensor:
@@ -257,11 +259,11 @@ class Policy(Network):
 
     def logits(self, inputs: Any) -> torch.Tensor:
         """Return what actions or their distribution are made of, (B, F)."""
-        return self.policy.engine.infer(inputs)
+        return self.parts[0].engine.infer(inputs)
 
     def logits_with_vjp(self, inputs: Any) -> tuple[torch.Tensor, VJP]:
         """Return logits (B, F), and what takes a loss's gradient with respect to them."""
-        return self.policy.engine.forward_and_vjp(inputs)
+        return self.parts[0].engine.forward_and_vjp(inputs)
 
 
 class Critics(Network):
