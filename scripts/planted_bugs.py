@@ -27,6 +27,7 @@ BASE, LAYERS = "agents/algorithm/torch.py", "models/layers/torch.py"
 OFF_POLICY, DQN, DDQN = "agents/off_policy/torch.py", "agents/dqn/torch.py", "agents/ddqn/torch.py"
 DDPG, TD3, SAC = "agents/ddpg/torch.py", "agents/td3/torch.py", "agents/sac/torch.py"
 REPLAY, RING, PRIORITIES = "memories/replay/host.py", "memories/replay/ring.py", "memories/replay/priorities.py"
+MEMORY_TESTS = ("agents/test_memory.py",)
 OFF_POLICY_TESTS, REPLAY_TESTS = ("agents/test_off_policy_torch.py",), ("memories/test_replay_memory.py",)
 
 
@@ -422,6 +423,37 @@ BUGS = [
         "off-policy: noise goes on in the next episode",
         ((BASE, "return torch.where(done.view(-1, *[1] * (carry.ndim - 1)), torch.zeros_like(carry), carry)", "return carry"),),
         OFF_POLICY_TESTS,
+    ),
+    Bug(
+        "memory: a true successor read as the first row of an episode",
+        (
+            (
+                ON_POLICY,
+                "last_values = parts[-1].step(self._read_last(rollout), known)",
+                "last_values = parts[-1].step(self._read_last(rollout), parts[-1].init_carry(len(known[0])))",
+            ),
+        ),
+        MEMORY_TESTS,
+    ),
+    Bug(
+        "memory: it goes on from episode to episode in learning",
+        (("models/engines/remembering/torch.py", "state = tuple(part * goes_on[t] for part in state)", "state = tuple(state)"),),
+        MEMORY_TESTS,
+    ),
+    Bug(
+        "memory: acting doesn't say where it began anew",
+        ((ON_POLICY, "return starts | done, tuple(", "return starts, tuple("),),
+        MEMORY_TESTS,
+    ),
+    Bug(
+        "memory: rows that didn't happen are remembered",
+        (("structures.py", "return ended if valid is None else ended | ~valid", "return ended"),),
+        MEMORY_TESTS,
+    ),
+    Bug(
+        "memory: sequences begin with nothing",
+        ((ON_POLICY, "befores += [_by_copy(each)[::", "befores += [0 * _by_copy(each)[::"),),
+        MEMORY_TESTS,
     ),
     Bug(
         "DQN: the network instead of its target",

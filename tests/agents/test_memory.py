@@ -94,6 +94,9 @@ def play(algorithm: PPO, actor: Any, generator: np.random.Generator, seen: list[
         )
         seen.append((observations, said["logits"].numpy(), outputs["starts"].numpy(), truncated, following))
         actor = algorithm.reset_actor(actor, starts_after(terminated, truncated, happened))
+        begins = terminated | truncated | (False if happened is None else ~happened)
+        assert np.array_equal(actor.carry[0].numpy(), begins)
+        assert all(not part[begins].any() and part[~begins].any(-1).all() for part in actor.carry[1])
     return actor
 
 
