@@ -119,6 +119,7 @@ class Agent:
         self._counts: dict[str, int] = {}  # of the updates that had one
         self.actor = self.algorithm.init_actor(self.num_envs, self.algorithm.actor_seed)
         self._evaluation_actor: Actor = None
+        self._remembers = getattr(self.algorithm, "remembers", False)
         self.exact_rewards: Arrays = None  # (N,) float64 of the transition recorded next, where a host environment gave them
         self._outputs: dict[str, Array] = {}
         self.reward_function: Any = getattr(self.algorithm, "reward_function", None)  # of `rltrain.rewards`
@@ -232,7 +233,7 @@ class Agent:
         exact = self.exact_rewards if exact_rewards is None else exact_rewards
         self.exact_rewards = None
         done = self.statistics.record(most_exact(rewards, exact), terminated, truncated, valid)
-        if getattr(self.algorithm, "remembers", False):
+        if self._remembers:
             self.actor = self.algorithm.reset_actor(self.actor, starts_after(terminated, truncated, valid))
         elif done is not None:
             self.actor = self.algorithm.reset_actor(self.actor, done)

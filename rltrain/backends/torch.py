@@ -1,6 +1,7 @@
 """The PyTorch backend."""
 
 import ctypes
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -69,20 +70,20 @@ class Actor:
     trains: bool  # an evaluation's actor, if told to explore, does so as at the end of the run
 
 
-class Stateful:
+class Stateful(ABC):
     """Makes and keeps actors for an algorithm, which says in `init_carry` what they carry besides a random stream."""
 
     backend: TorchBackend
     num_envs: int
     actor_seed: int
 
+    @abstractmethod
     def init_carry(self, num_envs: int) -> Any:
         """Return what `num_envs` copies' acting carries from timestep to timestep, arrays (N, ...), or None."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reset_carry(self, carry: Any, done: torch.Tensor) -> Any:
         """Return it begun anew where an episode ended; `done` is (N,) bool."""
-        raise NotImplementedError
 
     def init_actor(self, num_envs: int, seed: int) -> Actor:
         """Return a fresh actor with a random stream of its own."""

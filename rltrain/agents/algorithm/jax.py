@@ -36,7 +36,6 @@ class BaseAlgorithm(Pure, HasRecipe):
 
     config: ClassVar[type]
     reads_infos = False
-    remembers = False  # whether acting carries what networks remember
     row_bytes: ClassVar[int]  # that a memory takes for a row besides observations and actions
     distribution: Any  # of actions as they are learned, and from these to what the environment takes; `_build` makes it
 

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +24,7 @@ from rltrain.seeding import AGENT_ACTOR, AGENT_PARAMETERS, seed64
 from rltrain.structures import Arrays, Progress
 
 
-class BaseAlgorithm(Stateful, HasRecipe, ABC):
+class BaseAlgorithm(Stateful, HasRecipe):
     """Acts by networks that learn; `OnPolicy` and `OffPolicy` say from what, an algorithm in `improve` how.
 
     Letters: N copies, B rows of a batch, F numbers that a distribution is made of, A the flat size of an action.

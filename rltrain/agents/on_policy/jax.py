@@ -97,17 +97,13 @@ class OnPolicy(BaseAlgorithm):
     acts_with = "actor_critic"
 
     @property
-    def remembers(self) -> bool:  # type: ignore[override]
-        """Whether networks remember."""
-        return self.cfg.network.cell != "none"
-
-    @property
     def sequence_length(self) -> int:
         """How many rows of a copy stay together in minibatches: one, unless networks remember."""
         return (self.cfg.sequence_length or self.cfg.rollout_length) if self.remembers else 1
 
     def _build(self, action_space: Any) -> None:
         cfg = self.cfg.network
+        self.remembers = cfg.cell != "none"
         self.distribution = make_distribution(action_space, cfg, f"{self.key}.network")
         critic_inputs = self.critic_inputs or self.inputs
         policy = self._make_encoder(self.inputs)

@@ -80,17 +80,13 @@ class OnPolicy(BaseAlgorithm):
     row_bytes = 7
 
     @property
-    def remembers(self) -> bool:  # type: ignore[override]
-        """Whether networks remember."""
-        return self.cfg.network.cell != "none"
-
-    @property
     def sequence_length(self) -> int:
         """How many rows of a copy stay together in minibatches: one, unless networks remember."""
         return (self.cfg.sequence_length or self.cfg.rollout_length) if self.remembers else 1
 
     def _build(self, action_space: Any, generator: torch.Generator) -> None:
         cfg, device = self.cfg.network, self.backend.device
+        self.remembers = cfg.cell != "none"
         self.distribution = make_distribution(action_space, cfg, device, f"{self.key}.network")
         critic_inputs = self.critic_inputs or self.inputs
         policy = self._make_encoder(self.inputs, generator)

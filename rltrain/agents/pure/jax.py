@@ -22,6 +22,7 @@ class Pure(ABC):
     learners: dict[str, Learner]
     acts_with: ClassVar[str]  # the learner whose parameters acting needs
     num_envs: int
+    remembers = False  # whether acting carries what networks remember
     seeds: list[int]  # of parameters, and of what learning draws
 
     def compile(self) -> None:

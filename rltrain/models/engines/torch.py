@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from rltrain.spaces import map_arrays
+from rltrain.structures import count_rows
 
 BLOCK = 1024  # rows of which an encoder makes features at once where nothing is learned: a rollout's would not fit
 VJP = Callable[[torch.Tensor], torch.Tensor | None]
@@ -43,7 +44,7 @@ class Autograd:
     def infer(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
         """Return outputs (B, F)."""
         with torch.no_grad():
-            rows = _count(inputs)
+            rows = count_rows(inputs)
             if self.network.encoder is None or rows <= BLOCK:
                 return self.network(inputs, actions)
             parts = [slice(first, first + BLOCK) for first in range(0, rows, BLOCK)]
@@ -82,7 +83,7 @@ class Remembering:
 
     def step(self, inputs: Any, carry: Any) -> tuple[torch.Tensor, Any]:
         """Return outputs (N, F) for one row of N copies, and the carry after it."""
-        starts = torch.zeros(1, _count(inputs), dtype=torch.bool, device=carry[0].device)
+        starts = torch.zeros(1, count_rows(inputs), dtype=torch.bool, device=carry[0].device)
         with torch.no_grad():
             outputs, carry, _ = self.network.unroll(map_arrays(lambda array: array[None], inputs), starts, carry)
         return outputs[0], carry
@@ -102,10 +103,6 @@ class Remembering:
 
 def _by_time(inputs: Any, starts: torch.Tensor) -> Any:
     return map_arrays(lambda array: array.view(*starts.shape, *array.shape[1:]), inputs)
-
-
-def _count(inputs: Any) -> int:
-    return len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
 
 
 def sum_of(vjps: Sequence[VJP]) -> VJP:
