@@ -19,6 +19,7 @@ import numpy as np
 
 from rltrain.errors import EnvironmentFailure, NonFiniteError
 from rltrain.memories.rollout.jax import Rollout
+from rltrain.ops.trees.jax import zeros_like
 from rltrain.spaces import map_arrays, named
 from rltrain.structures import Acting, Array, Arrays, Progress, Step, starts_after
 
@@ -215,7 +216,7 @@ class Program:
             return self._play(carry, noise, jnp.int32(1))[2]
 
         agents = []
-        rows = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(play, carry))
+        rows = zeros_like(play, carry)
         for pure, agent, row in zip(self.pures, carry.agents, rows, strict=True):
             agents.append(agent if agent.memory is not None else agent._replace(memory=pure.init_memory(row)))
         return tuple(agents)
@@ -314,8 +315,7 @@ class Program:
             state, metrics, present = pure.update(agent.state, agent.memory, progress)
             return state, (metrics, present, jnp.bool_(True), pure.is_finite(state))
 
-        shapes = jax.eval_shape(learn)[1]
-        none = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        none = zeros_like(learn)[1]
         state, update = jax.lax.cond(pure.schedule.is_due(progress.timestep), learn, lambda: (agent.state, none))
         return agent._replace(state=state), update
 
@@ -326,11 +326,7 @@ def _apart(timestep: Array, function: Callable[..., Any], *arguments: Any) -> An
     What XLA compiles together it rounds otherwise: sine and cosine of a vector's last elements, a product and a sum in one. The
     branch of a condition is compiled by itself, and XLA doesn't know that timesteps are never negative.
     """
-
-    def none() -> Any:
-        return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(function, *arguments))
-
-    return jax.lax.cond(timestep >= 0, lambda: function(*arguments), none)
+    return jax.lax.cond(timestep >= 0, lambda: function(*arguments), lambda: zeros_like(function, *arguments))
 
 
 def _cut(tree: Any, scope: slice) -> Any:

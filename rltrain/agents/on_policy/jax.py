@@ -361,7 +361,7 @@ class OnPolicy(BaseAlgorithm):
         return by_row(logits), by_row(values), lambda *gradients: vjp(*(by_time(each) for each in gradients))
 
     def descend(self, state: State, evaluation: Evaluation, gradients: losses.Gradients) -> tuple[State, Array]:
-        """Step down a loss, given its gradients with respect to what the networks say; return the parameters' norm."""
+        """Step down a loss, given its gradients with respect to what the networks say; return the gradient's norm."""
         rates, by_name = self._learning_rates(state.learning_rate), evaluation.vjp(gradients)
         learners, norms = {}, []
         for name, learner in self.learners.items():

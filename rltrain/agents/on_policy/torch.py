@@ -321,7 +321,7 @@ class OnPolicy(BaseAlgorithm):
         return by_row(logits), by_row(values), lambda *gradients: vjp(*(by_time(each) for each in gradients))
 
     def descend(self, evaluation: Evaluation, gradients: losses.Gradients) -> torch.Tensor:
-        """Step down a loss, given its gradients with respect to what the networks say; return the parameters' norm.
+        """Step down a loss, given its gradients with respect to what the networks say; return the gradient's norm.
 
         Those are known in closed form, so autograd's graph holds the distribution only: half the time of a small minibatch.
         """
