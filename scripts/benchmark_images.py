@@ -5,6 +5,7 @@ learning rate 2.5e-4, clip 0.1, entropy 0.01; env steps per second while learnin
 84 x 84 x 4 bytes, Stable-Baselines3 with its memory optimisation on; the most main memory that the process has held. CPU.
 
     python scripts/benchmark_images.py --tasks pong --repeats 3
+    python scripts/benchmark_images.py --tasks pong --rollouts 195
     python scripts/benchmark_images.py --tasks memory --repeats 1
 
 Needs the extra atari. Everyone is kept to one core. The first rollouts, with imports and compiling, aren't timed. Every run has a
@@ -53,10 +54,10 @@ DQN = (
 )  # fmt: skip
 
 
-def run_rltrain(task: str, backend: str, seed: int) -> Result:
+def run_rltrain(task: str, backend: str, seed: int, rollouts: int) -> Result:
     """Train with rltrain's command line; read the times of its rows of metrics, or the memory that the process took."""
     rollout = PONG["copies"] * PONG["rollout"]
-    total = rollout * (WARMUP + TIMED) if task == "pong" else MEMORY + 1_000
+    total = rollout * (WARMUP + rollouts) if task == "pong" else MEMORY + 1_000
     settings = PPO if task == "pong" else DQN
     with tempfile.TemporaryDirectory(prefix="benchmark_images_") as folder:
         run = Path(folder) / "run"
@@ -73,7 +74,10 @@ def run_rltrain(task: str, backend: str, seed: int) -> Result:
         call("rltrain", command, cwd=ROOT)
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     times = {row["env_steps"]: row["wall_time"] for row in rows}
-    return {"env_steps_per_second": rollout * TIMED / (times[total] - times[rollout * WARMUP])}
+    return {
+        "env_steps_per_second": rollout * rollouts / (times[total] - times[rollout * WARMUP]),
+        "mean_return": rows[-1].get("rollout/episode_return_mean"),
+    }
 
 
 def _peak_of(command: list[str]) -> float:
@@ -84,14 +88,15 @@ def _peak_of(command: list[str]) -> float:
     return float(call("rltrain", [sys.executable, "-c", program], cwd=ROOT).splitlines()[-1])
 
 
-def measure(task: str, contender: str, seed: int, python: Path | None) -> Result:
+def measure(task: str, contender: str, seed: int, rollouts: int, python: Path | None) -> Result:
     """Run one contender in a process of its own and return its figures."""
     if contender == "sb3":
         command = [str(python), str(Path(__file__).resolve()), "--worker", contender, "--tasks", task, "--seed", str(seed)]
+        command += ["--rollouts", str(rollouts)]
         with tempfile.TemporaryDirectory(prefix="benchmark_images_") as folder:
             result = json.loads(call(contender, command, cwd=Path(folder)).splitlines()[-1])
     else:
-        result = run_rltrain(task, contender, seed) | {"versions": versions(VERSIONS_OF)}
+        result = run_rltrain(task, contender, seed, rollouts) | {"versions": versions(VERSIONS_OF)}
     return {"task": task, "contender": contender, "seed": seed, **result}
 
 
@@ -100,6 +105,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Learning from images: rltrain in both backends and Stable-Baselines3.")
     add_arguments(parser, KNOWN)
     parser.add_argument("--tasks", default="pong,memory", help="default: %(default)s")
+    parser.add_argument(
+        "--rollouts", type=int, default=TIMED, help="of PPO on Pong, timed; 195 are 200,000 env steps; default: %(default)s"
+    )
     parser.add_argument("--peers-python", type=Path, help="an interpreter that has the peer; default: .venv-peers-images")
     arguments = parser.parse_args()
     check_arguments(parser, arguments, KNOWN, python="peers_python")
@@ -113,7 +121,7 @@ def main() -> None:
     """Measure every contender in every repeat, print the tables, write the JSON file."""
     arguments = parse_arguments()
     if arguments.worker:
-        result = importlib.import_module("peers.images").run(arguments.tasks[0], arguments.seed)
+        result = importlib.import_module("peers.images").run(arguments.tasks[0], arguments.seed, arguments.rollouts)
         print(json.dumps(result | {"versions": versions(VERSIONS_OF)}))
         return
     python = arguments.peers_python or make_environment(ROOT / ".venv-peers-images", PACKAGES)
@@ -123,7 +131,7 @@ def main() -> None:
     for task in arguments.tasks:
         contenders = [contender for contender in CONTENDERS[task] if contender in arguments.contenders]
         for repeat, contender in alternate(contenders, arguments.repeats):
-            runs.append({"repeat": repeat, **measure(task, contender, arguments.seed + repeat - 1, python)})
+            runs.append({"repeat": repeat, **measure(task, contender, arguments.seed + repeat - 1, arguments.rollouts, python)})
             print(f"{task} repeat {repeat}  {contender:8}{runs[-1][FIGURES[task]]:10.1f} {FIGURES[task]}", flush=True)
         found = {c: [r[FIGURES[task]] for r in runs if (r["task"], r["contender"]) == (task, c)] for c in contenders}
         print_rows(f"{task}: {FIGURES[task]}", found, decimals=1)

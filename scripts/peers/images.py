@@ -7,7 +7,7 @@ from typing import Any
 Result = dict[str, Any]
 
 PONG = {"copies": 8, "rollout": 128, "epochs": 4, "minibatch": 256, "learning_rate": 2.5e-4, "clip": 0.1, "entropy": 0.01}
-WARMUP, TIMED = 2, 6  # rollouts of PPO
+WARMUP, TIMED = 2, 6  # rollouts of PPO; those timed unless told otherwise
 MEMORY = 100_000  # transitions of DQN
 
 
@@ -30,18 +30,18 @@ def make_pong() -> Any:
     return wrappers.FrameStackObservation(env, 4)
 
 
-def run(task: str, seed: int) -> Result:
+def run(task: str, seed: int, rollouts: int) -> Result:
     """Train with Stable-Baselines3; return its figures."""
     import torch
 
     torch.set_num_threads(1)
-    return _pong(seed) if task == "pong" else _memory(seed)
+    return _pong(seed, rollouts) if task == "pong" else _memory(seed)
 
 
-def _pong(seed: int) -> Result:
+def _pong(seed: int, rollouts: int) -> Result:
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.vec_env import DummyVecEnv
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
     class Clock(BaseCallback):
         times: list[float] = []  # noqa: RUF012
@@ -52,16 +52,20 @@ def _pong(seed: int) -> Result:
         def _on_step(self) -> bool:
             return True
 
-    env = DummyVecEnv([make_pong] * PONG["copies"])
+    env = VecMonitor(DummyVecEnv([make_pong] * PONG["copies"]))
     model = PPO(
         "CnnPolicy", env, n_steps=PONG["rollout"], n_epochs=PONG["epochs"], batch_size=PONG["minibatch"], seed=seed,
         learning_rate=PONG["learning_rate"], clip_range=PONG["clip"], ent_coef=PONG["entropy"], device="cpu",
     )  # fmt: skip
     clock = Clock()
     steps = PONG["copies"] * PONG["rollout"]
-    model.learn(steps * (WARMUP + TIMED), callback=clock)
+    model.learn(steps * (WARMUP + rollouts), callback=clock)
     clock.times.append(time.perf_counter())
-    return {"env_steps_per_second": steps * TIMED / (clock.times[-1] - clock.times[WARMUP])}
+    returns = [episode["r"] for episode in model.ep_info_buffer]
+    return {
+        "env_steps_per_second": steps * rollouts / (clock.times[-1] - clock.times[WARMUP]),
+        "mean_return": sum(returns) / len(returns) if returns else None,
+    }
 
 
 def _memory(seed: int) -> Result:
