@@ -64,7 +64,7 @@ def _pong(seed: int, rollouts: int) -> Result:
     returns = [episode["r"] for episode in model.ep_info_buffer]
     return {
         "env_steps_per_second": steps * rollouts / (clock.times[-1] - clock.times[WARMUP]),
-        "mean_return": sum(returns) / len(returns) if returns else None,
+        "mean_return": float(sum(returns) / len(returns)) if returns else None,
     }
 
 
