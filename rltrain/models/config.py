@@ -45,11 +45,12 @@ class EncoderConfig:
 
 
 CELLS = ["none", "rnn", "gru", "lstm"]
+REMEMBERS_ACTIONS = "a cell reads the action before, too: zeros at first, a choice one-hot"
 
 
 @dataclass
-class NetworkConfig(EncoderConfig):
-    """Networks for policy and value, and the form of a continuous policy."""
+class CellConfig(EncoderConfig):
+    """What remembers, between features and hidden layers."""
 
     cell: str = option(
         "none",
@@ -59,6 +60,19 @@ class NetworkConfig(EncoderConfig):
     )
     cell_size: int = option(64, "numbers that a layer of it remembers", low=1, high=65536)
     cell_layers: int = option(1, "layers of it, one on the other", low=1, high=64)
+    remembers_actions: bool = option(False, REMEMBERS_ACTIONS)
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError for settings that contradict each other."""
+        super().check(key)
+        for name in ("cell_size", "cell_layers", "remembers_actions"):
+            if self.cell == "none" and getattr(self, name) != getattr(type(self)(), name):
+                raise ConfigError(f"{key}.{name}", getattr(self, name), f"has no effect without a cell; set {key}.cell=gru")
+
+
+@dataclass
+class NetworkConfig(CellConfig):
+    """Networks for policy and value, and the form of a continuous policy."""
 
     policy_sizes: list[int] = option([64, 64], "hidden units of the policy network, layer by layer", low=1, high=65536)
     value_sizes: list[int] = option([64, 64], "hidden units of the value network, layer by layer", low=1, high=65536)
@@ -78,9 +92,6 @@ class NetworkConfig(EncoderConfig):
     def check(self, key: str) -> None:
         """Raise ConfigError for settings that contradict each other."""
         super().check(key)
-        for name in ("cell_size", "cell_layers"):
-            if self.cell == "none" and getattr(self, name) != getattr(NetworkConfig(), name):
-                raise ConfigError(f"{key}.{name}", getattr(self, name), f"has no effect without a cell; set {key}.cell=gru")
         if self.shared and self.value_sizes != NetworkConfig().value_sizes:
             raise ConfigError(
                 f"{key}.value_sizes", self.value_sizes, "shared=true has one network, of policy_sizes; leave value_sizes out"
@@ -88,7 +99,7 @@ class NetworkConfig(EncoderConfig):
 
 
 @dataclass
-class QNetworkConfig(EncoderConfig):
+class QNetworkConfig(CellConfig):
     """A network for the values of every choice."""
 
     sizes: list[int] = option([64, 64], "hidden units, layer by layer", low=1, high=65536)
@@ -99,9 +110,10 @@ class QNetworkConfig(EncoderConfig):
 
 
 @dataclass
-class ActorCriticsConfig(EncoderConfig):
+class ActorCriticsConfig(CellConfig):
     """A policy's network, and networks for the value of an action."""
 
+    remembers_actions: bool = option(True, REMEMBERS_ACTIONS)
     policy_sizes: list[int] = option([256, 256], "hidden units of the policy network, layer by layer", low=1, high=65536)
     critic_sizes: list[int] = option([256, 256], "hidden units of each critic, layer by layer", low=1, high=65536)
     activation: str = option("relu", "between layers", choices=ACTIVATIONS)

@@ -3,6 +3,7 @@
 Pure functions over a state, as `rltrain.agents.pure.protocol.PureAlgorithm` describes them.
 """
 
+import functools
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from rltrain.agents.pure.protocol import Policy
 from rltrain.backends.jax import RANDOM, JaxBackend
 from rltrain.checks import build
 from rltrain.errors import ConfigError
-from rltrain.models.encoders.jax import Encoder, make_encoder, make_inputs
+from rltrain.models.encoders.jax import Encoder, features, make_encoder, make_inputs
 from rltrain.models.freezing import find_frozen
 from rltrain.models.inputs.jax import Inputs
 from rltrain.ops import schedules
@@ -37,7 +38,8 @@ class BaseAlgorithm(Pure, HasRecipe):
     config: ClassVar[type]
     reads_infos = False
     row_bytes: ClassVar[int]  # that a memory takes for a row besides observations and actions
-    distribution: Any  # of actions as they are learned, and from these to what the environment takes; `_build` makes it
+    acting: Any  # the network that acts; `_build` makes it, as what follows
+    distribution: Any  # of actions as they are learned, and from these to what the environment takes
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class BaseAlgorithm(Pure, HasRecipe):
         self.key = key or f"agents.{type(self).__name__.lower()}"
         self.cfg: Any = build(self.config, cfg, self.key)
         self.backend = backend or JaxBackend()
+        self.remembers = getattr(self.cfg.network, "cell", "none") != "none"
         self.num_envs = num_envs
         self.reward_function = find_reward_function(self.cfg.reward_function, self.key, jax.jit)
         self.schedule = self.cfg.schedule()
@@ -81,7 +84,7 @@ class BaseAlgorithm(Pure, HasRecipe):
 
     @abstractmethod
     def _build(self, action_space: Any) -> None:
-        """Make the distribution and the networks, and put these into `learners`.
+        """Make the distribution and the networks, `acting` and others, and put these into `learners`.
 
         Raises ConfigError for an action space that the algorithm doesn't act in.
         """
@@ -101,7 +104,16 @@ class BaseAlgorithm(Pure, HasRecipe):
 
     def _make_encoder(self, inputs: Inputs) -> Encoder | None:
         """Return what makes features for one network, or None where inputs are rows of numbers."""
-        return make_encoder(inputs, self.cfg.network, f"{self.key}.network", self.encoder)
+        return make_encoder(inputs, self.cfg.network, f"{self.key}.network", self.encoder, actions=self.actions_read)
+
+    def _count_features(self, encoder: Encoder | None, inputs: Inputs) -> int:
+        """Return how many numbers a network's first layer, or its cell, reads."""
+        return features(encoder, inputs, self.actions_read)
+
+    @functools.cached_property
+    def actions_read(self) -> int:
+        """How many numbers of the action before networks that remember read besides observations."""
+        return self.distribution.width if self.remembers and self.cfg.network.remembers_actions else 0
 
     def _freeze(self) -> None:
         """Let parameters stay as they are whose names have the parts that the settings say."""
@@ -118,14 +130,26 @@ class BaseAlgorithm(Pure, HasRecipe):
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def init_carry(self, num_envs: int) -> Any:
-        """Return what `num_envs` copies' acting carries from timestep to timestep: nothing, unless an algorithm says so."""
+        """Return what `num_envs` copies' acting carries from timestep to timestep, as episodes are to begin: `init_noise`'s.
+
+        With networks that remember: (starts (N,) bool, what the one that acts remembers, the action before (N, A) or None, noise).
+        """
+        noise = self.init_noise(num_envs)
+        if not self.remembers:
+            return noise
+        actions = np.zeros((num_envs, self.actions_read), np.float32) if self.actions_read else None
+        return np.ones(num_envs, bool), self.acting.init_carry(num_envs), actions, noise
+
+    def init_noise(self, num_envs: int) -> Array | None:
+        """Return noise (N, ...) that goes on from timestep to timestep: none, unless an algorithm says so."""
         return None
 
     def reset_carry(self, carry: Any, done: Array) -> Any:
         """Return it begun anew where an episode ended, `done` (N,) bool: all zeros."""
-        if carry is None:
-            return None
-        return xp_of(carry).where(done.reshape(-1, *[1] * (carry.ndim - 1)), np.float32(0), carry)
+        if not self.remembers:
+            return _zeroed(carry, done)
+        starts, *rest = carry
+        return starts | done, *(_zeroed(part, done) for part in rest)
 
     def act(
         self,
@@ -145,20 +169,42 @@ class BaseAlgorithm(Pure, HasRecipe):
         if not explore:
             inputs = self.inputs(policy.observation_moments, observations)
             actor, logits = self._look(policy.parameters, actor, inputs, action_masks)
-            return actor, self._to_environment(self._best(logits)), {"logits": logits}
+            actions = self._best(logits)
+            return self._note_actions(actor, actions), self._to_environment(actions), {"logits": logits}
         after, actions = self._explore(policy, actor, observations, action_masks, progress)
         outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
         if self.remembers:
-            outputs["starts"] = actor.carry[0]  # learning is to begin anew where acting did
-        return after, self._to_environment(actions), outputs
+            outputs |= self._remembered(actor.carry)
+        return self._note_actions(after, actions), self._to_environment(actions), outputs
+
+    def _remembered(self, carry: Any) -> dict[str, Array]:
+        """Return what learning is to know of what acting carried: it begins anew where acting did."""
+        starts, _, actions, _ = carry
+        return {"starts": starts} if actions is None else {"starts": starts, "actions_before": actions}
+
+    def _note_actions(self, actor: Acting, actions: Array) -> Acting:
+        """Return the actor with what it does, where its network reads that next time."""
+        if not self.actions_read:
+            return actor
+        starts, remembered, _, noise = actor.carry
+        return actor._replace(carry=(starts, remembered, self.distribution.as_numbers(actions), noise))
 
     def _look(self, parameters: dict[str, Array], actor: Acting, inputs: Any, action_masks: Array | None) -> tuple[Acting, Array]:
         """Return the next actor and logits."""
-        return actor, self._logits(parameters, inputs, action_masks)
+        if not self.remembers:
+            return actor, self._logits(parameters, inputs, action_masks)
+        starts, remembered, actions, noise = actor.carry
+        outputs, remembered = self.acting.step(parameters, self.inputs.join(inputs, actions), remembered)
+        carry = xp_of(starts).zeros_like(starts), remembered, actions, noise
+        return actor._replace(carry=carry), self._masked(self._complete(outputs, parameters), action_masks)
 
-    @abstractmethod
     def _logits(self, parameters: dict[str, Array], inputs: Any, action_masks: Array | None) -> Array:
-        """Return what the policy's network gives for these inputs, (B, F), of which `_best` makes actions."""
+        """Return what the network that acts gives for these inputs, (B, F), of which `_best` makes actions."""
+        return self._masked(self._complete(self.acting.logits(parameters, inputs), parameters), action_masks)
+
+    def _complete(self, outputs: Array, parameters: dict[str, Array]) -> Array:
+        """Return logits: a network's outputs with what is the distribution's own."""
+        return self.distribution.complete(outputs, parameters)
 
     @abstractmethod
     def _best(self, logits: Array) -> Array:
@@ -234,3 +280,10 @@ class BaseAlgorithm(Pure, HasRecipe):
     @abstractmethod
     def _count_gradient_steps(self) -> int:
         """Return how many gradient steps an update takes."""
+
+
+def _zeroed(carry: Any, done: Array) -> Any:
+    """Return arrays (N, ...) in a tree with zeros where `done` (N,) bool."""
+    return jax.tree.map(
+        lambda part: xp_of(part, done).where(done.reshape(-1, *[1] * (part.ndim - 1)), np.float32(0), part), carry
+    )

@@ -3,6 +3,7 @@
 import functools
 import math
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from rltrain.agents.learners.torch import Learner
 from rltrain.backends.torch import Actor, Stateful, TorchBackend
 from rltrain.checks import build
 from rltrain.errors import ConfigError
-from rltrain.models.encoders.torch import make_encoder, make_inputs
+from rltrain.models.encoders.torch import features, make_encoder, make_inputs
 from rltrain.models.freezing import find_frozen
 from rltrain.models.inputs.torch import Inputs
 from rltrain.ops import schedules
@@ -32,9 +33,10 @@ class BaseAlgorithm(Stateful, HasRecipe):
 
     config: ClassVar[type]
     reads_infos = False
-    remembers = False  # whether acting carries what networks remember
+    remembers = False  # whether networks remember, and acting carries that
     row_bytes: ClassVar[int]  # that a memory takes for a row besides observations and actions
-    distribution: Any  # of actions as they are learned, and from these to what the environment takes; `_build` makes it
+    acting: Any  # the network that acts; `_build` makes it, as what follows
+    distribution: Any  # of actions as they are learned, and from these to what the environment takes
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class BaseAlgorithm(Stateful, HasRecipe):
         self.key = key or f"agents.{type(self).__name__.lower()}"
         self.cfg: Any = build(self.config, cfg, self.key)
         self.backend = backend or TorchBackend()
+        self.remembers = getattr(self.cfg.network, "cell", "none") != "none"
         self.num_envs = num_envs
         self.reward_function = find_reward_function(self.cfg.reward_function, self.key)
         self.schedule = self.cfg.schedule()
@@ -77,7 +80,7 @@ class BaseAlgorithm(Stateful, HasRecipe):
 
     @abstractmethod
     def _build(self, action_space: Any, generator: torch.Generator) -> None:
-        """Make the distribution and the networks, and put these into `learners`; the generator is for fresh parameters.
+        """Make the distribution and the networks, `acting` and others, and put these into `learners`; the generator is for fresh parameters.
 
         Raises ConfigError for an action space that the algorithm doesn't act in.
         """
@@ -98,7 +101,17 @@ class BaseAlgorithm(Stateful, HasRecipe):
 
     def _make_encoder(self, inputs: Inputs, generator: torch.Generator) -> nn.Module | None:
         """Return what makes features for one network, or None where inputs are rows of numbers."""
-        return make_encoder(inputs, self.cfg.network, generator, f"{self.key}.network", self.encoder)
+        key, actions = f"{self.key}.network", self.actions_read
+        return make_encoder(inputs, self.cfg.network, generator, key, self.encoder, actions=actions)
+
+    def _count_features(self, encoder: nn.Module | None, inputs: Inputs) -> int:
+        """Return how many numbers a network's first layer, or its cell, reads."""
+        return features(encoder, inputs, self.actions_read)
+
+    @functools.cached_property
+    def actions_read(self) -> int:
+        """How many numbers of the action before networks that remember read besides observations."""
+        return self.distribution.width if self.remembers and self.cfg.network.remembers_actions else 0
 
     def _freeze(self) -> None:
         """Let parameters stay as they are whose names have the parts that the settings say."""
@@ -124,12 +137,26 @@ class BaseAlgorithm(Stateful, HasRecipe):
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def init_carry(self, num_envs: int) -> Any:
-        """Return what `num_envs` copies' acting carries from timestep to timestep: nothing, unless an algorithm says so."""
+        """Return what `num_envs` copies' acting carries from timestep to timestep, as episodes are to begin: `init_noise`'s.
+
+        With networks that remember: (starts (N,) bool, what the one that acts remembers, the action before (N, A) or None, noise).
+        """
+        noise, device = self.init_noise(num_envs), self.backend.device
+        if not self.remembers:
+            return noise
+        actions = torch.zeros(num_envs, self.actions_read, device=device) if self.actions_read else None
+        return torch.ones(num_envs, dtype=torch.bool, device=device), self.acting.init_carry(num_envs), actions, noise
+
+    def init_noise(self, num_envs: int) -> torch.Tensor | None:
+        """Return noise (N, ...) that goes on from timestep to timestep: none, unless an algorithm says so."""
         return None
 
     def reset_carry(self, carry: Any, done: torch.Tensor) -> Any:
         """Return it begun anew where an episode ended, `done` (N,) bool: all zeros."""
-        return torch.where(done.view(-1, *[1] * (carry.ndim - 1)), torch.zeros_like(carry), carry)
+        if not self.remembers:
+            return _zeroed(carry, done)
+        starts, *rest = carry
+        return starts | done, *(_zeroed(part, done) for part in rest)
 
     def act(
         self,
@@ -145,20 +172,38 @@ class BaseAlgorithm(Stateful, HasRecipe):
         with self._inference:
             if not explore:
                 actor, logits = self._look(actor, self.inputs(observations), action_masks)
-                return actor, self._to_environment(self._best(logits)), {"logits": logits}
+                actions = self._best(logits)
+                return self._note_actions(actor, actions), self._to_environment(actions), {"logits": logits}
             after, actions = self._explore(actor, observations, action_masks, progress)
             outputs = {"actions": actions} if action_masks is None else {"actions": actions, "action_masks": action_masks}
             if self.remembers:
-                outputs["starts"] = actor.carry[0]  # learning is to begin anew where acting did
-            return after, self._to_environment(actions), outputs
+                outputs |= self._remembered(actor.carry)
+            return self._note_actions(after, actions), self._to_environment(actions), outputs
+
+    def _remembered(self, carry: Any) -> dict[str, torch.Tensor]:
+        """Return what learning is to know of what acting carried: it begins anew where acting did."""
+        starts, _, actions, _ = carry
+        return {"starts": starts} if actions is None else {"starts": starts, "actions_before": actions}
+
+    def _note_actions(self, actor: Actor, actions: torch.Tensor) -> Actor:
+        """Return the actor with what it does, where its network reads that next time."""
+        if not self.actions_read:
+            return actor
+        starts, remembered, _, noise = actor.carry
+        return replace(actor, carry=(starts, remembered, self.distribution.as_numbers(actions), noise))
 
     def _look(self, actor: Actor, inputs: Any, action_masks: torch.Tensor | None) -> tuple[Actor, torch.Tensor]:
         """Return the next actor and logits."""
-        return actor, self._logits(inputs, action_masks)
+        if not self.remembers:
+            return actor, self._logits(inputs, action_masks)
+        starts, remembered, actions, noise = actor.carry
+        logits, remembered = self.acting.step(self.inputs.join(inputs, actions), remembered)
+        carry = torch.zeros_like(starts), remembered, actions, noise
+        return replace(actor, carry=carry), self._masked(logits, action_masks)
 
-    @abstractmethod
     def _logits(self, inputs: Any, action_masks: torch.Tensor | None) -> torch.Tensor:
-        """Return what the policy's network gives for these inputs, (B, F), of which `_best` makes actions."""
+        """Return what the network that acts gives for these inputs, (B, F), of which `_best` makes actions."""
+        return self._masked(self.acting.logits(inputs), action_masks)
 
     @abstractmethod
     def _best(self, logits: torch.Tensor) -> torch.Tensor:
@@ -238,3 +283,10 @@ class BaseAlgorithm(Stateful, HasRecipe):
     @abstractmethod
     def _count_gradient_steps(self) -> int:
         """Return how many gradient steps an update takes."""
+
+
+def _zeroed(carry: Any, done: torch.Tensor) -> Any:
+    """Return arrays (N, ...), nested in tuples or None, with zeros where `done` (N,) bool."""
+    if carry is None or isinstance(carry, tuple):
+        return carry and tuple(_zeroed(part, done) for part in carry)
+    return torch.where(done.view(-1, *[1] * (carry.ndim - 1)), torch.zeros_like(carry), carry)

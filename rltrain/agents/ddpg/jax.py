@@ -14,7 +14,6 @@ from rltrain.agents.off_policy.jax import Batch, Diagnostics, OffPolicy, State, 
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.distributions.jax import Gaussian
-from rltrain.models.encoders.jax import features
 from rltrain.models.engines.jax import forward_and_vjp
 from rltrain.models.networks.jax import Critics, Policy
 from rltrain.ops.trees.jax import xp_of
@@ -37,15 +36,15 @@ class DDPG(OffPolicy):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         self.distribution = Gaussian(action_space, NetworkConfig())  # for its units
         cfg, actions, encoder = self.cfg, self.distribution.actions, self._make_encoder(self.inputs)
-        size = features(encoder, self.inputs)
-        self.policy_network = Policy(size, actions, cfg.network, encoder)
-        self.critic_network = Critics(self.critics, size + actions, 1, cfg.network, encoder)
+        size = self._count_features(encoder, self.inputs)
+        self.policy_network = self.acting = Policy(size, actions, cfg.network, encoder)
+        self.critic_network = Critics(self.critics, size + actions, 1, cfg.network, encoder, actions=actions)
         self.learners["policy"] = Learner(self.policy_network, has_target=True)
         self.learners["critics"] = Learner(self.critic_network, has_target=True)
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def init_carry(self, num_envs: int) -> Array | None:
+    def init_noise(self, num_envs: int) -> Array | None:
         """Return the noise that drifts from timestep to timestep, (N, A), where it does."""
         drifts = self.cfg.noise == "ornstein_uhlenbeck"
         return np.zeros((num_envs, self.distribution.actions), np.float32) if drifts else None
@@ -54,8 +53,8 @@ class DDPG(OffPolicy):
         """Return kind and shape of the random numbers that one step of acting takes."""
         return "normal", (num_envs, self.distribution.actions)
 
-    def _logits(self, parameters: dict[str, Array], inputs: Any, action_masks: Array | None) -> Array:
-        return self.policy_network.logits(parameters, inputs)
+    def _complete(self, outputs: Array, parameters: dict[str, Array]) -> Array:
+        return outputs
 
     def _best(self, logits: Array) -> Array:
         return xp_of(logits).tanh(logits)
@@ -63,20 +62,22 @@ class DDPG(OffPolicy):
     def _deviate(
         self, parameters: dict[str, Array], actor: Acting, inputs: Any, action_masks: Array | None, progress: Progress
     ) -> tuple[Acting, Array]:
-        actions = self._choose(parameters, inputs, action_masks)
+        after, logits = self._look(parameters, actor, inputs, action_masks)
+        actions = self._best(logits)
         if self.cfg.noise == "none":
-            return Acting(actor.carry), actions
-        actor, noise = self._draw_noise(actor, self._noise_scale(progress))
-        return actor, (actions + noise).clip(-1, 1)
+            return Acting(after.carry), actions
+        after, noise = self._draw_noise(after, self._noise_scale(progress))
+        return after, (actions + noise).clip(-1, 1)
 
     def _draw_noise(self, actor: Acting, scale: Array) -> tuple[Acting, Array]:
         """Return noise (N, A): scale x normal, or x <- x - theta x dt + scale sqrt(dt) x normal (Uhlenbeck, Ornstein 1930)."""
         carry, normal = actor
-        if carry is None:
-            return Acting(), normal * scale
+        noise = carry[-1] if self.remembers else carry
+        if noise is None:
+            return Acting(carry), normal * scale
         step = self.cfg.noise_time_step
-        carry = carry * np.float32(1 - self.cfg.noise_decay * step) + normal * (scale * np.float32(math.sqrt(step)))
-        return Acting(carry), carry
+        noise = noise * np.float32(1 - self.cfg.noise_decay * step) + normal * (scale * np.float32(math.sqrt(step)))
+        return Acting((*carry[:-1], noise) if self.remembers else noise), noise
 
     def _noise_scale(self, progress: Progress) -> Array:
         """Return the noise's scale in a timestep."""

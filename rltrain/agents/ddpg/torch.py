@@ -15,7 +15,6 @@ from rltrain.backends.torch import Actor
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.distributions.torch import Gaussian
-from rltrain.models.encoders.torch import features
 from rltrain.models.networks.torch import Critics, Policy
 from rltrain.structures import Progress
 
@@ -36,21 +35,18 @@ class DDPG(OffPolicy):
         cfg, device = self.cfg, self.backend.device
         self.distribution = Gaussian(action_space, NetworkConfig(), device)  # for its units
         actions, encoders = self.distribution.actions, [self._make_encoder(self.inputs, generator) for _ in range(2)]
-        size = features(encoders[0], self.inputs)
-        policy = Policy(size, actions, cfg.network, generator, device, encoders[0])
-        critics = Critics(self.critics, size + actions, 1, cfg.network, generator, device, encoders[1])
+        size = self._count_features(encoders[0], self.inputs)
+        policy = self.acting = Policy(size, actions, cfg.network, generator, device, encoders[0])
+        critics = Critics(self.critics, size + actions, 1, cfg.network, generator, device, encoders[1], actions=actions)
         self.learners["policy"] = Learner(policy, cfg.learning_rate, device, has_target=True)
         self.learners["critics"] = Learner(critics, cfg.learning_rate, device, has_target=True)
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def init_carry(self, num_envs: int) -> torch.Tensor | None:
+    def init_noise(self, num_envs: int) -> torch.Tensor | None:
         """Return the noise that drifts from timestep to timestep, (N, A), where it does."""
         drifts = self.cfg.noise == "ornstein_uhlenbeck"
         return torch.zeros(num_envs, self.distribution.actions, device=self.backend.device) if drifts else None
-
-    def _logits(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
-        return self.learners["policy"].network.logits(inputs)
 
     def _best(self, logits: torch.Tensor) -> torch.Tensor:
         return torch.tanh(logits)
@@ -58,7 +54,8 @@ class DDPG(OffPolicy):
     def _deviate(
         self, actor: Actor, inputs: Any, action_masks: torch.Tensor | None, progress: Progress
     ) -> tuple[Actor, torch.Tensor]:
-        actions = self._choose(inputs, action_masks)
+        actor, logits = self._look(actor, inputs, action_masks)
+        actions = self._best(logits)
         if self.cfg.noise == "none":
             return actor, actions
         actor, noise = self._draw_noise(actor, actions, self._noise_scale(progress))
@@ -67,12 +64,13 @@ class DDPG(OffPolicy):
     def _draw_noise(self, actor: Actor, actions: torch.Tensor, scale: float) -> tuple[Actor, torch.Tensor]:
         """Return noise (N, A): scale x normal, or x <- x - theta x dt + scale sqrt(dt) x normal (Uhlenbeck, Ornstein 1930)."""
         normal = torch.empty_like(actions).normal_(generator=actor.generator)
-        if actor.carry is None:
+        noise = actor.carry[-1] if self.remembers else actor.carry
+        if noise is None:
             return actor, normal.mul_(scale)
         step = self.cfg.noise_time_step
-        carry = actor.carry * (1 - self.cfg.noise_decay * step)
-        carry = carry.add_(normal, alpha=scale * math.sqrt(step))
-        return replace(actor, carry=carry), carry
+        noise = noise * (1 - self.cfg.noise_decay * step)
+        noise = noise.add_(normal, alpha=scale * math.sqrt(step))
+        return replace(actor, carry=(*actor.carry[:-1], noise) if self.remembers else noise), noise
 
     def _noise_scale(self, progress: Progress) -> float:
         """Return the noise's scale in a timestep."""

@@ -11,7 +11,6 @@ from rltrain.agents.off_policy.jax import Batch, Diagnostics, OffPolicy, State, 
 from rltrain.agents.pure.protocol import LearnerState
 from rltrain.errors import ConfigError
 from rltrain.models.distributions.jax import Categorical
-from rltrain.models.encoders.jax import features
 from rltrain.models.engines.jax import forward_and_vjp
 from rltrain.models.networks.jax import QNetwork
 from rltrain.ops import schedules
@@ -33,7 +32,8 @@ class DQN(OffPolicy):
             raise ConfigError("env.action_space", action_space, f"this agent acts in Discrete spaces; {remedy}")
         self.distribution = Categorical(action_space)
         encoder = self._make_encoder(self.inputs)
-        self.network = QNetwork(features(encoder, self.inputs), self.distribution.size, self.cfg.network, encoder)
+        size = self._count_features(encoder, self.inputs)
+        self.network = self.acting = QNetwork(size, self.distribution.size, self.cfg.network, encoder)
         self.learners["q"] = Learner(self.network, has_target=True)
 
     # -- acting --------------------------------------------------------------------------------------------------------
@@ -42,9 +42,6 @@ class DQN(OffPolicy):
         """Return kind and shape of the random numbers that one step of acting takes: explore or not, and what."""
         return "uniform", (num_envs, 2)
 
-    def _logits(self, parameters: dict[str, Array], inputs: Any, action_masks: Array | None) -> Array:
-        return self._masked(self.network.values(parameters, inputs), action_masks)
-
     def _best(self, values: Array) -> Array:
         return values.argmax(1)
 
@@ -52,8 +49,9 @@ class DQN(OffPolicy):
         self, parameters: dict[str, Array], actor: Acting, inputs: Any, action_masks: Array | None, progress: Progress
     ) -> tuple[Acting, Array]:
         random = actor.noise[:, 0] < self._epsilon(progress)
-        uniform, chosen = self._draw_uniform(actor, action_masks), self._choose(parameters, inputs, action_masks)
-        return Acting(), xp_of(actor.noise).where(random, uniform, chosen)
+        uniform = self._draw_uniform(actor, action_masks)
+        after, values = self._look(parameters, actor, inputs, action_masks)
+        return Acting(after.carry), xp_of(actor.noise).where(random, uniform, self._best(values))
 
     def _draw_uniform(self, actor: Acting, action_masks: Array | None) -> Array:
         return choose_uniform(self.distribution.size, actor.noise[:, 1], action_masks)

@@ -11,7 +11,6 @@ from rltrain.agents.off_policy.torch import Batch, Diagnostics, OffPolicy, choos
 from rltrain.backends.torch import Actor
 from rltrain.errors import ConfigError
 from rltrain.models.distributions.torch import Categorical
-from rltrain.models.encoders.torch import features
 from rltrain.models.networks.torch import QNetwork
 from rltrain.ops import schedules
 from rltrain.structures import Progress, count_rows
@@ -31,14 +30,11 @@ class DQN(OffPolicy):
         cfg, device = self.cfg, self.backend.device
         self.distribution = Categorical(action_space)
         encoder = self._make_encoder(self.inputs, generator)
-        size = features(encoder, self.inputs)
-        network = QNetwork(size, self.distribution.size, cfg.network, generator, device, encoder)
+        size = self._count_features(encoder, self.inputs)
+        network = self.acting = QNetwork(size, self.distribution.size, cfg.network, generator, device, encoder)
         self.learners["q"] = Learner(network, cfg.learning_rate, device, has_target=True)
 
     # -- acting --------------------------------------------------------------------------------------------------------
-
-    def _logits(self, inputs: torch.Tensor, action_masks: torch.Tensor | None) -> torch.Tensor:
-        return self._masked(self.learners["q"].network.values(inputs), action_masks)
 
     def _best(self, values: torch.Tensor) -> torch.Tensor:
         return values.argmax(1) if values.is_cuda else torch.from_numpy(values.numpy().argmax(1))  # a fifth of the time
@@ -51,9 +47,10 @@ class DQN(OffPolicy):
         uniform = self._draw_uniform(actor, count, action_masks)
         random = self.backend.to_numpy(noise) < self._epsilon(progress)
         at_random = np.count_nonzero(random)
-        if at_random == count:
+        if at_random == count and not self.remembers:
             return actor, uniform
-        chosen = self._choose(inputs, action_masks)
+        actor, values = self._look(actor, inputs, action_masks)
+        chosen = self._best(values)
         return actor, torch.where(self.backend.asarray(random), uniform, chosen) if at_random else chosen
 
     def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:

@@ -19,11 +19,10 @@ from rltrain.agents.pure.protocol import LearnerState, Policy
 from rltrain.backends.jax import key_of
 from rltrain.memories.rollout.jax import Rollout, RolloutMemory
 from rltrain.models.distributions.jax import make_distribution
-from rltrain.models.encoders.jax import features
 from rltrain.models.networks.jax import ActorCritic
 from rltrain.ops import losses, normalizers
 from rltrain.ops.returns.jax import generalized_advantages, running_returns
-from rltrain.ops.trees.jax import to_arrays, to_moments, xp_of, zeros_like
+from rltrain.ops.trees.jax import to_arrays, to_moments, zeros_like
 from rltrain.structures import Acting, Array, Arrays, Progress
 
 EPSILON = 1e-5  # of the optimiser
@@ -103,13 +102,12 @@ class OnPolicy(BaseAlgorithm):
 
     def _build(self, action_space: Any) -> None:
         cfg = self.cfg.network
-        self.remembers = cfg.cell != "none"
         self.distribution = make_distribution(action_space, cfg, f"{self.key}.network")
         critic_inputs = self.critic_inputs or self.inputs
         policy = self._make_encoder(self.inputs)
         value = None if cfg.shared else self._make_encoder(critic_inputs)
-        sizes = features(policy, self.inputs), features(value, critic_inputs)
-        self.networks = ActorCritic(*sizes, self.distribution.size, cfg, (policy, value))
+        sizes = self._count_features(policy, self.inputs), self._count_features(value, critic_inputs)
+        self.networks = self.acting = ActorCritic(*sizes, self.distribution.size, cfg, (policy, value))
         self.learners = self.make_learners(self.own_parameters())
 
     def own_parameters(self) -> dict[str, Any]:
@@ -148,29 +146,6 @@ class OnPolicy(BaseAlgorithm):
     def acting_noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
         """Return kind and shape of the random numbers that one step of acting takes."""
         return self.distribution.noise, self.distribution.noise_shape(num_envs)
-
-    def init_carry(self, num_envs: int) -> Any:
-        """Return (starts (N,) bool, what the policy remembers) of episodes that are to begin; None, if it remembers nothing."""
-        return (np.ones(num_envs, bool), self.networks.parts[0].init_carry(num_envs)) if self.remembers else None
-
-    def reset_carry(self, carry: Any, done: Array) -> Any:
-        """Return it begun anew where an episode ended, `done` (N,) bool."""
-        if carry is None:
-            return None
-        starts, remembered = carry
-        xp = xp_of(done)
-        return starts | done, tuple(xp.where(done[:, None, None], np.float32(0), part) for part in remembered)
-
-    def _look(self, parameters: dict[str, Array], actor: Acting, inputs: Any, action_masks: Array | None) -> tuple[Acting, Array]:
-        if not self.remembers:
-            return actor, self._logits(parameters, inputs, action_masks)
-        starts, remembered = actor.carry
-        outputs, remembered = self.networks.parts[0].step(parameters, inputs, remembered)
-        logits = self.distribution.complete(outputs[:, :-1] if self.networks.is_shared else outputs, parameters)
-        return Acting((xp_of(starts).zeros_like(starts), remembered)), self._masked(logits, action_masks)
-
-    def _logits(self, parameters: dict[str, Array], inputs: Any, action_masks: Array | None) -> Array:
-        return self._masked(self.distribution.complete(self.networks.logits(parameters, inputs), parameters), action_masks)
 
     def _best(self, logits: Array) -> Array:
         return self.distribution.mode(logits)
@@ -234,8 +209,12 @@ class OnPolicy(BaseAlgorithm):
         batch costs a fraction of its rows one timestep at a time.
         """
         cfg, shape = self.cfg, rollout.rewards.shape
-        inputs, critic_inputs = self._read(state, rollout.observations, rollout.states)
-        next_inputs, next_critic_inputs = self._read(state, rollout.next_observations, rollout.next_states)
+        before = after = None
+        if self.actions_read:
+            before = _rows(rollout.outputs["actions_before"])
+            after = self.distribution.as_numbers(_rows(rollout.outputs["actions"]))
+        inputs, critic_inputs = self._read(state, rollout.observations, rollout.states, before)
+        next_inputs, next_critic_inputs = self._read(state, rollout.next_observations, rollout.next_states, after)
         masks = rollout.outputs.get("action_masks")
         weights = _weights(rollout)
 
@@ -392,12 +371,16 @@ class OnPolicy(BaseAlgorithm):
             state = state._replace(state_moments=moments)
         return state
 
-    def _read(self, state: State, observations: Arrays, states: Arrays) -> tuple[Any, Any]:
-        """Return the networks' inputs (B, O) and, where the critic has its own, (B, S) for a rollout's rows (T, N, ...)."""
-        inputs = self.inputs(state.observation_moments, _rows(observations))
+    def _read(self, state: State, observations: Arrays, states: Arrays, actions: Array | None) -> tuple[Any, Any]:
+        """Return the networks' inputs (B, O) and, where the critic has its own, (B, S) for a rollout's rows (T, N, ...).
+
+        `actions` are those before, (B, A), or None: networks don't read them.
+        """
+        inputs = self.inputs.join(self.inputs(state.observation_moments, _rows(observations)), actions)
         if self.critic_inputs is None:
             return inputs, None
-        return inputs, self.critic_inputs(state.state_moments, _rows(states))  # type: ignore[arg-type]
+        critic_inputs = self.critic_inputs(state.state_moments, _rows(states))  # type: ignore[arg-type]
+        return inputs, self.critic_inputs.join(critic_inputs, actions)
 
     def _values(self, state: State, critic_inputs: Any) -> Array:
         """Return values (B,) in the environment's units."""

@@ -3,7 +3,7 @@
 import functools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,7 +17,6 @@ from rltrain.agents.on_policy.saved import upgraded
 from rltrain.backends.torch import Actor, filled, leaves
 from rltrain.memories.rollout.torch import Rollout, RolloutMemory
 from rltrain.models.distributions.torch import make_distribution
-from rltrain.models.encoders.torch import features
 from rltrain.models.networks.torch import ActorCritic
 from rltrain.ops import losses, normalizers
 from rltrain.ops.returns.torch import generalized_advantages, running_returns
@@ -86,13 +85,12 @@ class OnPolicy(BaseAlgorithm):
 
     def _build(self, action_space: Any, generator: torch.Generator) -> None:
         cfg, device = self.cfg.network, self.backend.device
-        self.remembers = cfg.cell != "none"
         self.distribution = make_distribution(action_space, cfg, device, f"{self.key}.network")
         critic_inputs = self.critic_inputs or self.inputs
         policy = self._make_encoder(self.inputs, generator)
         value = None if cfg.shared else self._make_encoder(critic_inputs, generator)
-        sizes = features(policy, self.inputs), features(value, critic_inputs)
-        self.networks = ActorCritic(*sizes, self.distribution.size, cfg, generator, device, (policy, value))
+        sizes = self._count_features(policy, self.inputs), self._count_features(value, critic_inputs)
+        self.networks = self.acting = ActorCritic(*sizes, self.distribution.size, cfg, generator, device, (policy, value))
         self.learners = self.make_learners(self.own_parameters())
 
     def own_parameters(self) -> dict[str, Any]:
@@ -116,28 +114,6 @@ class OnPolicy(BaseAlgorithm):
         self.running_returns = torch.zeros(self.num_envs, device=device)  # discounted sums of rewards in the running episodes
 
     # -- acting --------------------------------------------------------------------------------------------------------
-
-    def init_carry(self, num_envs: int) -> Any:
-        """Return (starts (N,) bool, what the policy remembers) of episodes that are to begin; None, if it remembers nothing."""
-        if not self.remembers:
-            return None
-        return torch.ones(num_envs, dtype=torch.bool, device=self.backend.device), self.networks.parts[0].init_carry(num_envs)
-
-    def reset_carry(self, carry: Any, done: torch.Tensor) -> Any:
-        """Return it begun anew where an episode ended, `done` (N,) bool."""
-        starts, remembered = carry
-        return starts | done, tuple(super(OnPolicy, self).reset_carry(part, done) for part in remembered)
-
-    def _look(self, actor: Actor, inputs: Any, action_masks: torch.Tensor | None) -> tuple[Actor, torch.Tensor]:
-        if not self.remembers:
-            return actor, self._logits(inputs, action_masks)
-        starts, remembered = actor.carry
-        outputs, remembered = self.networks.parts[0].step(inputs, remembered)
-        logits = outputs[:, :-1] if self.networks.is_shared else outputs
-        return replace(actor, carry=(torch.zeros_like(starts), remembered)), self._masked(logits, action_masks)
-
-    def _logits(self, inputs: Any, action_masks: torch.Tensor | None) -> torch.Tensor:
-        return self._masked(self.networks.logits(inputs), action_masks)
 
     def _best(self, logits: torch.Tensor) -> torch.Tensor:
         return self.distribution.mode(logits)
@@ -178,7 +154,7 @@ class OnPolicy(BaseAlgorithm):
         if not self.inputs.normalize or float(self.inputs.moments.count) > 0:
             metrics = self.improve(self._prepare(rollout), progress)
         elif self.remembers:
-            self._remember(rollout, *self._read(rollout.observations, rollout.states))  # this rollout, too
+            self._remember(rollout, *self._read(rollout))  # this rollout, too
         self._fold_observations(rollout)
         return metrics
 
@@ -194,7 +170,7 @@ class OnPolicy(BaseAlgorithm):
         batch costs a fraction of its rows one timestep at a time.
         """
         cfg, shape = self.cfg, rollout.rewards.shape
-        inputs, critic_inputs = self._read(rollout.observations, rollout.states)
+        inputs, critic_inputs = self._read(rollout)
         masks = rollout.outputs.get("action_masks")
         weights = _weights(rollout)
 
@@ -349,15 +325,21 @@ class OnPolicy(BaseAlgorithm):
         if self.critic_inputs is not None:
             self.critic_inputs.fold(_rows(rollout.states), weights)
 
-    def _read(self, observations: Arrays, states: Arrays) -> tuple[Any, Any]:
+    def _read(self, rollout: Rollout) -> tuple[Any, Any]:
         """Return the networks' inputs (B, O) and, where the critic has its own, (B, S) for a rollout's rows (T, N, ...)."""
-        critic_inputs = None if self.critic_inputs is None else self.critic_inputs(_rows(states))
-        return self.inputs(_rows(observations)), critic_inputs
+        actions = rollout.outputs["actions_before"].flatten(0, 1) if self.actions_read else None
+        inputs = self.inputs.join(self.inputs(_rows(rollout.observations)), actions)
+        if self.critic_inputs is None:
+            return inputs, None
+        return inputs, self.critic_inputs.join(self.critic_inputs(_rows(rollout.states)), actions)
 
     def _read_last(self, rollout: Rollout) -> Any:
         """Return the critic's inputs (K, ...) of successors that are no next rows."""
-        last = rollout.last_observations if self.critic_inputs is None else rollout.last_states
-        return (self.critic_inputs or self.inputs)(last)
+        last, reads = rollout.last_observations, self.inputs
+        if self.critic_inputs is not None:
+            last, reads = rollout.last_states, self.critic_inputs
+        actions = rollout.outputs["actions"].flatten(0, 1)[rollout.last_rows] if self.actions_read else None
+        return reads.join(reads(last), None if actions is None else self.distribution.as_numbers(actions))
 
     def _values(self, critic_inputs: Any) -> torch.Tensor:
         """Return values (B,) in the environment's units."""

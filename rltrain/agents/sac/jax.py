@@ -15,7 +15,6 @@ from rltrain.agents.sac.config import SACConfig
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.distributions.jax import make_distribution
-from rltrain.models.encoders.jax import features
 from rltrain.models.engines.jax import forward_and_vjp
 from rltrain.models.networks.jax import VJP, Critics, Policy
 from rltrain.ops.trees.jax import xp_of
@@ -55,10 +54,10 @@ class SAC(OffPolicy):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         self.distribution = make_distribution(action_space, GAUSSIAN, f"{self.key}.network")
         encoder = self._make_encoder(self.inputs)
-        size = features(encoder, self.inputs)
-        reads, outputs = (size, self.distribution.size) if self.discrete else (size + self.distribution.actions, 1)
-        self.policy_network = Policy(size, self.distribution.size, cfg.network, encoder)
-        self.critic_network = Critics(CRITICS, reads, outputs, cfg.network, encoder)
+        size, actions = self._count_features(encoder, self.inputs), 0 if self.discrete else self.distribution.actions
+        outputs = self.distribution.size if self.discrete else 1
+        self.policy_network = self.acting = Policy(size, self.distribution.size, cfg.network, encoder)
+        self.critic_network = Critics(CRITICS, size + actions, outputs, cfg.network, encoder, actions=actions)
         self.learners["policy"] = Learner(self.policy_network)
         self.learners["critics"] = Learner(self.critic_network, has_target=True)
         self.fixed_coefficient: Array | None = None
@@ -75,10 +74,6 @@ class SAC(OffPolicy):
         """Return kind and shape of the random numbers that one step of acting takes."""
         return self.distribution.noise, self.distribution.noise_shape(num_envs)
 
-    def _logits(self, parameters: dict[str, Array], inputs: Any, action_masks: Array | None) -> Array:
-        """Return what the policy's distribution is made of, (B, F)."""
-        return self._masked(self.distribution.complete(self.policy_network.logits(parameters, inputs), {}), action_masks)
-
     def _best(self, logits: Array) -> Array:
         return self._squashed(self.distribution.mode(logits))
 
@@ -88,7 +83,8 @@ class SAC(OffPolicy):
     def _deviate(
         self, parameters: dict[str, Array], actor: Acting, inputs: Any, action_masks: Array | None, progress: Progress
     ) -> tuple[Acting, Array]:
-        return Acting(), self._squashed(self.distribution.sample(self._logits(parameters, inputs, action_masks), actor.noise))
+        after, logits = self._look(parameters, actor, inputs, action_masks)
+        return Acting(after.carry), self._squashed(self.distribution.sample(logits, actor.noise))
 
     def _draw_uniform(self, actor: Acting, action_masks: Array | None) -> Array:
         if not self.discrete:

@@ -15,7 +15,6 @@ from rltrain.backends.torch import Actor
 from rltrain.errors import ConfigError
 from rltrain.models.config import NetworkConfig
 from rltrain.models.distributions.torch import make_distribution
-from rltrain.models.encoders.torch import features
 from rltrain.models.engines.torch import VJP
 from rltrain.models.networks.torch import Critics, Policy
 from rltrain.structures import Progress
@@ -50,10 +49,10 @@ class SAC(OffPolicy):
             raise ConfigError("env.action_space", action_space, "this agent needs bounds on all sides; use ppo, or a wrapper")
         self.distribution = make_distribution(action_space, GAUSSIAN, device, f"{self.key}.network")
         encoders = [self._make_encoder(self.inputs, generator) for _ in range(2)]
-        size = features(encoders[0], self.inputs)
-        reads, outputs = (size, self.distribution.size) if self.discrete else (size + self.distribution.actions, 1)
-        policy = Policy(size, self.distribution.size, cfg.network, generator, device, encoders[0])
-        critics = Critics(CRITICS, reads, outputs, cfg.network, generator, device, encoders[1])
+        size, actions = self._count_features(encoders[0], self.inputs), 0 if self.discrete else self.distribution.actions
+        outputs = self.distribution.size if self.discrete else 1
+        policy = self.acting = Policy(size, self.distribution.size, cfg.network, generator, device, encoders[0])
+        critics = Critics(CRITICS, size + actions, outputs, cfg.network, generator, device, encoders[1], actions=actions)
         self.learners["policy"] = Learner(policy, cfg.learning_rate, device)
         self.learners["critics"] = Learner(critics, cfg.learning_rate, device, has_target=True)
         self.fixed_coefficient: torch.Tensor | None = None
@@ -67,10 +66,6 @@ class SAC(OffPolicy):
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def _logits(self, inputs: Any, action_masks: torch.Tensor | None) -> torch.Tensor:
-        """Return what the policy's distribution is made of, (B, F)."""
-        return self._masked(self.learners["policy"].network.logits(inputs), action_masks)
-
     def _best(self, logits: torch.Tensor) -> torch.Tensor:
         return self._squashed(self.distribution.mode(logits))
 
@@ -80,7 +75,8 @@ class SAC(OffPolicy):
     def _deviate(
         self, actor: Actor, inputs: Any, action_masks: torch.Tensor | None, progress: Progress
     ) -> tuple[Actor, torch.Tensor]:
-        samples = self.distribution.sample(self._logits(inputs, action_masks), actor.generator)
+        actor, logits = self._look(actor, inputs, action_masks)
+        samples = self.distribution.sample(logits, actor.generator)
         return actor, self._squashed(samples)
 
     def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:

@@ -34,7 +34,7 @@ class Categorical:
     noise = "exponential"
 
     def __init__(self, space: Any) -> None:
-        self.size = int(space.n)
+        self.size = self.width = int(space.n)
         self.start = int(space.start)
         self.parameters: Parameters = {}
         self.action_shape: tuple[int, ...] = ()
@@ -77,6 +77,10 @@ class Categorical:
         """Return KL(old, new) = sum p_old (log p_old - log p_new), (B,)."""
         return (jnp.exp(old) * (old - new)).sum(-1)
 
+    def as_numbers(self, actions: Array) -> Array:
+        """Return choices one-hot, (B, width), for a network to read."""
+        return (actions[:, None] == np.arange(self.size)).astype(np.float32)
+
     def to_environment(self, actions: Array) -> Array:
         """Return choices as the environment counts them, from `space.start`."""
         return actions + self.start if self.start else actions
@@ -89,7 +93,7 @@ class MultiCategorical:
 
     def __init__(self, space: Any) -> None:
         counts = spaces.choices(space) or []
-        self.size, self.action_shape = sum(counts), tuple(space.shape)
+        self.size, self.width, self.action_shape = sum(counts), sum(counts), tuple(space.shape)
         self.start = np.ravel(space.start)
         self.parameters: Parameters = {}
         # (D, max n): where each choice's logits are; the column after the last stands for values that a choice doesn't have
@@ -140,6 +144,11 @@ class MultiCategorical:
         """Return KL(old, new), the sum over choices, (B,)."""
         return (jnp.exp(old) * (old - new)).sum(-1)
 
+    def as_numbers(self, actions: Array) -> Array:
+        """Return the choices one-hot side by side, (B, width), for a network to read."""
+        columns = actions + self.index[:, 0]
+        return (columns[:, :, None] == np.arange(self.size)).any(1).astype(np.float32)
+
     def to_environment(self, actions: Array) -> Array:
         """Return choices (B, *A) as the environment counts them, from `space.start`."""
         return (actions + self.start).reshape(-1, *self.action_shape)
@@ -152,6 +161,7 @@ class Bernoulli:
 
     def __init__(self, space: Any) -> None:
         self.size, self.action_shape = int(np.prod(space.shape)), tuple(space.shape)
+        self.width = self.size
         self.parameters: Parameters = {}
 
     def complete(self, outputs: Array, parameters: Parameters) -> Array:
@@ -187,6 +197,10 @@ class Bernoulli:
         """Return KL(old, new) = sum_i (p_i (l_old - l_new) - log(1 + e^l_old) + log(1 + e^l_new)), (B,)."""
         return (jax.nn.sigmoid(old) * (old - new) - softplus(old) + softplus(new)).sum(-1)
 
+    def as_numbers(self, actions: Array) -> Array:
+        """Return bits (B, width), for a network to read."""
+        return actions
+
     def to_environment(self, actions: Array) -> Array:
         """Return bits (B, *A)."""
         return actions.astype(np.int8).reshape(-1, *self.action_shape)
@@ -202,7 +216,7 @@ class Gaussian:
     noise = "normal"
 
     def __init__(self, space: Any, cfg: NetworkConfig) -> None:
-        self.actions = int(np.prod(space.shape))
+        self.actions = self.width = int(np.prod(space.shape))
         self.action_shape = tuple(space.shape)
         self.environment_dtype = np.float64 if space.dtype == np.float64 else np.float32
         low, high = spaces.limits(space)
@@ -263,6 +277,10 @@ class Gaussian:
         (m, log_s), (m_new, log_s_new) = self.moments(old), self.moments(new)
         squares = jnp.exp(2 * (log_s - log_s_new)) + ((m - m_new) * jnp.exp(-log_s_new)) ** 2
         return (log_s_new - log_s + 0.5 * (squares - 1)).sum(-1)
+
+    def as_numbers(self, actions: Array) -> Array:
+        """Return samples (B, width), for a network to read."""
+        return actions
 
     def to_environment(self, actions: Array) -> Array:
         """Return actions (B, *A) in the environment's units, inside its bounds."""

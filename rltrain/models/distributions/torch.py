@@ -26,7 +26,7 @@ class Categorical:
     """A distribution over `n` choices, given by logits (B, n)."""
 
     def __init__(self, space: Any) -> None:
-        self.size = int(space.n)
+        self.size = self.width = int(space.n)
         self.start = int(space.start)
         self.parameters: dict[str, nn.Parameter] = {}
         self.action_shape: tuple[int, ...] = ()
@@ -62,6 +62,10 @@ class Categorical:
         """Return KL(old, new) = sum p_old (log p_old - log p_new), (B,)."""
         return (old.exp() * (old - new)).sum(-1)
 
+    def as_numbers(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return choices one-hot, (B, width), for a network to read."""
+        return nn.functional.one_hot(actions.long(), self.size).float()
+
     def to_environment(self, actions: torch.Tensor) -> torch.Tensor:
         """Return choices as the environment counts them, from `space.start`."""
         return actions + self.start if self.start else actions
@@ -72,7 +76,7 @@ class MultiCategorical:
 
     def __init__(self, space: Any, device: torch.device) -> None:
         counts = spaces.choices(space) or []
-        self.size, self.action_shape = sum(counts), tuple(space.shape)
+        self.size, self.width, self.action_shape = sum(counts), sum(counts), tuple(space.shape)
         self.start = torch.as_tensor(np.ravel(space.start), device=device)
         self.parameters: dict[str, nn.Parameter] = {}
         # (D, max n): where each choice's logits are; the column after the last stands for values that a choice doesn't have
@@ -117,6 +121,10 @@ class MultiCategorical:
         """Return KL(old, new), the sum over choices, (B,)."""
         return (old.exp() * (old - new)).sum(-1)
 
+    def as_numbers(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return the choices one-hot side by side, (B, width), for a network to read."""
+        return torch.zeros(len(actions), self.size, device=actions.device).scatter_(1, self.index[:, 0] + actions, 1.0)
+
     def to_environment(self, actions: torch.Tensor) -> torch.Tensor:
         """Return choices (B, *A) as the environment counts them, from `space.start`."""
         return (actions + self.start).reshape(-1, *self.action_shape)
@@ -127,6 +135,7 @@ class Bernoulli:
 
     def __init__(self, space: Any) -> None:
         self.size, self.action_shape = int(np.prod(space.shape)), tuple(space.shape)
+        self.width = self.size
         self.parameters: dict[str, nn.Parameter] = {}
 
     def sample(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -155,6 +164,10 @@ class Bernoulli:
         """Return KL(old, new) = sum_i (p_i (l_old - l_new) - log(1 + e^l_old) + log(1 + e^l_new)), (B,)."""
         return (torch.sigmoid(old) * (old - new) - softplus(old) + softplus(new)).sum(-1)
 
+    def as_numbers(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return bits (B, width), for a network to read."""
+        return actions
+
     def to_environment(self, actions: torch.Tensor) -> torch.Tensor:
         """Return bits (B, *A)."""
         return actions.to(torch.int8).reshape(-1, *self.action_shape)
@@ -168,7 +181,7 @@ class Gaussian:
     """
 
     def __init__(self, space: Any, cfg: NetworkConfig, device: torch.device) -> None:
-        self.actions = int(np.prod(space.shape))
+        self.actions = self.width = int(np.prod(space.shape))
         self.action_shape = tuple(space.shape)
         self.environment_dtype = torch.float64 if space.dtype == np.float64 else torch.float32
         low, high = spaces.limits(space)
@@ -224,6 +237,10 @@ class Gaussian:
         (m, log_s), (m_new, log_s_new) = old.chunk(2, -1), new.chunk(2, -1)
         squares = torch.exp(2 * (log_s - log_s_new)) + ((m - m_new) * torch.exp(-log_s_new)) ** 2
         return (log_s_new - log_s + 0.5 * (squares - 1)).sum(-1)
+
+    def as_numbers(self, actions: torch.Tensor) -> torch.Tensor:
+        """Return samples (B, width), for a network to read."""
+        return actions
 
     def to_environment(self, actions: torch.Tensor) -> torch.Tensor:
         """Return actions (B, *A) in the environment's units, inside its bounds."""

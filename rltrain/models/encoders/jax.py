@@ -14,7 +14,7 @@ from rltrain.models.images import Image
 from rltrain.models.images import find as images_of
 from rltrain.models.inputs.jax import Inputs
 from rltrain.models.layers.jax import fill
-from rltrain.ops.trees.jax import Parameters, part
+from rltrain.ops.trees.jax import Parameters, part, prefixed
 from rltrain.structures import Array
 
 
@@ -83,7 +83,24 @@ class Leaves:
         return jnp.concatenate([*parts, inputs[Inputs.NUMBERS]] if self.has_numbers else parts, 1)
 
 
-Encoder = CNN | Leaves | Own
+class Beside:
+    """An encoder's features, and beside them the actions before: what `Inputs.join` gives -> (B, F)."""
+
+    def __init__(self, encoder: Any, actions: int) -> None:
+        self.encoder, self.size = encoder, encoder.size + actions
+
+    def init(self, key: Array) -> Parameters:
+        """Return fresh parameters by name."""
+        return prefixed("encoder", self.encoder.init(key))
+
+    def forward(self, parameters: Parameters, inputs: dict[str, Array]) -> Array:
+        """Return features (B, F): the encoder's, then the actions' numbers."""
+        observations = {path: array for path, array in inputs.items() if path != Inputs.ACTIONS}
+        features = self.encoder.forward(part(parameters, "encoder"), observations.get(Inputs.ALONE, observations))
+        return jnp.concatenate((features, inputs[Inputs.ACTIONS]), 1)
+
+
+Encoder = CNN | Leaves | Own | Beside
 
 
 def make_inputs(
@@ -101,11 +118,19 @@ def make_inputs(
     return Inputs(space, normalize=normalize, images=images, apart=is_own, key=space_key)
 
 
-def make_encoder(inputs: Inputs, cfg: AnyNetworkConfig, key: str, module: nn.Module | None = None) -> Encoder | None:
+def make_encoder(
+    inputs: Inputs, cfg: AnyNetworkConfig, key: str, module: nn.Module | None = None, *, actions: int = 0
+) -> Encoder | None:
     """Return what makes features of these inputs, or None where they are rows of numbers; `size` is how many it makes.
 
-    `module` is a ready-made one, of which each network has parameters of its own. Raises ConfigError if one's own can't be used.
+    `module` is a ready-made one, of which each network has parameters of its own. With `actions` inputs are joined with as many
+    numbers of actions. Raises ConfigError if one's own can't be used.
     """
+    encoder = _make_encoder(inputs, cfg, key, module)
+    return Beside(encoder, actions) if actions and encoder is not None else encoder
+
+
+def _make_encoder(inputs: Inputs, cfg: AnyNetworkConfig, key: str, module: nn.Module | None) -> Encoder | None:
     if module is not None or cfg.encoder is not None:
         return make_own(inputs, cfg, key, module)
     if not inputs.images:
@@ -115,6 +140,6 @@ def make_encoder(inputs: Inputs, cfg: AnyNetworkConfig, key: str, module: nn.Mod
     return Leaves(inputs.images, inputs.size, cfg)
 
 
-def features(encoder: Encoder | None, inputs: Inputs) -> int:
-    """Return how many numbers the first layer reads."""
-    return inputs.size if encoder is None else encoder.size
+def features(encoder: Encoder | None, inputs: Inputs, actions: int = 0) -> int:
+    """Return how many numbers the first layer, or a cell, reads."""
+    return inputs.size + actions if encoder is None else encoder.size

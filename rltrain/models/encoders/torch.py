@@ -65,6 +65,19 @@ class Leaves(nn.Module):
         return torch.cat([*parts, inputs[Inputs.NUMBERS]] if self.has_numbers else parts, 1)
 
 
+class Beside(nn.Module):
+    """An encoder's features, and beside them the actions before: what `Inputs.join` gives -> (B, F)."""
+
+    def __init__(self, encoder: Any, actions: int) -> None:
+        super().__init__()
+        self.encoder, self.size = encoder, encoder.size + actions
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return features (B, F): the encoder's, then the actions' numbers."""
+        observations = {path: array for path, array in inputs.items() if path != Inputs.ACTIONS}
+        return torch.cat((self.encoder(observations.get(Inputs.ALONE, observations)), inputs[Inputs.ACTIONS]), 1)
+
+
 def make_inputs(
     space: Any,
     device: torch.device,
@@ -82,12 +95,26 @@ def make_inputs(
 
 
 def make_encoder(
-    inputs: Inputs, cfg: AnyNetworkConfig, generator: torch.Generator, key: str, module: nn.Module | None = None
+    inputs: Inputs,
+    cfg: AnyNetworkConfig,
+    generator: torch.Generator,
+    key: str,
+    module: nn.Module | None = None,
+    *,
+    actions: int = 0,
 ) -> nn.Module | None:
     """Return what makes features of these inputs, or None where they are rows of numbers; `size` is how many it makes.
 
-    `module` is a ready-made one, of which each network gets a copy. Raises ConfigError if one's own can't be used.
+    `module` is a ready-made one, of which each network gets a copy. With `actions` inputs are joined with as many numbers of
+    actions. Raises ConfigError if one's own can't be used.
     """
+    encoder = _make_encoder(inputs, cfg, generator, key, module)
+    return Beside(encoder, actions) if actions and encoder is not None else encoder
+
+
+def _make_encoder(
+    inputs: Inputs, cfg: AnyNetworkConfig, generator: torch.Generator, key: str, module: nn.Module | None
+) -> nn.Module | None:
     if module is not None or cfg.encoder is not None:
         return make_own(inputs, cfg, key, module)
     if not inputs.images:
@@ -97,6 +124,6 @@ def make_encoder(
     return Leaves(inputs.images, inputs.size, cfg, generator)
 
 
-def features(encoder: nn.Module | None, inputs: Inputs) -> int:
-    """Return how many numbers the first layer reads."""
-    return inputs.size if encoder is None else int(encoder.size)  # type: ignore[arg-type]
+def features(encoder: nn.Module | None, inputs: Inputs, actions: int = 0) -> int:
+    """Return how many numbers the first layer, or a cell, reads."""
+    return inputs.size + actions if encoder is None else int(encoder.size)  # type: ignore[arg-type]

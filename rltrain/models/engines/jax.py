@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rltrain.models.sequences import is_sequences
 from rltrain.structures import Array
 
 BLOCK = 1024  # rows of which an encoder makes features at once where nothing is learned: a rollout's would not fit
@@ -15,7 +16,7 @@ def infer(network: Any, parameters: dict[str, Array], inputs: Any) -> Array:
     """Return outputs (B, F) of which no gradient will be asked; an encoder makes features of BLOCK rows at a time."""
     rows = jax.tree.leaves(inputs)[0].shape[0]
     whole = rows // BLOCK * BLOCK
-    if network.encoder is None or whole == 0 or rows == BLOCK:
+    if network.encoder is None or is_sequences(inputs) or whole == 0 or rows == BLOCK:
         return network.forward(parameters, inputs)
     blocks = jax.tree.map(lambda array: array[:whole].reshape(-1, BLOCK, *array.shape[1:]), inputs)
     outputs = jax.lax.map(lambda block: network.forward(parameters, block), blocks)

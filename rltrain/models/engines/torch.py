@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from rltrain.models.sequences import is_sequences
 from rltrain.spaces import map_arrays
 from rltrain.structures import count_rows
 
@@ -44,8 +45,7 @@ class Autograd:
     def infer(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
         """Return outputs (B, F)."""
         with torch.no_grad():
-            rows = count_rows(inputs)
-            if self.network.encoder is None or rows <= BLOCK:
+            if self.network.encoder is None or is_sequences(inputs) or (rows := count_rows(inputs)) <= BLOCK:
                 return self.network(inputs, actions)
             parts = [slice(first, first + BLOCK) for first in range(0, rows, BLOCK)]
             return torch.cat(
@@ -75,17 +75,16 @@ class Autograd:
         return outputs.detach(), vjp
 
 
-class Remembering:
-    """Any network with a cell, by the operations of its `unroll`."""
+class Remembering(Autograd):
+    """Any network with a cell, by the operations of its `forward` and `unroll`."""
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network: Any = network
-
-    def step(self, inputs: Any, carry: Any) -> tuple[torch.Tensor, Any]:
+    def step(self, inputs: Any, carry: Any, actions: torch.Tensor | None = None) -> tuple[torch.Tensor, Any]:
         """Return outputs (N, F) for one row of N copies, and the carry after it."""
         starts = torch.zeros(1, count_rows(inputs), dtype=torch.bool, device=carry[0].device)
+        of_time = lambda array: array[None]  # noqa: E731
         with torch.no_grad():
-            outputs, carry, _ = self.network.unroll(map_arrays(lambda array: array[None], inputs), starts, carry)
+            own = None if actions is None else actions[None]
+            outputs, carry, _ = self.network.unroll(map_arrays(of_time, inputs), starts, carry, actions=own)
         return outputs[0], carry
 
     def unroll(self, inputs: Any, starts: torch.Tensor, carry: Any, *, every: bool) -> tuple[torch.Tensor, Any]:

@@ -27,6 +27,8 @@ class Inputs:
     """
 
     NUMBERS: ClassVar[str] = ""
+    ACTIONS: ClassVar[str] = "<actions before>"  # no path of an observation
+    ALONE: ClassVar[str] = "<observation>"  # the one image, or one's own encoder's one array, beside actions
 
     def __init__(
         self,
@@ -84,6 +86,14 @@ class Inputs:
         if not self.normalize:
             return moments
         return normalizers.fold(jnp, moments, self.read(observations), weights)
+
+    def join(self, inputs: Any, actions: Array | None) -> Any:
+        """Return inputs (B, ...) with the actions before (B, A) for what remembers; without, if there are none."""
+        if actions is None:
+            return inputs
+        if self.is_plain:
+            return xp_of(inputs, actions).concatenate((inputs, actions), 1)
+        return {**(inputs if isinstance(inputs, dict) else {self.ALONE: inputs}), self.ACTIONS: actions}
 
     def zeros(self, count: int) -> Arrays:
         """Return `count` observations of zeros."""

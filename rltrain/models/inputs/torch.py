@@ -26,6 +26,8 @@ class Inputs:
     """
 
     NUMBERS: ClassVar[str] = ""
+    ACTIONS: ClassVar[str] = "<actions before>"  # no path of an observation
+    ALONE: ClassVar[str] = "<observation>"  # the one image, or one's own encoder's one array, beside actions
 
     def __init__(
         self,
@@ -80,6 +82,14 @@ class Inputs:
         """Fold rows (B, *O) into the moments; those of weight 0 don't count."""
         if self.normalize:
             self.moments = normalizers.fold(torch, self.moments, self.read(observations), weights)
+
+    def join(self, inputs: Any, actions: torch.Tensor | None) -> Any:
+        """Return inputs (B, ...) with the actions before (B, A) for what remembers; without, if there are none."""
+        if actions is None:
+            return inputs
+        if self.is_plain:
+            return torch.cat((inputs, actions), 1)
+        return {**(inputs if isinstance(inputs, dict) else {self.ALONE: inputs}), self.ACTIONS: actions}
 
     def zeros(self, count: int) -> Arrays:
         """Return `count` observations of zeros."""

@@ -2,9 +2,11 @@
 
 Letters: B rows, T timesteps of N copies, O an observation as the network gets it, A the flat size of an action, F outputs,
 C critics. `forward` can be differentiated as it is; `..._with_vjp` come with what takes a loss's gradient with respect to the
-outputs and gives the parameters'.
+outputs and gives the parameters'. A network with a cell takes `Sequences` and `Successors` (`rltrain.models.sequences`) wherever it
+takes rows.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from rltrain.models.cells.jax import Carry, Cell
-from rltrain.models.config import ActorCriticsConfig, NetworkConfig, QNetworkConfig
+from rltrain.models.config import ActorCriticsConfig, CellConfig, NetworkConfig, QNetworkConfig
 from rltrain.models.engines.jax import forward_and_vjp, infer
 from rltrain.models.layers.jax import MLP, perceive
+from rltrain.models.sequences import Run, Sequences, Successors, map_rows, remembering_nothing
 from rltrain.ops.trees.jax import part, prefixed
 from rltrain.structures import Array
 
@@ -40,8 +43,8 @@ class Network:
 class FeedForward(Network):
     """An encoder, a cell that remembers, a perceptron, the first two where asked for: observations (B, *O) -> (B, F).
 
-    Actions (B, A) go behind the features. The perceptron's parameters are its own, so that their names are those of a network
-    without the others.
+    Actions (B, A), `actions` of the `inputs`, go behind the features, and behind what is remembered. The perceptron's parameters
+    are its own, so that their names are those of a network without the others.
     """
 
     def __init__(
@@ -50,15 +53,17 @@ class FeedForward(Network):
         inputs: int,
         sizes: Sequence[int],
         outputs: Sequence[tuple[int, float]],
-        cfg: Any,  # `NetworkConfig`, `QNetworkConfig` or `ActorCriticsConfig`
+        cfg: CellConfig,
         encoder: Encoder = None,
+        *,
+        actions: int = 0,
     ) -> None:
-        remembers = isinstance(cfg, NetworkConfig) and cfg.cell != "none"
+        remembers = cfg.cell != "none"
         self.name, self.cfg, self.encoder, self.acts_in_numpy = name, cfg, encoder, encoder is None
-        self.mlp = MLP(cfg.cell_size if remembers else inputs, tuple(sizes), tuple(outputs), cfg)
+        self.mlp = MLP(cfg.cell_size + actions if remembers else inputs, tuple(sizes), tuple(outputs), cfg)
         self.cell: Any = None
         if remembers:
-            self.cell = Cell(cfg.cell, inputs, cfg.cell_size, cfg.cell_layers, cfg.initialization)
+            self.cell = Cell(cfg.cell, inputs - actions, cfg.cell_size, cfg.cell_layers, cfg.initialization)
 
     def init(self, key: Array) -> Parameters:
         """Return fresh parameters by name."""
@@ -70,12 +75,39 @@ class FeedForward(Network):
         return fresh
 
     def forward(self, parameters: Parameters, inputs: Any, actions: Array | None = None) -> Array:
-        """Return outputs (B, F), of NumPy arrays without an encoder in NumPy; a cell remembers nothing yet."""
+        """Return outputs (B, F), of NumPy arrays without an encoder in NumPy; rows that aren't in sequences are an episode's first."""
         own = part(parameters, self.name)
-        features = inputs if self.encoder is None else self.encoder.forward(part(own, "encoder"), inputs)
-        if self.cell is not None:
-            features, _ = self.cell.step(part(own, "cell"), features, self.cell.init_carry(len(features)))
+        features = self._encode(own, inputs) if self.cell is None else self._recall(own, inputs)
         return perceive(self.mlp, own, features if actions is None else jnp.concatenate((features, actions), 1))
+
+    def _encode(self, own: Parameters, rows: Any) -> Array:
+        return rows if self.encoder is None else self.encoder.forward(part(own, "encoder"), rows)
+
+    def _recall(self, own: Parameters, inputs: Any) -> Array:
+        """Return what the cell says about rows, or sequences of them, (B, H)."""
+        flat = lambda array: array.reshape(-1, *array.shape[2:])  # noqa: E731
+        if isinstance(inputs, Sequences):
+            return flat(self._remember(own, inputs.rows, self._warm_up(own, inputs))[0])
+        if not isinstance(inputs, Successors):
+            features = self._encode(own, inputs)
+            return self.cell.step(part(own, "cell"), features, self.cell.init_carry(len(features)))[0]
+        _, carries = self._remember(own, inputs.sequences.rows, self._warm_up(own, inputs.sequences), every=True)
+        known = tuple(flat(each)[inputs.after] for each in carries)
+        return self.cell.step(part(own, "cell"), self._encode(own, inputs.inputs), known)[0]
+
+    def _warm_up(self, own: Parameters, sequences: Sequences) -> Carry:
+        """Return what is remembered before the rows to learn from."""
+        carry, before = sequences.carry, sequences.before
+        if carry is None:
+            carry = self.cell.init_carry(sequences.rows.starts.shape[1])
+        if len(before.starts) == 0:
+            return carry
+        return jax.lax.stop_gradient(self._remember(own, before, carry)[1])
+
+    def _remember(self, own: Parameters, run: Run, carry: Carry, *, every: bool = False) -> tuple[Array, Carry]:
+        """Return what the cell says about each row, (T, N, H), and what it remembers after the last, or `every` one."""
+        features = self._encode(own, jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), run.inputs))
+        return self.cell.forward(part(own, "cell"), features.reshape(*run.starts.shape, -1), run.starts, carry, every=every)
 
     def init_carry(self, num_envs: int) -> Carry | None:
         """Return what is remembered before the first row: of a cell zeros, else nothing."""
@@ -94,9 +126,8 @@ class FeedForward(Network):
         if self.cell is None:
             return self.forward(parameters, observations, actions), None
         own = part(parameters, self.name)
-        features = observations if self.encoder is None else self.encoder.forward(part(own, "encoder"), observations)
-        features, carry = self.cell.step(part(own, "cell"), features, carry)
-        return perceive(self.mlp, own, features), carry
+        features, carry = self.cell.step(part(own, "cell"), self._encode(own, observations), carry)
+        return perceive(self.mlp, own, features if actions is None else jnp.concatenate((features, actions), 1)), carry
 
     def unroll(
         self,
@@ -117,15 +148,14 @@ class FeedForward(Network):
         """
         shape = jax.tree.leaves(observations)[0].shape[:2]
         flat = lambda array: array.reshape(-1, *array.shape[2:])  # noqa: E731
-        rows = jax.tree.map(flat, observations)
         if self.cell is None:
+            rows = jax.tree.map(flat, observations)
             outputs = self.forward(parameters, rows, None if actions is None else flat(actions))
             return outputs.reshape(*shape, -1), None, {}
         own = part(parameters, self.name)
-        features = rows if self.encoder is None else self.encoder.forward(part(own, "encoder"), rows)
-        every = keep == "all"
-        remembered, carries = self.cell.forward(part(own, "cell"), features.reshape(*shape, -1), starts, carry, every=every)
-        return perceive(self.mlp, own, flat(remembered)).reshape(*shape, -1), carries, {}
+        remembered, carries = self._remember(own, Run(observations, starts), carry, every=keep == "all")
+        features = flat(remembered if actions is None else jnp.concatenate((remembered, actions), -1))
+        return perceive(self.mlp, own, features).reshape(*shape, -1), carries, {}
 
 
 class ActorCritic(Network):
@@ -164,6 +194,15 @@ class ActorCritic(Network):
         """Return what the policy's distribution is made of, (B, F)."""
         outputs = infer(self.parts[0], parameters, inputs)
         return outputs[:, :-1] if self.is_shared else outputs
+
+    def init_carry(self, num_envs: int) -> Carry | None:
+        """Return what the policy remembers before the first row."""
+        return self.parts[0].init_carry(num_envs)
+
+    def step(self, parameters: Parameters, inputs: Any, carry: Carry) -> tuple[Array, Carry]:
+        """Return `logits` (N, F) for one row of N copies, and what the policy remembers after it."""
+        outputs, carry = self.parts[0].step(parameters, inputs, carry)
+        return outputs[:, :-1] if self.is_shared else outputs, carry
 
     def values(self, parameters: Parameters, critic_inputs: Any) -> Array:
         """Return values (B,)."""
@@ -213,6 +252,17 @@ class QNetwork(Network):
         """Return Q of every choice, (B, choices)."""
         return self.forward(parameters, inputs)
 
+    logits = values  # of which the largest is the best choice's
+
+    def init_carry(self, num_envs: int) -> Carry | None:
+        """Return what is remembered before the first row."""
+        return self.parts[0].init_carry(num_envs)
+
+    def step(self, parameters: Parameters, inputs: Any, carry: Carry) -> tuple[Array, Carry]:
+        """Return Q (N, choices) for one row of N copies, and what is remembered after it."""
+        outputs, carry = self.parts[0].step(parameters, inputs, carry)
+        return self._join(outputs), carry
+
     def values_with_vjp(self, parameters: Parameters, inputs: Any) -> tuple[Array, VJP]:
         """Return Q (B, choices), and what takes a loss's gradient with respect to it."""
         return forward_and_vjp(lambda own: self.forward(own, inputs), parameters)
@@ -240,16 +290,30 @@ class Policy(Network):
         """Return what actions or their distribution are made of, (B, F)."""
         return self.forward(parameters, inputs)
 
+    def init_carry(self, num_envs: int) -> Carry | None:
+        """Return what is remembered before the first row."""
+        return self.parts[0].init_carry(num_envs)
+
+    def step(self, parameters: Parameters, inputs: Any, carry: Carry) -> tuple[Array, Carry]:
+        """Return `logits` (N, F) for one row of N copies, and what is remembered after it."""
+        return self.parts[0].step(parameters, inputs, carry)
+
     def logits_with_vjp(self, parameters: Parameters, inputs: Any) -> tuple[Array, VJP]:
         """Return logits (B, F), and what takes a loss's gradient with respect to them."""
         return forward_and_vjp(lambda own: self.forward(own, inputs), parameters)
 
 
 class Critics(Network):
-    """C networks for the value of an action, or of every choice; an encoder, where there is one, is common to all."""
+    """C networks for the value of an action, or of every choice; an encoder, where there is one, is common to all.
 
-    def __init__(self, count: int, inputs: int, outputs: int, cfg: ActorCriticsConfig, encoder: Encoder = None) -> None:
-        self.networks = [FeedForward(f"critic_{i}", inputs, cfg.critic_sizes, [(outputs, VALUE_GAIN)], cfg) for i in range(count)]
+    Of the `inputs`, `actions` are the action's. What each remembers is its own: of sequences it begins with nothing, or `before`.
+    """
+
+    def __init__(
+        self, count: int, inputs: int, outputs: int, cfg: ActorCriticsConfig, encoder: Encoder = None, *, actions: int = 0
+    ) -> None:
+        last, sizes = [(outputs, VALUE_GAIN)], cfg.critic_sizes
+        self.networks = [FeedForward(f"critic_{i}", inputs, sizes, last, cfg, actions=actions) for i in range(count)]
         self.parts, self.acts_in_numpy = self.networks, encoder is None
         self.encoder = encoder
 
@@ -265,7 +329,10 @@ class Critics(Network):
 
         Only the first `count` critics are asked, if given.
         """
-        features = inputs if self.encoder is None else self.encoder.forward(part(parameters, "critics.encoder"), inputs)
+        features = remembering_nothing(inputs)
+        if self.encoder is not None:
+            encode = functools.partial(self.encoder.forward, part(parameters, "critics.encoder"))
+            features = map_rows(encode, features)
         return jnp.stack([network.forward(parameters, features, actions) for network in self.networks[:count]])
 
     def values(self, parameters: Parameters, inputs: Any, actions: Array | None = None, *, count: int | None = None) -> Array:

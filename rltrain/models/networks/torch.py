@@ -3,6 +3,7 @@
 Letters: B rows, T timesteps of N copies, O an observation as the network gets it, A the flat size of an action, F outputs,
 C critics. `forward` is plain operations, for autograd and whatever else. `logits` and `values` are of which no gradient will be
 asked; `..._with_vjp` come with what takes a loss's gradient with respect to them and adds the parameters' to their `grad`.
+A network with a cell takes `Sequences` and `Successors` (`rltrain.models.sequences`) wherever it takes rows.
 """
 
 import functools
@@ -13,9 +14,10 @@ import torch
 from torch import nn
 
 from rltrain.models.cells.torch import Carry, Cell
-from rltrain.models.config import ActorCriticsConfig, NetworkConfig, QNetworkConfig
+from rltrain.models.config import ActorCriticsConfig, CellConfig, NetworkConfig, QNetworkConfig
 from rltrain.models.engines.torch import VJP, Autograd, engine_for, sum_of
 from rltrain.models.layers.torch import MLP
+from rltrain.models.sequences import Run, Sequences, Successors, map_rows, remembering_nothing
 from rltrain.spaces import map_arrays, named
 
 POLICY_GAIN, VALUE_GAIN = 0.01, 1.0
@@ -34,8 +36,8 @@ class Network(nn.Module):
 class FeedForward(Network, MLP):
     """An encoder, a cell that remembers, a perceptron, the first two where asked for: observations (B, *O) -> (B, F).
 
-    Actions (B, A) go behind the features. The perceptron's parameters are its own, so that their names are those of a network
-    without the others.
+    Actions (B, A), `actions` of the `inputs`, go behind the features, and behind what is remembered. The perceptron's parameters
+    are its own, so that their names are those of a network without the others.
     """
 
     def __init__(
@@ -43,16 +45,18 @@ class FeedForward(Network, MLP):
         inputs: int,
         sizes: list[int],
         outputs: Sequence[tuple[int, float]],
-        cfg: Any,  # `NetworkConfig`, `QNetworkConfig` or `ActorCriticsConfig`
+        cfg: CellConfig,
         generator: torch.Generator,
         encoder: Encoder = None,
+        *,
+        actions: int = 0,
     ) -> None:
-        remembers = isinstance(cfg, NetworkConfig) and cfg.cell != "none"
-        super().__init__(cfg.cell_size if remembers else inputs, sizes, outputs, cfg, generator)
+        remembers = cfg.cell != "none"
+        super().__init__(cfg.cell_size + actions if remembers else inputs, sizes, outputs, cfg, generator)
         self.encoder: Encoder = encoder
         self.cell: Any = None
         if remembers:
-            self.cell = Cell(cfg.cell, inputs, cfg.cell_size, cfg.cell_layers, cfg.initialization, generator)
+            self.cell = Cell(cfg.cell, inputs - actions, cfg.cell_size, cfg.cell_layers, cfg.initialization, generator)
 
     @functools.cached_property
     def engine(self) -> Any:
@@ -60,11 +64,39 @@ class FeedForward(Network, MLP):
         return engine_for(self)
 
     def forward(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
-        """Return outputs (B, F); a cell remembers nothing yet."""
-        features = inputs if self.encoder is None else self.encoder(inputs)
-        if self.cell is not None:
-            features, _ = self.cell.step(features, self.cell.init_carry(len(features)))
+        """Return outputs (B, F); rows that aren't in sequences are an episode's first."""
+        features = self._encode(inputs) if self.cell is None else self._recall(inputs)
         return super().forward(features if actions is None else torch.cat((features, actions), 1))
+
+    def _encode(self, rows: Any) -> torch.Tensor:
+        return rows if self.encoder is None else self.encoder(rows)
+
+    def _recall(self, inputs: Any) -> torch.Tensor:
+        """Return what the cell says about rows, or sequences of them, (B, H)."""
+        if isinstance(inputs, Sequences):
+            remembered, _ = self._remember(inputs.rows, self._warm_up(inputs))
+            return remembered.flatten(0, 1)
+        if not isinstance(inputs, Successors):
+            features = self._encode(inputs)
+            return self.cell.step(features, self.cell.init_carry(len(features)))[0]
+        _, carries = self._remember(inputs.sequences.rows, self._warm_up(inputs.sequences), every=True)
+        known = tuple(part.flatten(0, 1)[inputs.after] for part in carries)
+        return self.cell.step(self._encode(inputs.inputs), known)[0]
+
+    def _warm_up(self, sequences: Sequences) -> Carry:
+        """Return what is remembered before the rows to learn from."""
+        carry, before = sequences.carry, sequences.before
+        if carry is None:
+            carry = self.cell.init_carry(sequences.rows.starts.shape[1])
+        if len(before.starts) == 0:
+            return carry
+        with torch.no_grad():
+            return self._remember(before, carry)[1]
+
+    def _remember(self, run: Run, carry: Carry, *, every: bool = False) -> tuple[torch.Tensor, Carry]:
+        """Return what the cell says about each row, (T, N, H), and what it remembers after the last, or `every` one."""
+        features = self._encode(map_arrays(lambda array: array.flatten(0, 1), run.inputs))
+        return self.cell(features.view(*run.starts.shape, -1), run.starts, carry, every=every)
 
     def init_carry(self, num_envs: int) -> Carry | None:
         """Return what is remembered before the first row: of a cell zeros, else nothing."""
@@ -76,7 +108,7 @@ class FeedForward(Network, MLP):
         """Return outputs (N, F) for one row of N copies, and the carry after it."""
         if self.cell is None:
             return self.engine.infer(observations, actions), None
-        return self.engine.step(observations, carry)
+        return self.engine.step(observations, carry, actions)
 
     def unroll(
         self,
@@ -94,14 +126,14 @@ class FeedForward(Network, MLP):
         The carries are that after the last row, (N, layers, H), or to `keep` "all" those after each, (T, N, layers, H). The carry
         is zeroed before a row where `starts` (T, N) bool says that an episode begins there.
         """
-        shape = next(iter(named(observations, "").values())).shape[:2]
         flat = lambda array: array.flatten(0, 1)  # noqa: E731
-        rows = map_arrays(flat, observations)
+        shape = next(iter(named(observations, "").values())).shape[:2]
         if self.cell is None:
+            rows = map_arrays(flat, observations)
             return self(rows, None if actions is None else flat(actions)).view(*shape, -1), None, {}
-        features = rows if self.encoder is None else self.encoder(rows)
-        remembered, carries = self.cell(features.view(*shape, -1), starts, carry, every=keep == "all")
-        return super().forward(flat(remembered)).view(*shape, -1), carries, {}
+        remembered, carries = self._remember(Run(observations, starts), carry, every=keep == "all")
+        features = flat(remembered if actions is None else torch.cat((remembered, actions), -1))
+        return super().forward(features).view(*shape, -1), carries, {}
 
 
 class ActorCritic(Network):
@@ -143,6 +175,15 @@ class ActorCritic(Network):
         """Return what the policy's distribution is made of, (B, F)."""
         outputs = self.parts[0].engine.infer(inputs)
         return outputs[:, :-1] if self.is_shared else outputs
+
+    def init_carry(self, num_envs: int) -> Carry | None:
+        """Return what the policy remembers before the first row."""
+        return self.parts[0].init_carry(num_envs)
+
+    def step(self, inputs: Any, carry: Carry) -> tuple[torch.Tensor, Carry]:
+        """Return `logits` (N, F) for one row of N copies, and what the policy remembers after it."""
+        outputs, carry = self.parts[0].step(inputs, carry)
+        return outputs[:, :-1] if self.is_shared else outputs, carry
 
     def values(self, critic_inputs: Any) -> torch.Tensor:
         """Return values (B,)."""
@@ -220,6 +261,17 @@ class QNetwork(Network):
         """Return Q of every choice, (B, choices)."""
         return self._join(self.parts[0].engine.infer(inputs))
 
+    logits = values  # of which the largest is the best choice's
+
+    def init_carry(self, num_envs: int) -> Carry | None:
+        """Return what is remembered before the first row."""
+        return self.parts[0].init_carry(num_envs)
+
+    def step(self, inputs: Any, carry: Carry) -> tuple[torch.Tensor, Carry]:
+        """Return Q (N, choices) for one row of N copies, and what is remembered after it."""
+        outputs, carry = self.parts[0].step(inputs, carry)
+        return self._join(outputs), carry
+
     def values_with_vjp(self, inputs: Any) -> tuple[torch.Tensor, VJP]:
         """Return Q (B, choices), and what takes a loss's gradient with respect to it."""
         outputs, vjp = self.parts[0].engine.forward_and_vjp(inputs)
@@ -261,13 +313,24 @@ class Policy(Network):
         """Return what actions or their distribution are made of, (B, F)."""
         return self.parts[0].engine.infer(inputs)
 
+    def init_carry(self, num_envs: int) -> Carry | None:
+        """Return what is remembered before the first row."""
+        return self.parts[0].init_carry(num_envs)
+
+    def step(self, inputs: Any, carry: Carry) -> tuple[torch.Tensor, Carry]:
+        """Return `logits` (N, F) for one row of N copies, and what is remembered after it."""
+        return self.parts[0].step(inputs, carry)
+
     def logits_with_vjp(self, inputs: Any) -> tuple[torch.Tensor, VJP]:
         """Return logits (B, F), and what takes a loss's gradient with respect to them."""
         return self.parts[0].engine.forward_and_vjp(inputs)
 
 
 class Critics(Network):
-    """C networks for the value of an action, or of every choice; an encoder, where there is one, is common to all."""
+    """C networks for the value of an action, or of every choice; an encoder, where there is one, is common to all.
+
+    Of the `inputs`, `actions` are the action's. What each remembers is its own: of sequences it begins with nothing, or `before`.
+    """
 
     def __init__(
         self,
@@ -278,9 +341,12 @@ class Critics(Network):
         generator: torch.Generator,
         device: torch.device,
         encoder: Encoder = None,
+        *,
+        actions: int = 0,
     ) -> None:
         super().__init__()
-        networks = [FeedForward(inputs, cfg.critic_sizes, [(outputs, VALUE_GAIN)], cfg, generator) for _ in range(count)]
+        last, sizes = [(outputs, VALUE_GAIN)], cfg.critic_sizes
+        networks = [FeedForward(inputs, sizes, last, cfg, generator, actions=actions) for _ in range(count)]
         for i, network in enumerate(networks):
             self.add_module(f"critic_{i}", network)
         self.networks = tuple(networks)
@@ -294,12 +360,14 @@ class Critics(Network):
 
     def forward(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
         """Return Q: actions (B, A) -> (C, B, 1); without actions, of every choice -> (C, B, choices)."""
-        features = inputs if self.encoder is None else self.encoder(inputs)
+        inputs = remembering_nothing(inputs)
+        features = inputs if self.encoder is None else map_rows(self.encoder, inputs)
         return torch.stack([network(features, actions) for network in self.networks])
 
     def values(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
         """Return Q: actions (B, A) -> (C, B); without actions, of every choice -> (C, B, choices)."""
         if self.encoder is None:
+            inputs = remembering_nothing(inputs)
             outputs = torch.stack([network.engine.infer(inputs, actions) for network in self.networks])
         else:
             outputs = Autograd(self).infer(inputs, actions)
@@ -314,7 +382,7 @@ class Critics(Network):
         the first `count` critics are asked, if given.
         """
         if self.encoder is None:
-            networks = self.networks[:count]
+            inputs, networks = remembering_nothing(inputs), self.networks[:count]
             pairs = [network.engine.forward_and_vjp(inputs, actions, to_actions=to_actions) for network in networks]
             outputs = torch.stack([outputs for outputs, _ in pairs])
             back = sum_of([vjp for _, vjp in pairs])

@@ -11,6 +11,10 @@ import torch
 
 from rltrain.models.cells.torch import Carry
 from rltrain.models.engines.by_hand.torch import ByHand
+from rltrain.models.engines.torch import VJP
+from rltrain.models.sequences import Run, Sequences, Successors
+from rltrain.spaces import map_arrays
+from rltrain.structures import count_rows
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -32,8 +36,27 @@ class Remembering:
         """The same memory for NumPy."""
         return [tuple(parameter.detach().numpy() for parameter in layer) for layer in self.parameters]
 
-    def step(self, inputs: Any, carry: Carry) -> tuple[torch.Tensor, Carry]:
+    def infer(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
+        """Return outputs (B, F) of rows or sequences."""
+        return self.perceptron.infer(self._recall(inputs), actions)
+
+    def forward_and_vjp(
+        self, inputs: Any, actions: torch.Tensor | None = None, *, to_actions: bool = False
+    ) -> tuple[torch.Tensor, VJP]:
+        """Return outputs (B, F) of sequences, and what adds the parameters' gradients to their `grad` or returns the actions'."""
+        if to_actions:
+            return self.perceptron.forward_and_vjp(self._recall(inputs), actions, to_actions=True)
+        outputs, vjp = self.unroll_and_vjp(*_flat(inputs.rows), self._warm_up(inputs), actions)
+        length, copies = inputs.rows.starts.shape
+        return outputs.flatten(0, 1), lambda gradients: vjp(gradients.view(length, copies, -1))
+
+    def step(self, inputs: Any, carry: Carry, actions: torch.Tensor | None = None) -> tuple[torch.Tensor, Carry]:
         """Return outputs (N, F) for one row of N copies, and the carry after it."""
+        x, carry = self._step(inputs, carry)
+        return self.perceptron.infer(x, actions), carry
+
+    def _step(self, inputs: Any, carry: Carry) -> tuple[torch.Tensor, Carry]:
+        """Return what the cell says about one row of N copies, (N, H), and the carry after it."""
         x, states = self._encode(inputs)[1].numpy(), tuple(part.numpy() for part in carry)
         after = []
         for i, (weight, bias, hidden_weight, hidden_bias) in enumerate(self.arrays):
@@ -41,8 +64,7 @@ class Remembering:
             state, _ = _turn(self.cell.kind, x @ weight.T + bias, state, hidden_weight, hidden_bias)
             after.append(state)
             x = state[0]
-        stacked = tuple(torch.from_numpy(np.stack(parts, 1)) for parts in zip(*after, strict=True))
-        return self.perceptron.infer(torch.from_numpy(x)), stacked
+        return torch.from_numpy(x), tuple(torch.from_numpy(np.stack(parts, 1)) for parts in zip(*after, strict=True))
 
     def unroll(self, inputs: Any, starts: torch.Tensor, carry: Carry, *, every: bool) -> tuple[torch.Tensor, Carry]:
         """Return outputs (T, N, F), and the carry after the last row, or `every` one."""
@@ -51,20 +73,45 @@ class Remembering:
         kept = tuple(torch.from_numpy(each if every else each[-1]) for each in carries)
         return self.perceptron.infer(x).view(*starts.shape, -1), kept
 
-    def unroll_and_vjp(self, inputs: Any, starts: torch.Tensor, carry: Carry) -> tuple[torch.Tensor, Any]:
+    def unroll_and_vjp(
+        self, inputs: Any, starts: torch.Tensor, carry: Carry, actions: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Any]:
         """Return outputs (T, N, F), and what takes a loss's gradient with respect to them and adds the parameters' to `grad`."""
         features, x = self._encode(inputs, learns=True)
         x, layers, _ = self._remember(x, starts, carry)
-        outputs, perceptron_vjp = self.perceptron.forward_and_vjp(x, to_inputs=True)
+        outputs, perceptron_vjp = self.perceptron.forward_and_vjp(x, actions, to_inputs=True)
 
         def vjp(gradients: torch.Tensor) -> None:
             g: Any = perceptron_vjp(gradients.flatten(0, 1))
+            g = g if actions is None else g[:, : self.cell.size].contiguous()
             for i in reversed(range(len(layers))):
                 g = self._to_parameters(i, layers[i], g, lowest=i == 0 and self.encoder is None)
             if self.encoder is not None:
                 features.backward(g)
 
         return outputs.view(*starts.shape, -1), vjp
+
+    def _recall(self, inputs: Any) -> torch.Tensor:
+        """Return what the cell says about rows, or sequences of them, (B, H); see the network's own."""
+        if isinstance(inputs, Sequences):
+            return self._remember(self._encode(_flat(inputs.rows)[0])[1], inputs.rows.starts, self._warm_up(inputs))[0]
+        if not isinstance(inputs, Successors):
+            return self._step(inputs, self.cell.init_carry(count_rows(inputs)))[0]
+        rows, starts = _flat(inputs.sequences.rows)
+        _, _, carries = self._remember(self._encode(rows)[1], starts, self._warm_up(inputs.sequences))
+        known = tuple(torch.from_numpy(each).flatten(0, 1)[inputs.after] for each in carries)
+        return self._step(inputs.inputs, known)[0]
+
+    def _warm_up(self, sequences: Sequences) -> Carry:
+        """Return what is remembered before the rows to learn from."""
+        carry, before = sequences.carry, sequences.before
+        if carry is None:
+            carry = self.cell.init_carry(sequences.rows.starts.shape[1])
+        if len(before.starts) == 0:
+            return carry
+        rows, starts = _flat(before)
+        _, _, carries = self._remember(self._encode(rows)[1], starts, carry)
+        return tuple(torch.from_numpy(each[-1]) for each in carries)
 
     def _encode(self, inputs: Any, *, learns: bool = False) -> tuple[Any, torch.Tensor]:
         """Return features (B, I) with their graph, if `learns`, and without."""
@@ -117,6 +164,11 @@ class Remembering:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad.add_(torch.from_numpy(gradient))
         return None if lowest else torch.from_numpy(flat @ weight)
+
+
+def _flat(run: Run) -> tuple[Any, torch.Tensor]:
+    """Return a run's inputs as rows (T x N, *O), and its starts (T, N)."""
+    return map_arrays(lambda array: array.flatten(0, 1), run.inputs), run.starts
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
