@@ -86,6 +86,19 @@ def temporal_difference_loss(xp: Any, differences: Array, kind: str) -> tuple[Ar
     return gradients * (differences - 0.5 * gradients), gradients
 
 
+def sequence_errors(xp: Any, errors: Array, happened: Array | None = None) -> Array:
+    """Return what the priority of each sequence follows, (S,), of errors (L, S): .9 max + .1 mean of their sizes.
+
+    Kapturowski et al. 2019, "Recurrent experience replay in distributed reinforcement learning", section 2.3. Rows that didn't
+    happen, 0 in `happened` (L, S), don't count.
+    """
+    sizes = xp.abs(errors)
+    if happened is None:
+        return 0.9 * xp.amax(sizes, 0) + 0.1 * sizes.mean(0)
+    sizes = sizes * happened
+    return 0.9 * xp.amax(sizes, 0) + 0.1 * sizes.sum(0) / xp.clip(happened.sum(0), 1, None)
+
+
 def approximate_kl(ratios: Array, log_ratios: Array) -> Array:
     """Return an estimate of KL(old, new) per row, r - 1 - log r, never negative (Schulman 2020, "Approximating KL")."""
     return (ratios - 1) - log_ratios

@@ -132,7 +132,7 @@ class BaseAlgorithm(Pure, HasRecipe):
     def init_carry(self, num_envs: int) -> Any:
         """Return what `num_envs` copies' acting carries from timestep to timestep, as episodes are to begin: `init_noise`'s.
 
-        With networks that remember: (starts (N,) bool, what the one that acts remembers, the action before (N, A) or None, noise).
+        With networks that remember: (starts (N,) bool, what the acting one remembers, the action before (N, A) or None, noise).
         """
         noise = self.init_noise(num_envs)
         if not self.remembers:

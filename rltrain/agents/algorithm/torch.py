@@ -80,7 +80,9 @@ class BaseAlgorithm(Stateful, HasRecipe):
 
     @abstractmethod
     def _build(self, action_space: Any, generator: torch.Generator) -> None:
-        """Make the distribution and the networks, `acting` and others, and put these into `learners`; the generator is for fresh parameters.
+        """Make the distribution and the networks, `acting` and others, and put these into `learners`.
+
+        The generator is for fresh parameters.
 
         Raises ConfigError for an action space that the algorithm doesn't act in.
         """
@@ -139,7 +141,7 @@ class BaseAlgorithm(Stateful, HasRecipe):
     def init_carry(self, num_envs: int) -> Any:
         """Return what `num_envs` copies' acting carries from timestep to timestep, as episodes are to begin: `init_noise`'s.
 
-        With networks that remember: (starts (N,) bool, what the one that acts remembers, the action before (N, A) or None, noise).
+        With networks that remember: (starts (N,) bool, what the acting one remembers, the action before (N, A) or None, noise).
         """
         noise, device = self.init_noise(num_envs), self.backend.device
         if not self.remembers:

@@ -128,8 +128,8 @@ class DDPG(OffPolicy):
         actions, tanh_vjp = forward_and_vjp(jnp.tanh, logits)
         values, critic_vjp = self.critic_network.values_with_vjp(critics, batch.inputs, actions, to_actions=True, count=1)
         vjp = lambda gradients: policy_vjp(tanh_vjp(critic_vjp(gradients)))  # noqa: E731
-        state, norm = self.descend(state, "policy", vjp, jnp.full_like(values, -1 / values.shape[1]), learning_rate)
-        return state, {"loss/policy": -values.mean(), "policy/grad_norm": norm}
+        state, norm = self.descend(state, "policy", vjp, -self.shares(batch)[None], learning_rate)
+        return state, {"loss/policy": -self.mean(values, batch), "policy/grad_norm": norm}
 
     def report(self, progress: Progress) -> Diagnostics:
         """Return the metrics that don't belong to single gradient steps, with the noise's scale."""

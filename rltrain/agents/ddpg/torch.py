@@ -113,8 +113,8 @@ class DDPG(OffPolicy):
         def vjp(gradients: torch.Tensor) -> None:
             policy_vjp(torch.ops.aten.tanh_backward(critic_vjp(gradients), actions))
 
-        norm = self.descend("policy", vjp, torch.full_like(values, -1 / values.shape[1]), learning_rate)
-        return {"loss/policy": -values.mean(), "policy/grad_norm": norm}
+        norm = self.descend("policy", vjp, -self.shares(batch)[None], learning_rate)
+        return {"loss/policy": -self.mean(values, batch), "policy/grad_norm": norm}
 
     def report(self, progress: Progress, replay_ratio: float) -> dict[str, float]:
         """Return the metrics that don't belong to single gradient steps, with the noise's scale."""

@@ -22,6 +22,16 @@ class OffPolicyConfig:
         "auto", "of an update; auto: as many as env steps since the last one", low=1, high=10_000_000, choices=["auto"]
     )
     batch_size: int = option(256, "transitions of a gradient step, drawn uniformly with replacement", low=1, high=10_000_000)
+    sequence_length: int = option(
+        16, "of networks that remember: timesteps of a sequence to learn from", low=1, high=1_000_000, fixed=True
+    )
+    burn_in: int = option(
+        8, "timesteps before a sequence that networks remember and don't learn from", low=0, high=1_000_000, fixed=True
+    )
+    sequences: int = option(32, "of a gradient step, instead of batch_size where networks remember", low=1, high=10_000_000)
+    stored_state: bool = option(
+        True, "the network that acts begins burn_in with what it remembered when it acted there; false: with nothing", fixed=True
+    )
     memory_size: int = option(
         1_000_000, "transitions that are kept, over all copies; rounded down to whole timesteps", low=1, high=10**12, fixed=True
     )
@@ -80,6 +90,7 @@ class OffPolicyConfig:
             if name.endswith("_schedule") and kind == "exponential" and not getattr(self, name.replace("schedule", "end")):
                 end = f"{key}.{name.replace('schedule', 'end')}"
                 raise ConfigError(f"{key}.{name}", kind, f"never reaches {end}=0; give a value above 0, such as 0.01")
+        self._check_sequences(key)
         if self.batch_size > self.memory_size:
             raise ConfigError(
                 f"{key}.batch_size", self.batch_size, f"more than {key}.memory_size={self.memory_size}; give at most that many"
@@ -89,20 +100,61 @@ class OffPolicyConfig:
                 f"{key}.memory_directory", self.memory_directory, f"has no effect while {key}.memory_mapped=false; leave it out"
             )
 
+    def _check_sequences(self, key: str) -> None:
+        usual = type(self)()
+        if not self.window:
+            for name in ("sequence_length", "burn_in", "sequences", "stored_state"):
+                if (value := getattr(self, name)) != getattr(usual, name):
+                    reason = f"has no effect on networks that remember nothing; set {key}.network.cell=gru"
+                    raise ConfigError(f"{key}.{name}", value, reason)
+            return
+        if self.batch_size != usual.batch_size:
+            reason = f"has no effect on networks that remember; set {key}.sequences, of {key}.sequence_length timesteps each"
+            raise ConfigError(f"{key}.batch_size", self.batch_size, reason)
+        if self.memory_of is not None and self.stored_state:
+            reason = "of another agent's transitions it is what that one remembered; set stored_state=false for both"
+            raise ConfigError(f"{key}.stored_state", True, reason)
+
+    @property
+    def window(self) -> int:
+        """Timesteps that a sequence takes with what comes before and after it; 0: networks remember nothing."""
+        network = getattr(self, "network", None)
+        if getattr(network, "cell", "none") == "none":
+            return 0
+        return self.burn_in + self.sequence_length + self.n_steps - 1
+
+    @property
+    def drawn(self) -> int:
+        """Sequences of a gradient step where networks remember, else transitions."""
+        return self.sequences if self.window else self.batch_size
+
+    def bytes_remembered(self, actions_read: int) -> int:
+        """Return how many bytes of a row in memory say what networks remembered there."""
+        network = getattr(self, "network", None)
+        if network is None or not self.window:
+            return 0
+        states = network.cell_size * network.cell_layers * (2 if network.cell == "lstm" else 1)
+        return 1 + 4 * (actions_read + (states if self.stored_state else 0))
+
+    def least_timesteps(self, num_envs: int) -> int:
+        """Return how many timesteps a gradient step needs."""
+        return self.window or -(-self.batch_size // num_envs)
+
     def schedule(self) -> UpdateSchedule:
         """Return when to learn."""
         return UpdateSchedule(learning_starts=self.learning_starts, every=self.update_interval)
 
     def check_copies(self, num_envs: int, key: str, owner: str | None = None) -> None:
         """Raise ConfigError if the memory can't hold what a gradient step needs of every copy; it is `owner`'s, where given."""
-        least, size_key = num_envs * max(2, self.n_steps), f"{owner or key}.memory_size"
-        if self.memory_size < least:
+        timesteps, size_key = max(2, self.n_steps, self.window), f"{owner or key}.memory_size"
+        if self.memory_size < (least := num_envs * timesteps):
+            takes = f", of which a sequence with {key}.burn_in and {key}.n_steps takes {self.window}" if self.window else ""
             raise ConfigError(
                 size_key,
                 self.memory_size,
-                f"less than {max(2, self.n_steps)} timesteps of {num_envs} copies; give at least {least}",
+                f"less than {timesteps} timesteps of {num_envs} copies{takes}; give at least {least}",
             )
-        if self.memory_size // num_envs * num_envs < self.batch_size:
+        if not self.window and self.memory_size // num_envs * num_envs < self.batch_size:
             raise ConfigError(
                 size_key,
                 self.memory_size,

@@ -12,16 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
+from rltrain import spaces
 from rltrain.agents.algorithm.jax import BaseAlgorithm
 from rltrain.agents.off_policy.config import OffPolicyConfig
 from rltrain.agents.off_policy.updates.jax import Tally, UpdateFromHost
 from rltrain.agents.pure.jax import Metrics
 from rltrain.agents.pure.protocol import LearnerState, Policy
 from rltrain.backends.jax import key_of
-from rltrain.memories.replay.host import Replay, Sample
+from rltrain.memories.replay.host import Replay, Sample, Window
 from rltrain.memories.replay.jax import ReplayMemory, ReplayOnDevice, Transitions
+from rltrain.memories.replay.ring import CARRY
 from rltrain.memories.rollout.jax import Rollout
 from rltrain.models.networks.jax import VJP
+from rltrain.models.sequences import Run, Sequences, Successors
 from rltrain.ops import losses, normalizers
 from rltrain.ops.trees.jax import xp_of, zeros_like
 from rltrain.seeding import AGENT_MINIBATCHES, seed64
@@ -43,16 +46,17 @@ class State(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Transitions, ready to learn from."""
+    """Transitions, ready to learn from; for networks that remember, rows of sequences."""
 
-    inputs: Any  # (B, O) normalised; where there are images, see `Inputs`
-    next_inputs: Any  # (B, O) normalised, k steps later
+    inputs: Any  # (B, O) normalised, where there are images see `Inputs`; or `Sequences`
+    next_inputs: Any  # (B, O) normalised, k steps later; or `Successors`
     actions: Array  # (B, A), or (B,) choices
     returns: Array  # (B,) sums of k rewards
     discounts: Array  # (B,) gamma^k, 0 where the episode terminated
     weights: Array | None  # (B,) importance weights, or None: all alike
     next_action_masks: Array | None  # (B, M) bool, or None: all are allowed
     action_masks: Array | None  # (B, M) bool, or None
+    happened: Array | None = None  # (B,) 0 where a row of a sequence did not happen, or None: all did
 
 
 class OffPolicy(BaseAlgorithm):
@@ -72,10 +76,12 @@ class OffPolicy(BaseAlgorithm):
             "n_steps": cfg.n_steps,
             "reward_scale": cfg.reward_scale,
             "reward_clip": cfg.reward_clip,
+            "window": Window(cfg.burn_in, cfg.sequence_length, cfg.window) if self.remembers else None,
         }
         self.memory = ReplayOnDevice(cfg.memory_size, self.num_envs, **self._memory_settings)
-        timesteps = max(min(cfg.learning_starts + 1, self.memory.timesteps), -(-cfg.batch_size // self.num_envs))
+        timesteps = max(min(cfg.learning_starts + 1, self.memory.timesteps), cfg.least_timesteps(self.num_envs))
         self.least = timesteps * self.num_envs  # transitions that learning takes
+        self.row_bytes += cfg.bytes_remembered(self.actions_read)
         self._learn_from_host = UpdateFromHost(self)
 
     def init(self) -> State:
@@ -94,14 +100,17 @@ class OffPolicy(BaseAlgorithm):
         self, policy: Policy, actor: Acting, observations: Arrays, action_masks: Array | None, progress: Progress
     ) -> tuple[Acting, Array]:
         warms_up = progress.timestep < self.cfg.learning_starts
-        if warms_up is True:
+        if warms_up is True and not self.remembers:
             return Acting(actor.carry), self._draw_uniform(actor, action_masks)
         inputs = self.inputs(policy.observation_moments, observations)
+        if warms_up is True:
+            after, _ = self._look(policy.parameters, actor, inputs, action_masks)
+            return Acting(after.carry), self._draw_uniform(actor, action_masks)
         after, actions = self._deviate(policy.parameters, actor, inputs, action_masks, progress)
         if warms_up is not False:
             actions = jnp.where(warms_up, self._draw_uniform(actor, action_masks), actions)
-            carry = jax.tree.map(lambda new, old: jnp.where(warms_up, old, new), after.carry, actor.carry)
-            after = Acting(carry)
+            still = (*after.carry[:-1], actor.carry[-1]) if self.remembers else actor.carry  # noise waits, memory doesn't
+            after = Acting(jax.tree.map(lambda new, old: jnp.where(warms_up, old, new), after.carry, still))
         return after, actions
 
     @abstractmethod
@@ -113,6 +122,10 @@ class OffPolicy(BaseAlgorithm):
     @abstractmethod
     def _draw_uniform(self, actor: Acting, action_masks: Array | None) -> Array:
         """Return actions that are all equally likely."""
+
+    def _remembered(self, carry: Any) -> dict[str, Array]:
+        outputs = super()._remembered(carry)
+        return outputs | dict(zip(CARRY, carry[1], strict=False)) if self.cfg.stored_state else outputs
 
     def _choose(self, parameters: dict[str, Array], inputs: Any, action_masks: Array | None) -> Array:
         return self._best(self._logits(parameters, inputs, action_masks))
@@ -164,7 +177,7 @@ class OffPolicy(BaseAlgorithm):
         def learn() -> tuple[State, Any]:
             ready = self._fold_observations(state, memory)
             key, own = jax.random.split(ready.key)
-            rows = self.memory.draw_rows(memory, own, steps * self.cfg.batch_size).reshape(steps, -1)
+            rows = self.memory.draw_rows(memory, own, steps * self.cfg.drawn).reshape(steps, -1)
             batch = lambda k: self.memory.read(memory, rows[k])  # noqa: E731
             after, tally, _ = self.improve_by_steps(ready._replace(key=key), batch, steps, True, progress)
             always = {tag: total / steps for tag, total in tally.every.items()} | self.report(progress)
@@ -189,7 +202,8 @@ class OffPolicy(BaseAlgorithm):
         if memory.rows is not None:
             return self.update_compiled(state, memory.rows, progress)
         cfg, host = self.cfg, memory.host
-        if host.count < cfg.batch_size or host.filled < min(cfg.learning_starts + 1, host.timesteps):
+        lacks = host.filled < cfg.window if self.remembers else host.count < cfg.batch_size
+        if lacks or host.filled < min(cfg.learning_starts + 1, host.timesteps):
             return state, {}, True
         return self._learn_from_host(state, host, *memory.take_counts(), progress)
 
@@ -198,17 +212,18 @@ class OffPolicy(BaseAlgorithm):
     ) -> tuple[State, Tally, Array]:
         """Take gradient steps 0 ... `steps` - 1, each on `batch`(k) (B, ...); tell if they `finish` an update.
 
-        Return diagnostics, summed over them, and the last one's errors (B,).
+        Return diagnostics, summed over them, and the last one's errors (B,), of sequences (S,).
         """
         # ---- learning rates
         rates = self._learning_rates(self.now("learning_rate", progress))
 
         def take(k: int | Array, state: State) -> tuple[State, Tally, Array]:
             # ---- batch
-            ready = self._prepare(state, batch(k))
+            ready = self._prepare_windows(state, batch(k)) if self.remembers else self._prepare(state, batch(k))
             # ---- step
             state = state._replace(gradient_steps=state.gradient_steps + 1)
             state, diagnostics, errors = self.improve(state, ready, rates)
+            errors = self._sequence_errors(errors, ready) if self.remembers else errors
             # ---- targets
             is_last = finishes & (k == steps - 1)
             return self._move_targets_if_due(state, progress, is_last), diagnostics, errors
@@ -239,6 +254,49 @@ class OffPolicy(BaseAlgorithm):
             action_masks=sample.outputs.get("action_masks"),
         )
 
+    def _prepare_windows(self, state: State, sample: Sample) -> Batch:
+        """Return what was drawn as sequences, timestep by timestep; successors are read with what is remembered before them."""
+        outputs, burn_in, length = sample.outputs, self.cfg.burn_in, self.cfg.sequence_length
+        starts = outputs["starts"].swapaxes(0, 1)  # (T, S)
+        before = _rows(outputs["actions_before"]) if self.actions_read else None
+        read = lambda observations: self.inputs(state.observation_moments, spaces.map_arrays(_rows, observations))  # noqa: E731
+        inputs = self.inputs.join(read(sample.observations), before)
+        by_time = spaces.map_arrays(lambda array: array.reshape(*starts.shape, *array.shape[1:]), inputs)
+
+        def run(first: int, end: int | None = None) -> Run:
+            return Run(spaces.map_arrays(lambda array: array[first:end], by_time), starts[first:end])
+
+        sequences = Sequences(run(0, burn_in), run(burn_in, burn_in + length), sample.carry)
+        actions = self.distribution.as_numbers(_rows(sample.last_actions)) if self.actions_read else None
+        following = self.inputs.join(read(sample.next_observations), actions)
+        count = starts.shape[1]
+        after = sample.last * count + jnp.arange(count)[:, None]
+        optional = (sample.weights, outputs.get("next_action_masks"), outputs.get("action_masks"), sample.happened)
+        return Batch(
+            sequences,
+            Successors(sequences._replace(rows=run(burn_in)), following, _rows(after)),
+            _rows(outputs["actions"]),
+            _rows(sample.returns),
+            _rows(sample.discounts),
+            *(None if array is None else _rows(array) for array in optional),
+        )
+
+    def _sequence_errors(self, errors: Array, batch: Batch) -> Array:
+        """Return what priorities of sequences follow, (S,), of their rows' errors (B,)."""
+        by_time = lambda rows: rows.reshape(self.cfg.sequence_length, -1)  # noqa: E731
+        happened = None if batch.happened is None else by_time(batch.happened)
+        return losses.sequence_errors(jnp, by_time(errors), happened)
+
+    def mean(self, rows: Array, batch: Batch) -> Array:
+        """Return the mean of (B,) or (C, B) over the batch's rows, without those that did not happen."""
+        if batch.happened is None:
+            return rows.mean()
+        return losses.mean(jnp, rows if rows.ndim == 1 else rows.mean(0), batch.happened)
+
+    def shares(self, batch: Batch) -> Array:
+        """Return each row's share in `mean`, (B,)."""
+        return losses.shares(jnp, batch.returns, batch.happened)
+
     def _regress(
         self, state: State, name: str, values: Array, vjp: VJP, targets: Array, batch: Batch, learning_rate: Array
     ) -> tuple[State, Diagnostics, Array]:
@@ -250,12 +308,13 @@ class OffPolicy(BaseAlgorithm):
         errors, gradients = losses.temporal_difference_loss(jnp, differences, self.cfg.loss)
         if batch.weights is not None:
             errors, gradients = errors * batch.weights, gradients * batch.weights
-        state, norm = self.descend(state, name, vjp, gradients / len(batch.returns), learning_rate)
+        share = gradients / len(batch.returns) if batch.happened is None else gradients * self.shares(batch)
+        state, norm = self.descend(state, name, vjp, share, learning_rate)
         diagnostics = {
-            "loss/q": errors.mean(),
-            "value/q_mean": values.mean(),
+            "loss/q": self.mean(errors, batch),
+            "value/q_mean": self.mean(values, batch),
             "value/grad_norm": norm,
-            "value/target_mean": targets.mean(),
+            "value/target_mean": self.mean(targets, batch),
         }
         return state, diagnostics, differences
 
@@ -270,7 +329,7 @@ class OffPolicy(BaseAlgorithm):
             return state
         every, timesteps = self.cfg.update_interval, self.memory.timesteps
         unfolded = jnp.minimum(memory.recorded - state.folded, memory.filled)
-        warm_up = max(self.cfg.learning_starts + 1, -(-self.cfg.batch_size // self.num_envs)) + every
+        warm_up = max(self.cfg.learning_starts + 1, self.cfg.least_timesteps(self.num_envs)) + every
 
         def fold(most: int) -> normalizers.Moments:
             weights = jnp.repeat(jnp.arange(most) >= most - unfolded, self.num_envs).astype(jnp.float32)
@@ -338,7 +397,13 @@ class OffPolicy(BaseAlgorithm):
 
     def rows_learned(self) -> float:
         """Return on how many rows gradient steps learn, per timestep."""
-        return self.cfg.batch_size * self.gradient_steps / self.cfg.update_interval
+        rows = self.cfg.drawn * max(1, self.cfg.window)
+        return rows * self.gradient_steps / self.cfg.update_interval
+
+
+def _rows(array: Array) -> Array:
+    """Return windows (S, T, ...) as rows, timestep by timestep, (T x S, ...)."""
+    return array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
 
 
 def choose_uniform(size: int, noise: Array, masks: Array | None) -> Array:

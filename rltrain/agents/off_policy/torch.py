@@ -8,11 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from rltrain import spaces
 from rltrain.agents.algorithm.torch import BaseAlgorithm
 from rltrain.agents.off_policy.config import OffPolicyConfig
 from rltrain.backends.torch import Actor
+from rltrain.memories.replay.host import Window
+from rltrain.memories.replay.ring import CARRY
 from rltrain.memories.replay.torch import ReplayMemory
 from rltrain.models.engines.torch import VJP
+from rltrain.models.sequences import Run, Sequences, Successors
 from rltrain.ops import losses
 from rltrain.seeding import AGENT_MINIBATCHES, seed64
 from rltrain.structures import Arrays, Progress, Transition, count_rows
@@ -22,16 +26,17 @@ Diagnostics = dict[str, torch.Tensor]  # each (), by tag
 
 @dataclass
 class Batch:
-    """Transitions, ready to learn from."""
+    """Transitions, ready to learn from; for networks that remember, rows of sequences."""
 
-    inputs: Any  # (B, O) normalised; where there are images, see `Inputs`
-    next_inputs: Any  # (B, O) normalised, k steps later
+    inputs: Any  # (B, O) normalised, where there are images see `Inputs`; or `Sequences`
+    next_inputs: Any  # (B, O) normalised, k steps later; or `Successors`
     actions: torch.Tensor  # (B, A), or (B,) choices
     returns: torch.Tensor  # (B,) sums of k rewards
     discounts: torch.Tensor  # (B,) gamma^k, 0 where the episode terminated
     weights: torch.Tensor | None  # (B,) importance weights, or None: all alike
     next_action_masks: torch.Tensor | None  # (B, M) bool, or None: all are allowed
     action_masks: torch.Tensor | None  # (B, M) bool, or None
+    happened: torch.Tensor | None = None  # (B,) 0 where a row of a sequence did not happen, or None: all did
 
 
 class OffPolicy(BaseAlgorithm):
@@ -48,6 +53,7 @@ class OffPolicy(BaseAlgorithm):
         self.env_steps = 0  # since the last update
         self.unfolded = 0  # timesteps that the observations' statistics don't know yet
         self.gradient_steps = 0  # in all
+        self.row_bytes += self.cfg.bytes_remembered(self.actions_read)
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
@@ -57,6 +63,8 @@ class OffPolicy(BaseAlgorithm):
         if not actor.trains:
             progress = Progress(max(progress.timesteps, 1), max(progress.timesteps, 1))
         if actor.trains and progress.timestep < self.cfg.learning_starts:
+            if self.remembers:
+                actor, _ = self._look(actor, self.inputs(observations), action_masks)
             return actor, self._draw_uniform(actor, count_rows(observations), action_masks)
         return self._deviate(actor, self.inputs(observations), action_masks, progress)
 
@@ -69,6 +77,10 @@ class OffPolicy(BaseAlgorithm):
     @abstractmethod
     def _draw_uniform(self, actor: Actor, count: int, action_masks: torch.Tensor | None) -> torch.Tensor:
         """Return actions that are all equally likely."""
+
+    def _remembered(self, carry: Any) -> dict[str, torch.Tensor]:
+        outputs = super()._remembered(carry)
+        return outputs | dict(zip(CARRY, carry[1], strict=False)) if self.cfg.stored_state else outputs
 
     def _choose(self, inputs: Any, action_masks: torch.Tensor | None) -> torch.Tensor:
         return self._best(self._logits(inputs, action_masks))
@@ -91,6 +103,7 @@ class OffPolicy(BaseAlgorithm):
             mapped=cfg.memory_mapped,
             directory=cfg.memory_directory,
             key=self.key,
+            window=Window(cfg.burn_in, cfg.sequence_length, cfg.window) if self.remembers else None,
         )
 
     def record(self, transition: Transition) -> None:
@@ -115,8 +128,9 @@ class OffPolicy(BaseAlgorithm):
         Nothing is learned before the memory holds a batch, and as many timesteps as learning starts after: after a resume
         without the memory it fills first.
         """
-        cfg = self.cfg
-        if self.memory.count < cfg.batch_size or self.memory.filled < min(cfg.learning_starts + 1, self.memory.timesteps):
+        cfg, memory = self.cfg, self.memory
+        lacks = memory.filled < cfg.window if self.remembers else memory.count < cfg.batch_size
+        if lacks or memory.filled < min(cfg.learning_starts + 1, memory.timesteps):
             return {}
         env_steps = max(1, min(self.env_steps, cfg.update_interval * self.num_envs))  # the warm-up's don't count
         gradient_steps = env_steps if cfg.gradient_steps == "auto" else int(cfg.gradient_steps)
@@ -133,8 +147,8 @@ class OffPolicy(BaseAlgorithm):
         collected: dict[str, list[torch.Tensor]] = {}
         for k in range(steps):
             # ---- batch
-            sample = self.memory.sample(cfg.batch_size, importance_exponent)
-            batch = self._prepare(sample)
+            sample = self.memory.sample(cfg.drawn, importance_exponent)
+            batch = self._prepare_windows(sample) if self.remembers else self._prepare(sample)
             # ---- step
             self.gradient_steps += 1
             diagnostics, errors = self.improve(batch, rates)
@@ -142,6 +156,7 @@ class OffPolicy(BaseAlgorithm):
                 collected.setdefault(tag, []).append(value)
             # ---- priorities
             if cfg.prioritized:
+                errors = self._sequence_errors(errors, batch) if self.remembers else errors
                 self.memory.update_priorities(sample.rows, errors.cpu().numpy())
             # ---- targets
             self._move_targets_if_due(progress, k == steps - 1)
@@ -165,6 +180,49 @@ class OffPolicy(BaseAlgorithm):
             action_masks=sample.outputs.get("action_masks"),
         )
 
+    @torch.no_grad()
+    def _prepare_windows(self, sample: Any) -> Batch:
+        """Return what was drawn as sequences, timestep by timestep; successors are read with what is remembered before them."""
+        outputs, burn_in, length = sample.outputs, self.cfg.burn_in, self.cfg.sequence_length
+        starts = outputs["starts"].transpose(0, 1)  # (T, S)
+        before = _rows(outputs["actions_before"]) if self.actions_read else None
+        inputs = self.inputs.join(self.inputs(spaces.map_arrays(_rows, sample.observations)), before)
+        by_time = spaces.map_arrays(lambda array: array.view(*starts.shape, *array.shape[1:]), inputs)
+
+        def run(first: int, end: int | None = None) -> Run:
+            return Run(spaces.map_arrays(lambda array: array[first:end], by_time), starts[first:end])
+
+        sequences = Sequences(run(0, burn_in), run(burn_in, burn_in + length), sample.carry)
+        actions = self.distribution.as_numbers(_rows(sample.last_actions)) if self.actions_read else None
+        following = self.inputs.join(self.inputs(spaces.map_arrays(_rows, sample.next_observations)), actions)
+        count = starts.shape[1]
+        after = sample.last * count + torch.arange(count, device=starts.device)[:, None]
+        optional = (sample.weights, outputs.get("next_action_masks"), outputs.get("action_masks"), sample.happened)
+        return Batch(
+            sequences,
+            Successors(sequences._replace(rows=run(burn_in)), following, _rows(after)),
+            _rows(outputs["actions"]),
+            _rows(sample.returns),
+            _rows(sample.discounts),
+            *(None if array is None else _rows(array) for array in optional),
+        )
+
+    def _sequence_errors(self, errors: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return what priorities of sequences follow, (S,), of their rows' errors (B,)."""
+        by_time = lambda rows: rows.view(self.cfg.sequence_length, -1)  # noqa: E731
+        happened = None if batch.happened is None else by_time(batch.happened)
+        return losses.sequence_errors(torch, by_time(errors), happened)
+
+    def mean(self, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the mean of (B,) or (C, B) over the batch's rows, without those that did not happen."""
+        if batch.happened is None:
+            return rows.mean()
+        return losses.mean(torch, rows if rows.ndim == 1 else rows.mean(0), batch.happened)
+
+    def shares(self, batch: Batch) -> torch.Tensor:
+        """Return each row's share in `mean`, (B,)."""
+        return losses.shares(torch, batch.returns, batch.happened)
+
     def _regress(
         self, name: str, values: torch.Tensor, vjp: VJP, targets: torch.Tensor, batch: Batch, learning_rate: float
     ) -> tuple[Diagnostics, torch.Tensor]:
@@ -176,12 +234,13 @@ class OffPolicy(BaseAlgorithm):
         errors, gradients = losses.temporal_difference_loss(torch, differences, self.cfg.loss)
         if batch.weights is not None:
             errors, gradients = errors * batch.weights, gradients * batch.weights
-        norm = self.descend(name, vjp, gradients / len(batch.returns), learning_rate)
+        share = gradients / len(batch.returns) if batch.happened is None else gradients * self.shares(batch)
+        norm = self.descend(name, vjp, share, learning_rate)
         diagnostics = {
-            "loss/q": errors.mean(),
-            "value/q_mean": values.mean(),
+            "loss/q": self.mean(errors, batch),
+            "value/q_mean": self.mean(values, batch),
             "value/grad_norm": norm,
-            "value/target_mean": targets.mean(),
+            "value/target_mean": self.mean(targets, batch),
         }
         return diagnostics, differences
 
@@ -263,6 +322,11 @@ class OffPolicy(BaseAlgorithm):
     def _count_gradient_steps(self) -> int:
         cfg = self.cfg
         return cfg.update_interval * self.num_envs if cfg.gradient_steps == "auto" else int(cfg.gradient_steps)
+
+
+def _rows(array: torch.Tensor) -> torch.Tensor:
+    """Return windows (S, T, ...) as rows, timestep by timestep, (T x S, ...)."""
+    return array.transpose(0, 1).flatten(0, 1)
 
 
 def choose_uniform(count: int, size: int, masks: torch.Tensor | None, generator: torch.Generator) -> torch.Tensor:

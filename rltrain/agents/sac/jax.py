@@ -112,7 +112,7 @@ class SAC(OffPolicy):
         # ---- policy
         improve = self._improve_choices if self.discrete else self._improve_policy
         state, loss, norm, entropies = improve(state, batch, coefficient, None if noise is None else noise[1], rates["policy"])
-        entropy = entropies.mean()
+        entropy = self.mean(entropies, batch)
         diagnostics |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
         # ---- entropy coefficient
         if "entropy" in self.learners:
@@ -158,9 +158,9 @@ class SAC(OffPolicy):
             return log_probs, self.critic_network.values(critics, batch.inputs, actions).min(0)
 
         (log_probs, values), vjp = forward_and_vjp(evaluate, state.learners["policy"].parameters)
-        share = jnp.full_like(values, 1 / len(values))
+        share = self.shares(batch)
         state, norm = self.descend(state, "policy", vjp, (coefficient * share, -share), learning_rate)
-        return state, (coefficient * log_probs - values).mean(), norm, -log_probs
+        return state, self.mean(coefficient * log_probs - values, batch), norm, -log_probs
 
     def _improve_choices(
         self, state: State, batch: Batch, coefficient: Array, noise: None, learning_rate: Array
@@ -174,15 +174,15 @@ class SAC(OffPolicy):
             return -(probs * log_probs).sum(1), (probs * values).sum(1)
 
         (entropies, gains), vjp = forward_and_vjp(evaluate, state.learners["policy"].parameters)
-        share = jnp.full_like(gains, 1 / len(gains))
+        share = self.shares(batch)
         state, norm = self.descend(state, "policy", vjp, (-coefficient * share, -share), learning_rate)
-        return state, -(coefficient * entropies + gains).mean(), norm, entropies
+        return state, -self.mean(coefficient * entropies + gains, batch), norm, entropies
 
     def _target_entropy(self, batch: Batch) -> Any:
         """Return what alpha moves the entropy towards; of `auto` and masks, the mean of 0.89 log n of rows' n choices."""
         if batch.action_masks is None or not self.discrete or self.cfg.target_entropy != "auto":
             return self.target_entropy
-        return CHOICES_SHARE * jnp.log(batch.action_masks.sum(1).astype(jnp.float32)).mean()
+        return CHOICES_SHARE * self.mean(jnp.log(batch.action_masks.sum(1).astype(jnp.float32)), batch)
 
     def _improve_coefficient(self, state: State, excess: Array, learning_rate: Array) -> tuple[State, Array]:
         """Step down log alpha x (entropy - target entropy); return that loss."""

@@ -104,7 +104,7 @@ class SAC(OffPolicy):
         # ---- policy
         improve = self._improve_choices if self.discrete else self._improve_policy
         loss, norm, entropies = improve(batch, coefficient, rates["policy"])
-        entropy = entropies.mean()
+        entropy = self.mean(entropies, batch)
         diagnostics |= {"loss/policy": loss, "policy/grad_norm": norm, "policy/entropy": entropy}
         # ---- entropy coefficient
         if "entropy" in self.learners:
@@ -150,7 +150,7 @@ class SAC(OffPolicy):
         values, critics_vjp = critics.network.values_with_vjp(batch.inputs, actions.detach(), to_actions=True)
         with torch.enable_grad():
             least = values.requires_grad_().amin(0)
-        share = torch.full_like(log_probs, 1 / len(log_probs))
+        share = self.shares(batch)
 
         def vjp(gradients: tuple[torch.Tensor, torch.Tensor]) -> None:
             to_log_probs, to_least = gradients
@@ -160,7 +160,7 @@ class SAC(OffPolicy):
 
         norm = self.descend("policy", vjp, (coefficient * share, -share), learning_rate)
         entropies = -log_probs.detach()
-        return -(coefficient * entropies + least.detach()).mean(), norm, entropies
+        return -self.mean(coefficient * entropies + least.detach(), batch), norm, entropies
 
     def _improve_choices(self, batch: Batch, coefficient: torch.Tensor, learning_rate: float) -> tuple[torch.Tensor, ...]:
         """Step down the mean of sum_a p(a) (alpha log p(a) - min_i Q_i(s, a)); return it, the norm and the entropies (B,)."""
@@ -172,7 +172,7 @@ class SAC(OffPolicy):
             probs = log_probs.exp()
             entropies = -(probs * log_probs).sum(1)
             gains = (probs * values).sum(1)
-        share = torch.full_like(gains, 1 / len(gains))
+        share = self.shares(batch)
 
         def vjp(gradients: tuple[torch.Tensor, torch.Tensor]) -> None:
             torch.autograd.backward((entropies, gains), gradients)
@@ -180,13 +180,13 @@ class SAC(OffPolicy):
 
         norm = self.descend("policy", vjp, (-coefficient * share, -share), learning_rate)
         entropies = entropies.detach()
-        return -(coefficient * entropies + gains.detach()).mean(), norm, entropies
+        return -self.mean(coefficient * entropies + gains.detach(), batch), norm, entropies
 
     def _target_entropy(self, batch: Batch) -> Any:
         """Return what alpha moves the entropy towards; of `auto` and masks, the mean of 0.89 log n of rows' n choices."""
         if batch.action_masks is None or not self.discrete or self.cfg.target_entropy != "auto":
             return self.target_entropy
-        return CHOICES_SHARE * batch.action_masks.sum(1).log().mean()
+        return CHOICES_SHARE * self.mean(batch.action_masks.sum(1).log(), batch)
 
     @torch.no_grad()
     def _improve_coefficient(self, excess: torch.Tensor, learning_rate: float) -> torch.Tensor:

@@ -9,12 +9,30 @@ import numpy as np
 from rltrain import spaces
 from rltrain.errors import ConfigError
 from rltrain.memories.replay.priorities import Priorities
-from rltrain.memories.replay.ring import Ring
+from rltrain.memories.replay.ring import CARRY, Ring
 from rltrain.structures import Arrays, Transition
+
+ACTED = ("starts", "actions_before")  # outputs of all rows that networks remember
+
+
+class Window(NamedTuple):
+    """What is drawn for networks that remember: timesteps of a copy, one after the other."""
+
+    burn_in: int  # first of them, which aren't learned from
+    length: int  # those learned from
+    timesteps: int  # all of them: with those that n-step returns reach
+
+    def place(self, last: Any, first: Any, copies: int, total: int) -> Any:
+        """Return which timesteps after burn-in the rows `last` are, of windows that begin in the rows `first`."""
+        return (last - first) % total // copies - self.burn_in
 
 
 class Sample(NamedTuple):
-    """B transitions; composite observations are dicts of arrays."""
+    """B transitions; composite observations are dicts of arrays.
+
+    For networks that remember, S windows of T timesteps, of which L are learned from. Shapes are then (S, T, ...) of
+    `observations` and of what acting carried, (S, L, ...) of all else.
+    """
 
     observations: Arrays  # (B, *O) raw
     next_observations: Arrays  # (B, *O) the true successors that targets bootstrap from
@@ -22,7 +40,12 @@ class Sample(NamedTuple):
     discounts: Any  # (B,) gamma^k, 0 where the episode terminated
     outputs: dict[str, Any]  # each (B, ...), what acting wanted back: "actions", "action_masks" and "next_action_masks"
     weights: Any  # (B,) importance weights, or None: all alike
-    rows: Any  # (B,) where they are, for `update_priorities`; or None
+    rows: Any  # (B,) where they are, of windows where these begin, (S,), for `update_priorities`; or None
+    # ---- of windows
+    carry: Any = None  # what acting remembered before them, arrays (S, layers, H); None: it isn't kept
+    last: Any = None  # (S, L) the last rows of the sums, in timesteps after burn-in
+    last_actions: Any = None  # (S, L, ...) what was done there
+    happened: Any = None  # (S, L) float32: 0 where the row didn't happen; None: all did
 
 
 class Replay:
@@ -48,8 +71,9 @@ class Replay:
         mapped: str = "auto",
         directory: str | None = None,
         key: str = "memory",
+        window: Window | None = None,
     ) -> None:
-        self.n_steps = n_steps
+        self.n_steps, self.window = n_steps, window
         self.powers = (discount_factor ** np.arange(n_steps + 1)).astype(np.float32)
         self.reward_scale, self.reward_clip = reward_scale, reward_clip
         self.priority_exponent = priority_exponent
@@ -61,7 +85,8 @@ class Replay:
     def _draw_from(self, ring: Ring, part: int) -> None:
         self.ring, self.part = ring, part
         if self.priority_exponent is not None:
-            self.priorities = Priorities(ring.length * ring.num_envs, self.priority_exponent)
+            lag = 0 if self.window is None else self.window.timesteps - 1
+            self.priorities = Priorities(ring.length * ring.num_envs, self.priority_exponent, lag)
             ring.priorities.append(self.priorities)
 
     def share(self, others: Sequence[Self]) -> None:
@@ -148,14 +173,17 @@ class Replay:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def draw(self, batch_size: int, importance_exponent: float = 0.0) -> Sample:
-        """Return transitions drawn uniformly, or by priority, with replacement; in O(batch), however many are here."""
+        """Return transitions, or windows, drawn uniformly or by priority with replacement; in O(batch), however many are here."""
         ring, weights = self.ring, None
         if self.priorities is None:
-            rows = self._draw_rows(batch_size)
+            rows = self._draw_rows(batch_size) if self.window is None else self._draw_firsts(batch_size)
         else:
             rows, probabilities = self.priorities.sample(batch_size, self.generator)
-            weights = (self.count * probabilities) ** -importance_exponent
+            count = self.count if self.window is None else self._count_windows()
+            weights = (count * probabilities) ** -importance_exponent
             weights = (weights / weights.max()).astype(np.float32)
+        if self.window is not None:
+            return self._read_windows(rows, weights)
         last, returns, discounts = self._sum_rewards(rows)
         flat = ring.flat
         outputs = {name: flat[name].take(rows, 0) for name in ring.outputs}
@@ -172,6 +200,45 @@ class Replay:
             outputs,
             weights,
             rows,
+        )
+
+    def _count_windows(self) -> int:
+        assert self.window is not None
+        return (self.filled - self.window.timesteps + 1) * self.num_envs
+
+    def _draw_firsts(self, count: int) -> np.ndarray:
+        """Draw the rows in which windows begin, (S,), uniformly."""
+        return self._nth(self.generator.integers(0, self._count_windows(), count))
+
+    def _read_windows(self, first: np.ndarray, weights: np.ndarray | None) -> Sample:
+        """Return the windows that begin in these rows (S,)."""
+        window, ring, flat = self.window, self.ring, self.ring.flat
+        assert window is not None
+        total = ring.length * ring.num_envs
+        rows = (first[:, None] + np.arange(window.timesteps) * ring.num_envs) % total
+        learned = rows[:, window.burn_in : window.burn_in + window.length]
+        shape = learned.shape
+        last, returns, discounts = self._sum_rewards(learned.reshape(-1))
+        following, successors, kept = ring.successors(last)
+        outputs = {name: flat[name].take(rows if name in ACTED else learned, 0) for name in ring.outputs if name not in CARRY}
+        if "action_masks" in outputs:
+            masks = flat["action_masks"].take(following, 0)
+            masks[kept] = True
+            outputs["next_action_masks"] = masks.reshape(*shape, -1)
+        observations = {name: flat[name].take(rows, 0) for name in ring.observations}
+        carry = tuple(flat[name].take(first, 0) for name in CARRY if name in flat)
+        return Sample(
+            spaces.unnamed(observations, "observations"),
+            spaces.unnamed({name: array.reshape(*shape, *array.shape[1:]) for name, array in successors.items()}, "observations"),
+            returns.reshape(shape),
+            discounts.reshape(shape),
+            outputs,
+            None if weights is None else np.repeat(weights[:, None], window.length, 1),
+            first,
+            carry or None,
+            window.place(last.reshape(shape), first[:, None], ring.num_envs, total),
+            flat["actions"].take(last, 0).reshape(*shape, *flat["actions"].shape[1:]),
+            flat["valid"].take(learned).astype(np.float32) if ring.any_invalid else None,
         )
 
     def _draw_rows(self, count: int) -> np.ndarray:
@@ -217,7 +284,7 @@ class Replay:
         return rewards if self.reward_clip is None else np.clip(rewards, -self.reward_clip, self.reward_clip)
 
     def update_priorities(self, rows: np.ndarray, errors: np.ndarray) -> None:
-        """Set the priorities of drawn rows (B,) by the errors (B,) they had."""
+        """Set the priorities of drawn rows (B,), or of windows that begin there, by the errors (B,) they had."""
         assert self.priorities is not None
         self.priorities.update(rows, errors)
 

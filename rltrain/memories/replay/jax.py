@@ -12,8 +12,8 @@ from jax import dtypes
 from rltrain import spaces
 from rltrain.errors import ConfigError
 from rltrain.memories.replay import files
-from rltrain.memories.replay.host import Replay, Sample
-from rltrain.memories.replay.ring import Ring
+from rltrain.memories.replay.host import ACTED, Replay, Sample, Window
+from rltrain.memories.replay.ring import CARRY, Ring
 from rltrain.memories.rollout.jax import Rollout
 from rltrain.structures import Array, Arrays, Transition
 
@@ -40,8 +40,17 @@ class ReplayOnDevice:
     """
 
     def __init__(
-        self, size: int, num_envs: int, *, discount_factor: float, n_steps: int, reward_scale: float, reward_clip: float | None
+        self,
+        size: int,
+        num_envs: int,
+        *,
+        discount_factor: float,
+        n_steps: int,
+        reward_scale: float,
+        reward_clip: float | None,
+        window: Window | None = None,
     ) -> None:
+        self.window = window
         self.timesteps, self.num_envs, self.n_steps = max(1, size // num_envs), num_envs, n_steps
         self.powers = (discount_factor ** np.arange(n_steps + 1)).astype(np.float32)
         self.reward_scale, self.reward_clip = reward_scale, reward_clip
@@ -85,22 +94,54 @@ class ReplayOnDevice:
         return memory._replace(truncated=memory.truncated.at[newest].set(memory.truncated[newest] | running))
 
     def draw_rows(self, memory: Transitions, key: Array, count: int) -> Array:
-        """Return where transitions are, drawn uniformly with replacement, (count,)."""
-        numbers = jax.random.randint(key, (count,), 0, memory.filled * self.num_envs)
+        """Return where transitions are, or where windows begin, drawn uniformly with replacement, (count,)."""
+        timesteps = memory.filled if self.window is None else memory.filled - self.window.timesteps + 1
+        numbers = jax.random.randint(key, (count,), 0, timesteps * self.num_envs)
         oldest = (memory.position - memory.filled) % self.timesteps * self.num_envs
         return (oldest + numbers) % (self.timesteps * self.num_envs)
 
     def read(self, memory: Transitions, rows: Array) -> Sample:
-        """Return the transitions that are there (B,)."""
+        """Return the transitions that are there (B,), or the windows that begin there."""
+        if self.window is not None:
+            return self._read_windows(memory, rows, self.window)
         last, returns, discounts = self._sum_rewards(memory, rows)
         outputs = {name: _take(array, rows) for name, array in memory.outputs.items()}
-        if "action_masks" in outputs:  # what is allowed where an episode was cut off, or is now, was never said
-            unknown = _take(memory.truncated, last) | (last // self.num_envs == (memory.position - 1) % self.timesteps)
-            following = _take(memory.outputs["action_masks"], self._following(last))
-            outputs["next_action_masks"] = following | unknown[:, None]
+        if "action_masks" in outputs:
+            outputs["next_action_masks"] = self._next_masks(memory, last)
         observations = spaces.map_arrays(lambda array: _take(array, rows), memory.observations)
         successors = spaces.map_arrays(lambda array: _take(array, last), memory.next_observations)
         return Sample(observations, successors, returns, discounts, outputs, None, None)
+
+    def _read_windows(self, memory: Transitions, first: Array, window: Window) -> Sample:
+        """Return the windows that begin in these rows (S,)."""
+        total = self.timesteps * self.num_envs
+        rows = (first[:, None] + jnp.arange(window.timesteps) * self.num_envs) % total
+        learned = rows[:, window.burn_in : window.burn_in + window.length]
+        shape = learned.shape
+        take = lambda array, rows: _take(array, rows.reshape(-1)).reshape(*rows.shape, *array.shape[2:])  # noqa: E731
+        last, returns, discounts = self._sum_rewards(memory, learned.reshape(-1))
+        whole, names = memory.outputs, [name for name in memory.outputs if name not in CARRY]
+        outputs = {name: take(whole[name], rows if name in ACTED else learned) for name in names}
+        if "action_masks" in outputs:
+            outputs["next_action_masks"] = self._next_masks(memory, last).reshape(*shape, -1)
+        last = last.reshape(shape)
+        return Sample(
+            spaces.map_arrays(lambda array: take(array, rows), memory.observations),
+            spaces.map_arrays(lambda array: take(array, last), memory.next_observations),
+            returns.reshape(shape),
+            discounts.reshape(shape),
+            outputs,
+            None,
+            None,
+            tuple(take(whole[name], first) for name in CARRY if name in whole) or None,
+            window.place(last, first[:, None], self.num_envs, total),
+            take(whole["actions"], last),
+        )
+
+    def _next_masks(self, memory: Transitions, last: Array) -> Array:
+        """Return what is allowed after these rows (B, M); where an episode was cut off, or is now, that was never said."""
+        unknown = _take(memory.truncated, last) | (last // self.num_envs == (memory.position - 1) % self.timesteps)
+        return _take(memory.outputs["action_masks"], self._following(last)) | unknown[:, None]
 
     def _following(self, rows: Array) -> Array:
         return (rows + self.num_envs) % (self.timesteps * self.num_envs)

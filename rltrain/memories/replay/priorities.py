@@ -9,11 +9,12 @@ class Priorities:
     """Draws row i with probability p_i / sum p, p_i = (|error_i| + 1e-6)^exponent (Schaul et al. 2016, section 3.3).
 
     Node i of the array has children 2 i and 2 i + 1 and holds their sum; the leaves begin at `leaves`. A row of priority 0 is
-    never drawn. New rows get the largest priority that any row has had, so that each is drawn soon.
+    never drawn. New rows get the largest priority that any row has had, so that each is drawn soon. A row stands for what begins
+    there and ends `lag` timesteps later: it is new when that one is there.
     """
 
-    def __init__(self, size: int, exponent: float) -> None:
-        self.size, self.exponent = size, exponent
+    def __init__(self, size: int, exponent: float, lag: int = 0) -> None:
+        self.size, self.exponent, self.lag = size, exponent, lag
         self.levels = max(1, (size - 1).bit_length())
         self.leaves = 1 << self.levels
         self.tree = np.zeros(2 * self.leaves)

@@ -13,7 +13,8 @@ from rltrain.memories.replay.mapping import allocator
 from rltrain.memories.replay.priorities import Priorities
 from rltrain.structures import Arrays, Transition
 
-OUTPUTS = ("actions", "action_masks")  # what agents want back
+CARRY = ("carry.0", "carry.1")  # what a network that acts remembered before a row, of which a cell has one or two
+OUTPUTS = ("actions", "action_masks", "starts", "actions_before", *CARRY)  # what agents want back
 
 
 class Ring:
@@ -156,7 +157,10 @@ class Ring:
         if np.count_nonzero(transition.terminated) or np.count_nonzero(transition.truncated):
             self._keep_successors(t, arrays["terminated"][t] | arrays["truncated"][t])
         for priorities in self.priorities:
-            priorities.add(self._rows_of(t), valid)
+            if priorities.lag == 0:
+                priorities.add(self._rows_of(t), valid)
+            elif self.filled > priorities.lag:
+                priorities.add(self._rows_of((t - priorities.lag) % self.length), np.ones(self.num_envs, bool))
 
     def interrupt(self, part: int | None = None) -> None:
         """Mark the newest row of every copy, or of a part's, as truncated, unless its episode ended there.

@@ -26,7 +26,16 @@ class ReplayMemory(Replay):
             discounts=self._move(sample.discounts),
             outputs={name: self._move(array) for name, array in sample.outputs.items()},
             weights=None if sample.weights is None else self._move(sample.weights),
+            **({} if self.window is None else self._move_windows(sample)),
         )
+
+    def _move_windows(self, sample: Sample) -> dict[str, Any]:
+        return {
+            "carry": None if sample.carry is None else tuple(self._move(part) for part in sample.carry),
+            "last": self._move(sample.last),
+            "last_actions": self._move(sample.last_actions),
+            "happened": None if sample.happened is None else self._move(sample.happened),
+        }
 
     def _move(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)

@@ -2,8 +2,8 @@
 
 Letters: B rows, T timesteps of N copies, O an observation as the network gets it, A the flat size of an action, F outputs,
 C critics. `forward` can be differentiated as it is; `..._with_vjp` come with what takes a loss's gradient with respect to the
-outputs and gives the parameters'. A network with a cell takes `Sequences` and `Successors` (`rltrain.models.sequences`) wherever it
-takes rows.
+outputs and gives the parameters'. A network with a cell takes `Sequences` and `Successors` (`rltrain.models.sequences`) wherever
+it takes rows.
 """
 
 import functools
@@ -75,7 +75,7 @@ class FeedForward(Network):
         return fresh
 
     def forward(self, parameters: Parameters, inputs: Any, actions: Array | None = None) -> Array:
-        """Return outputs (B, F), of NumPy arrays without an encoder in NumPy; rows that aren't in sequences are an episode's first."""
+        """Return outputs (B, F), of NumPy arrays without an encoder in NumPy; rows outside sequences are an episode's first."""
         own = part(parameters, self.name)
         features = self._encode(own, inputs) if self.cell is None else self._recall(own, inputs)
         return perceive(self.mlp, own, features if actions is None else jnp.concatenate((features, actions), 1))

@@ -64,7 +64,7 @@ class FeedForward(Network, MLP):
         return engine_for(self)
 
     def forward(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
-        """Return outputs (B, F); rows that aren't in sequences are an episode's first."""
+        """Return outputs (B, F); rows outside sequences are an episode's first."""
         features = self._encode(inputs) if self.cell is None else self._recall(inputs)
         return super().forward(features if actions is None else torch.cat((features, actions), 1))
 

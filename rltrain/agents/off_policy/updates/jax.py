@@ -44,7 +44,7 @@ class UpdateFromHost:
         for start in range(0, steps, agent.at_once):
             # ---- batches
             count = min(agent.at_once, steps - start)
-            sample = host.draw(count * cfg.batch_size, importance_exponent)
+            sample = host.draw(count * cfg.drawn, importance_exponent)
             batches = in_batches(sample._replace(rows=None), count, agent.at_once)
             # ---- steps
             state, outcome, errors = self._improve(state, batches, count, start + count == steps, progress)
