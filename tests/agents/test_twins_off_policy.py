@@ -41,12 +41,20 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 PRIORITIES = {"prioritized": True, "importance_exponent": 0.5}
 HARD = {"polyak": 1.0, "target_update_interval": 8}
+SEQUENCES = {"sequences": 4, "sequence_length": 5, "burn_in": 3}
+
+
+def remembering(cell: str, **network: Any) -> dict[str, Any]:
+    sizes = {"policy_sizes": [16], "critic_sizes": [16]} if "sizes" not in network else {}
+    return {**SEQUENCES, "network": {"cell": cell, "cell_size": 8, **sizes, **network}}
+
 
 FAST = [
     ("dqn", DISCRETE, {**HARD, "gradient_steps": "auto", "loss": "squared", "grad_norm_clip": 0.0}),
     ("ddqn", DISCRETE, {**PRIORITIES, "network": {"sizes": [16], "dueling": True}, "n_steps": 3, "grad_norm_clip": 0.1}),
     ("td3", CONTINUOUS, {"gradient_steps": 3, "normalize_observations": True, "loss": "huber"}),
     ("sac", CONTINUOUS, {**PRIORITIES, "learning_rate_schedule": "linear", "policy_learning_rate": 2e-3}),
+    ("sac", CONTINUOUS, {**remembering("lstm"), "normalize_observations": True, "n_steps": 2}),
 ]
 SLOW = [
     ("dqn", DISCRETE, {"loss": "huber", "normalize_observations": True, "gradient_steps": 2}),
@@ -61,6 +69,9 @@ SLOW = [
                          "initial_entropy_coefficient": 0.5, "normalize_observations": True}),
     ("sac", DISCRETE, {"entropy_coefficient": 0.1}),
     ("sac", DISCRETE, {**HARD, "gradient_steps": 3}),
+    ("dqn", DISCRETE, {**HARD, **remembering("gru", sizes=[16], dueling=True), "burn_in": 0, "n_steps": 3}),
+    ("td3", CONTINUOUS, {**remembering("rnn", cell_layers=2), **PRIORITIES, "stored_state": False, "gradient_steps": 2}),
+    ("ddpg", CONTINUOUS, {**remembering("gru", remembers_actions=False), "noise": "ornstein_uhlenbeck"}),
 ]  # fmt: skip
 
 
@@ -78,6 +89,12 @@ def play(ours: Any, theirs: Any, generator: np.random.Generator, timesteps: int,
         if masks:
             outputs["action_masks"] = generator.random((COPIES, space.size)) < 0.7
             outputs["action_masks"][np.arange(COPIES), actions] = True
+        if ours.remembers:  # any numbers will do for what acting carried
+            _, remembered, before, _ = ours.init_carry(COPIES)
+            outputs["starts"] = generator.random(COPIES) < 0.2
+            stored = dict(zip(("carry.0", "carry.1"), remembered, strict=False)) if ours.cfg.stored_state else {}
+            stored |= {} if before is None else {"actions_before": before}
+            outputs |= {name: generator.normal(size=array.shape).astype(np.float32) for name, array in stored.items()}
         rewards = generator.normal(size=COPIES).astype(np.float32)
         valid = generator.random(COPIES) < 0.8 if gaps else None
         row = Transition(observations, None, actions, following, None, rewards, terminated, truncated, valid, {}, outputs)
@@ -89,7 +106,8 @@ def share_noise(algorithm: str, ours: Any, state: Any, steps: int, monkeypatch: 
     """Let torch take the normal numbers that jax is going to draw."""
     if ours.distribution.action_shape == () or algorithm == "ddpg":
         return
-    shape, key, draws = (BATCH, ours.distribution.actions), state.key, []
+    rows = ours.cfg.sequences * ours.cfg.sequence_length if ours.remembers else BATCH
+    shape, key, draws = (rows, ours.distribution.actions), state.key, []
     for _ in range(steps):
         key, own = jax.random.split(key)
         draws += list(np.array(jax.random.normal(own, (2, *shape) if algorithm == "sac" else (1, *shape))))
@@ -118,6 +136,8 @@ def compare(
     q = algorithm in ("dqn", "ddqn")
     network = {"sizes": [16]} if q else {"policy_sizes": [16], "critic_sizes": [16]}
     arguments = {"num_envs": COPIES, "cfg": {**SMALL, "network": network, **cfg}, "seed": 4}
+    if "sequences" in cfg:
+        del arguments["cfg"]["batch_size"]
     ours, pure = (cls(OBSERVATIONS, action_space, **arguments) for cls in TWINS[algorithm])
     theirs = Agent(pure).algorithm
     theirs.restore({"policy": ours.snapshot()["policy"]})
@@ -153,6 +173,15 @@ def test_updates_agree_in_every_option(algorithm, action_space, cfg, monkeypatch
 def test_updates_agree_with_masks_and_rows_that_did_not_happen(monkeypatch):
     cfg = {**PRIORITIES, "gradient_steps": "auto", "n_steps": 2, "normalize_observations": True}
     compare("sac", DISCRETE, cfg, monkeypatch, masks=True, gaps=True)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "network"),
+    [("ddqn", {"sizes": [16], "remembers_actions": True}), pytest.param("sac", {}, marks=pytest.mark.slow)],
+)
+def test_updates_of_sequences_agree_with_masks_and_rows_that_did_not_happen(algorithm, network, monkeypatch):
+    cfg = {**PRIORITIES, **remembering("gru", **network), "n_steps": 2, "gradient_steps": 2}
+    compare(algorithm, DISCRETE, cfg, monkeypatch, masks=True, gaps=True)
 
 
 @pytest.mark.slow

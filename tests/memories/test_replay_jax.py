@@ -8,7 +8,7 @@ import pytest
 jax = pytest.importorskip("jax")
 
 from rltrain.errors import ConfigError
-from rltrain.memories.replay.host import Replay
+from rltrain.memories.replay.host import Replay, Window
 from rltrain.memories.replay.jax import ReplayMemory, ReplayOnDevice
 from rltrain.structures import Transition
 
@@ -16,8 +16,9 @@ COPIES, TIMESTEPS, EVERY_ROW = 3, 7, 21
 HOW: dict[str, Any] = {"discount_factor": 0.5, "n_steps": 3, "reward_scale": 2.0, "reward_clip": 3.0}
 
 
-def make() -> ReplayMemory:
-    return ReplayMemory(Replay(EVERY_ROW, COPIES, 0, **HOW), ReplayOnDevice(EVERY_ROW, COPIES, **HOW), "")
+def make(window: Window | None = None) -> ReplayMemory:
+    how = {**HOW, "window": window}
+    return ReplayMemory(Replay(EVERY_ROW, COPIES, 0, **how), ReplayOnDevice(EVERY_ROW, COPIES, **how), "")
 
 
 def fill(memory: ReplayMemory, timesteps: int, *, on_device: bool, masks: bool = True) -> None:
@@ -30,6 +31,12 @@ def fill(memory: ReplayMemory, timesteps: int, *, on_device: bool, masks: bool =
         following = observations + np.float32([1, 0])
         following[terminated | truncated] += 100  # the next row's observation is another episode's
         outputs = {"actions": generator.integers(0, 2, COPIES)}
+        if memory.on_device.window is not None:
+            outputs |= {
+                "starts": generator.random(COPIES) < 0.3,
+                "actions_before": np.float32(generator.normal(size=(COPIES, 2))),
+            }
+            outputs["carry.0"] = np.float32(generator.normal(size=(COPIES, 1, 4)))
         if masks:
             outputs["action_masks"] = generator.random((COPIES, 2)) < 0.7
         rewards = np.float32(generator.normal(size=COPIES))
@@ -39,6 +46,35 @@ def fill(memory: ReplayMemory, timesteps: int, *, on_device: bool, masks: bool =
         )
         if t == 4:
             memory.interrupt()
+
+
+@pytest.mark.parametrize("timesteps", [7, 17])
+def test_every_window_is_what_the_host_would_give(timesteps):
+    """Of one step of burn-in and two to learn from; with those that three rewards reach, five timesteps."""
+    window = Window(1, 2, 5)
+    on_host, on_device = make(window), make(window)
+    fill(on_host, timesteps, on_device=False)
+    fill(on_device, timesteps, on_device=True)
+    host, count = on_host.host, (TIMESTEPS - 5 + 1) * COPIES
+    host._draw_firsts = lambda count: host._nth(np.arange(count))
+    wanted = host.draw(count)
+    oldest = int((on_device.rows.position - TIMESTEPS) % TIMESTEPS) * COPIES
+    found = on_device.on_device.read(on_device.rows, (oldest + np.arange(count)) % EVERY_ROW)
+    for sample in (wanted, found):  # what is allowed after the last row of an episode doesn't matter
+        sample.outputs["next_action_masks"] = np.asarray(sample.outputs["next_action_masks"]) | (sample.discounts == 0)[..., None]
+    for name in ("observations", "next_observations", "returns", "discounts", "outputs", "carry", "last", "last_actions"):
+        one, other = getattr(wanted, name), getattr(found, name)
+        assert jax.tree.structure(one) == jax.tree.structure(other), name
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(b), a, rtol=1e-6), one, other)
+    # a window is one copy's, its rows follow one another, and it ends where the memory does at the latest
+    times, copies = wanted.observations["at"][..., 0], wanted.observations["at"][..., 1]
+    assert (np.diff(times, axis=1) == 1).all() and (copies == copies[:, :1]).all()
+    assert times.min() == timesteps - TIMESTEPS and times.max() == timesteps - 1
+    # the rewards end where an episode does: the last row's successor is the true one, that of the row itself
+    ends = times[:, 1:][np.arange(count)[:, None], wanted.last]
+    np.testing.assert_array_equal(wanted.next_observations["at"][..., 0] % 100, (ends + 1) % 100)
+    assert (wanted.last >= [0, 1]).all() and (wanted.last <= [2, 3]).all() and (wanted.last < [2, 3]).any()
+    assert wanted.outputs["actions"].shape == (count, 2) and wanted.outputs["starts"].shape == (count, 5)
 
 
 @pytest.mark.parametrize("timesteps", [*(pytest.param(count, marks=pytest.mark.slow) for count in (1, 5)), 7, 17])

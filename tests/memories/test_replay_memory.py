@@ -1,6 +1,7 @@
 """The replay memory against transitions that were written down beside it, and its numbers worked out by hand."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from rltrain.checkpoints import decode, encode
 from rltrain.errors import ConfigError
-from rltrain.memories.replay.host import Replay, Sample
+from rltrain.memories.replay.host import Replay, Sample, Window
 from rltrain.memories.replay.priorities import Priorities
 from rltrain.structures import Transition
 
@@ -55,6 +56,12 @@ def filled(memory: Replay, stream: Stream, rows: int, ends: dict[int, dict[str, 
     for row in written:
         memory.record(row)
     return written
+
+
+def filled_one_by_one(memory: Replay, stream: Stream, rows: int) -> Iterator[int]:
+    for row in range(rows):
+        memory.record(stream.step())
+        yield row
 
 
 def every(memory: Replay) -> Sample:
@@ -277,6 +284,35 @@ def test_rows_that_did_not_happen_have_no_priority():
     memory = Replay(12, 3, 0, priority_exponent=0.6)
     filled(memory, Stream(3), 4, {1: {"invalid": [0, 2]}})
     assert not set(every(memory).observations[:, 0].tolist()) & {100.0, 102.0}
+
+
+def test_a_window_has_a_priority_while_all_of_it_is_here():
+    """Windows of 3 timesteps in 5: they begin in the oldest 3 of them, before and after the ring went round."""
+    memory, stream = Replay(5 * 2, 2, 0, priority_exponent=1.0, window=Window(1, 2, 3)), Stream(2)
+    for row in filled_one_by_one(memory, stream, 13):
+        begun = [turn for turn in range(max(0, row - 4), row - 1)]
+        rows = memory.ring.rows()
+        priorities = memory.priorities.read(rows).reshape(-1, 2)
+        assert (priorities > 0).all(1).tolist() == [turn in begun for turn in range(max(0, row - 4), row + 1)], row
+        if begun:
+            drawn = memory.draw(200, 1.0)
+            assert set(drawn.observations[:, 0, 0].tolist()) == {100.0 * turn + copy for turn in begun for copy in range(2)}
+            np.testing.assert_array_equal(np.diff(drawn.observations[..., 0]), 100)
+            assert drawn.weights.shape == (200, 2) and (drawn.weights == 1).all()
+    memory.update_priorities(memory.draw(1).rows, np.array([5.0]))
+    weights = memory.draw(400, 1.0).weights
+    assert sorted(set(weights[:, 0].tolist())) == pytest.approx([0.2, 1.0], abs=1e-5) and (weights[:, 0] == weights[:, 1]).all()
+
+
+def test_windows_over_an_episode_s_end_and_rows_that_did_not_happen():
+    memory = Replay(8, 1, 0, n_steps=2, discount_factor=0.5, window=Window(0, 3, 4))
+    filled(memory, Stream(1), 4, {1: {"truncated": [0]}, 2: {"invalid": [0]}})
+    sample = memory.draw(1)
+    # rewards 0 1 2 3: row 0 sums two and stops where the episode does; a row that didn't happen ends a sum before it
+    assert sample.returns.tolist() == [[0.5, 1.0, 3.5]] and sample.discounts.tolist() == [[0.25, 0.5, 0.25]]
+    assert sample.last.tolist() == [[1, 1, 3]] and sample.happened.tolist() == [[1, 1, 0]]
+    assert sample.next_observations[0, :, 0].tolist() == [200.5, 200.5, 400.0]
+    assert sample.last_actions.tolist() == [[10, 10, 30]]
 
 
 # -- keeping ---------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from rltrain.agents.sac.torch import SAC
 from rltrain.models.config import ACTIVATIONS, ActorCriticsConfig, NetworkConfig, QNetworkConfig
 from rltrain.models.engines.torch import BLOCK, Autograd, Remembering
 from rltrain.models.networks.torch import ActorCritic, Critics, FeedForward, Policy, QNetwork
+from rltrain.models.sequences import Run, Sequences, Successors
 from rltrain.optimizers.torch import FlatParameters
 from rltrain.structures import Progress, Transition
 
@@ -300,3 +301,80 @@ def test_a_cell_by_hand_is_the_one_of_autograd(cell, layers, encoder):
     for expected, own in zip(*gradients, strict=True):
         assert expected.any()
         torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)
+
+
+def cut(rows: torch.Tensor, starts: torch.Tensor, first: int, end: int) -> Run:
+    return Run(rows[first:end], starts[first:end])
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["from nothing", "from a stored state"])
+@pytest.mark.parametrize("encoder", [False, True], ids=["numbers", "an encoder"])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_sequences_by_hand_are_those_of_autograd_and_of_steps(cell, encoder, stored):
+    """What is remembered before the rows to learn from; what follows one of them; gradients of parameters and of actions."""
+    cfg = ActorCriticsConfig(cell=cell, cell_size=5)
+    inputs, widened = (8, Widened()) if encoder else (6, None)
+    network = disturbed(FeedForward(inputs, [7], [(1, 1.0)], cfg, stream(), widened, actions=2))
+    engines = Remembering(network), network.engine
+    assert type(engines[1]) is not Remembering
+    burn_in, length, beyond, copies = 3, 4, 2, 3
+    rows = torch.randn(burn_in + length + beyond, copies, 4, generator=stream(1))
+    starts = torch.rand(rows.shape[:2], generator=stream(2)) < 0.2
+    carry = tuple(torch.randn(copies, 1, 5, generator=stream(3)) for _ in network.init_carry(1)) if stored else None
+    sequences = Sequences(cut(rows, starts, 0, burn_in), cut(rows, starts, burn_in, burn_in + length), carry)
+    actions, next_rows = torch.randn(12, 2, generator=stream(4)), torch.randn(12, 4, generator=stream(5))
+    last = torch.randint(length + beyond, (12,), generator=stream(6)) * copies + torch.arange(12) % copies
+    successors = Successors(sequences._replace(rows=cut(rows, starts, burn_in, len(rows))), next_rows, last)
+    # ---- by steps
+    state, after, seen = carry or network.init_carry(copies), [], []
+    for t in range(len(rows)):
+        state = tuple(torch.where(starts[t][:, None, None], 0.0, part) for part in state)
+        k = t - burn_in
+        own = actions[k * copies : (k + 1) * copies] if 0 <= k < length else actions[:copies]
+        output, state = network.step(rows[t], state, actions=own)
+        seen.append(output)
+        after.append(state)
+    expected = torch.cat(seen[burn_in : burn_in + length])
+    known = tuple(torch.cat([state[i] for state in after[burn_in:]])[last] for i in range(len(after[0])))
+    following = network.step(next_rows, known, actions=actions)[0]
+    # ---- as sequences
+    gradients, back = [], torch.randn(12, 1, generator=stream(7))
+    for engine in engines:
+        equal(engine.infer(sequences, actions), expected)
+        equal(engine.infer(successors, actions), following)
+        network.zero_grad(set_to_none=True)
+        outputs, vjp = engine.forward_and_vjp(sequences, actions, to_actions=True)
+        equal(outputs, expected)
+        to_actions = vjp(back)
+        assert all(parameter.grad is None for parameter in network.parameters())
+        outputs, vjp = engine.forward_and_vjp(sequences, actions)
+        equal(outputs, expected)
+        vjp(back)
+        gradients.append([to_actions, *(parameter.grad.clone() for parameter in network.parameters())])
+    for one, other in zip(*gradients, strict=True):
+        assert one.any()
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", [False, True], ids=["numbers", "a common encoder"])
+def test_critics_read_sequences_from_nothing_each_with_a_cell_of_its_own(encoder):
+    cfg = ActorCriticsConfig(cell="gru", cell_size=5, critic_sizes=[7])
+    own = Critics(2, 8 if encoder else 6, 1, cfg, stream(), CPU, Widened() if encoder else None, actions=2)
+    rows, starts = torch.randn(5, 3, 4, generator=stream(1)), torch.zeros(5, 3, dtype=torch.bool)
+    carry = tuple(torch.randn(3, 1, 5, generator=stream(3)) for _ in range(1))
+    sequences = Sequences(cut(rows, starts, 0, 2), cut(rows, starts, 2, 5), carry)
+    actions = torch.randn(9, 2, generator=stream(4))
+    all_actions = torch.cat((actions.new_zeros(6, 2), actions)).view(5, 3, 2)
+    found, vjp = own.values_with_vjp(sequences, actions)
+    equal(found, own.values(sequences, actions))
+    equal(found, own(sequences, actions)[:, :, 0])
+    for i, network in enumerate(own.networks):
+        read = own.encoder(rows) if encoder else rows
+        outputs, _, _ = network.unroll(read, starts, network.init_carry(3), actions=all_actions)
+        equal(found[i], outputs[2:].flatten())
+    assert not torch.allclose(found[0], found[1])
+    back = torch.randn(2, 9, generator=stream(5))
+    wanted = torch.autograd.grad((own(sequences, actions)[:, :, 0] * back).sum(), list(own.parameters()))
+    vjp(back)
+    for parameter, gradient in zip(own.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-5)

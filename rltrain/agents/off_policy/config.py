@@ -91,7 +91,7 @@ class OffPolicyConfig:
                 end = f"{key}.{name.replace('schedule', 'end')}"
                 raise ConfigError(f"{key}.{name}", kind, f"never reaches {end}=0; give a value above 0, such as 0.01")
         self._check_sequences(key)
-        if self.batch_size > self.memory_size:
+        if not self.window and self.batch_size > self.memory_size:
             raise ConfigError(
                 f"{key}.batch_size", self.batch_size, f"more than {key}.memory_size={self.memory_size}; give at most that many"
             )
@@ -142,7 +142,7 @@ class OffPolicyConfig:
 
     def schedule(self) -> UpdateSchedule:
         """Return when to learn."""
-        return UpdateSchedule(learning_starts=self.learning_starts, every=self.update_interval)
+        return UpdateSchedule(learning_starts=max(self.learning_starts, self.window - 1), every=self.update_interval)
 
     def check_copies(self, num_envs: int, key: str, owner: str | None = None) -> None:
         """Raise ConfigError if the memory can't hold what a gradient step needs of every copy; it is `owner`'s, where given."""
