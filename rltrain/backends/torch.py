@@ -130,6 +130,8 @@ def filled(tree: Any, arrays: Iterator[Any]) -> Any:
     """
     if isinstance(tree, tuple):
         return tuple(filled(part, arrays) for part in tree)
+    if tree is None:
+        return None
     array = torch.as_tensor(np.array(next(arrays)), device=tree.device)
     if array.shape != tree.shape:
         raise ValueError(f"what acting carries has shape {tuple(array.shape)} there and {tuple(tree.shape)} here")

@@ -28,11 +28,15 @@ SMALL: dict[str, Any] = {"learning_starts": 12, "batch_size": 8, "memory_size": 
 Q = {**SMALL, "network": {"sizes": [8]}, "target_update_interval": 10}
 AC = {**SMALL, "network": {"policy_sizes": [8], "critic_sizes": [8]}}
 MORE = {"n_steps": 3, "normalize_observations": True, "gradient_steps": "auto", "learning_rate_schedule": "linear"}
+LONG: dict[str, Any] = {"learning_starts": 12, "memory_size": 120, "sequence_length": 4, "burn_in": 3, "sequences": 8}
 CAST = {
     "dqn": (DQN, 3, Q), "ddqn+": (DDQN, 2, {**Q, **MORE}), "sac": (SAC, 2, {**AC, "update_interval": 3}),
     "sac+": (SAC, 3, {**AC, **MORE, "update_interval": 5}), "td3": (TD3, 3, {**AC, "gradient_steps": 1}),
     "ddpg": (DDPG, 3, {**AC, "noise": "ornstein_uhlenbeck", "update_interval": 2, "normalize_observations": True}),
     "dqn, seeing": (DQN, 2, {**Q, "network": {"sizes": [8], "cnn": [[4, 3, 1], 8]}, "gradient_steps": 1}),
+    "dqn, remembering": (DQN, 3, {**LONG, "network": {"sizes": [8], "cell": "lstm", "cell_size": 6, "remembers_actions": True}}),
+    "ddpg, remembering": (DDPG, 3, {**LONG, "network": {**AC["network"], "cell": "gru"}, "noise": "ornstein_uhlenbeck"}),
+    "sac, remembering": (SAC, 3, {**LONG, "network": {**AC["network"], "cell": "gru", "cell_size": 6}, "n_steps": 3}),
     "ppo": (PPO, 2, {"rollout_length": 8, "epochs": 1, "minibatches": 2}),
 }  # fmt: skip
 
@@ -60,6 +64,8 @@ CASES = [
     pytest.param(["dqn"], Walk, id="dqn"),
     pytest.param(["dqn, seeing"], Pictured, id="pictures", marks=pytest.mark.slow),
     pytest.param(["sac", "ppo", "ddqn+"], Gated, id="choices", marks=pytest.mark.slow),
+    pytest.param(["dqn, remembering"], Gated, id="remembering"),
+    pytest.param(["ddpg, remembering", "sac, remembering"], lambda: Walk(continuous=True), id="more", marks=pytest.mark.slow),
     pytest.param(["td3", "ddpg", "sac+"], lambda: Walk(continuous=True), id="continuous", marks=pytest.mark.slow),
 ]
 

@@ -24,6 +24,13 @@ CELL = [
 ]  # fmt: skip
 
 
+OFF_POLICY = [
+    "agents=dqn", "seed=3", "env.num_envs=4", "agents.dqn.network.cell=gru", "agents.dqn.network.cell_size=8",
+    "agents.dqn.network.sizes=[8]", "agents.dqn.sequences=4", "agents.dqn.learning_starts=20", "checkpoints.interval=30",
+    "agents.dqn.network.remembers_actions=true", "agents.dqn.prioritized=true", "checkpoints.memory=true",
+]  # fmt: skip
+
+
 def make(name: str, backend: str, env: Any, **cfg: Any) -> Agent:
     pytest.importorskip(backend)
     kind = getattr(importlib.import_module(f"rltrain.agents.{name}.{backend}"), name.upper())
@@ -40,7 +47,7 @@ def envs(kind: str) -> Any:
 def remembered(algorithm: Any, actor: Any) -> tuple[Any, Any]:
     """Return where something else begins next, what acting carries, and what learning goes on from."""
     learned = algorithm.state.carries[0] if hasattr(algorithm, "state") else algorithm.carries[0]
-    starts, carried = actor.carry
+    starts, carried, _, _ = actor.carry
     return np.asarray(starts), [(np.asarray(one), np.asarray(other)) for one, other in zip(carried, learned, strict=True)]
 
 
@@ -51,6 +58,7 @@ def remembered(algorithm: Any, actor: Any) -> tuple[Any, Any]:
         ("ppo", "sync", {}),
         ("ppo", "native", {"network": {**NETWORK, "cell": "lstm"}}),
         ("ppo", "sync", {"normalize_observations": True}),
+        ("ppo", "sync", {"network": {**NETWORK, "remembers_actions": True}}),
         ("ippo", "relay", {"parameter_sharing": "none", "rollout_length": 15}),
         ("mappo", "corners", {"parameter_sharing": "all"}),
     ],
@@ -76,13 +84,15 @@ def hashes(run: str) -> list[str]:
 
 
 def mean_of(run: str, *overrides: str) -> float:
-    return json.loads(call("eval", run, "episodes=8", "json=true", *overrides).out)["agents"]["ppo"]["mean"]
+    (agent,) = json.loads(call("eval", run, "episodes=8", "json=true", *overrides).out)["agents"].values()
+    return agent["mean"]
 
 
+@pytest.mark.parametrize("settings", [CELL, pytest.param(OFF_POLICY, marks=pytest.mark.slow)], ids=["ppo", "dqn"])
 @pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_a_run_resumed_in_mid_episode_and_rollout_is_the_uninterrupted_one(backend, here):
+def test_a_run_resumed_in_mid_episode_and_rollout_is_the_uninterrupted_one(backend, settings, here):
     pytest.importorskip(backend)
-    rest = [*CELL, f"backend={backend}", "schedule.horizon=80"]
+    rest = [*settings, f"backend={backend}", "schedule.horizon=80"]
     assert (
         call("train", *rest, "trainer.timesteps=80", "run.dir=whole", "evaluation.interval=30", "evaluation.episodes=2").status
         == 0
@@ -105,17 +115,23 @@ def test_every_trainer_gives_the_same(backend, here):
         "agents.second.rollout_length=16",
         "agents.second.network.cell=lstm",
     ]
+    third = ["+agents@agents.second=dqn", "agents_scope=[3,1]", "agents.second.network.cell=lstm", "trainer.timesteps=64"]
+    third += ["agents.second.sequences=4", "agents.second.learning_starts=20", "agents.second.memory_size=100"]
     for trainer in ("sequential", "parallel", "step"):
         rest = [*CELL, *two, "agents.second.minibatches=1", f"backend={backend}", f"trainer={trainer}", "trainer.timesteps=64"]
         result = call("train", *rest, f"run.dir={trainer}")
         assert result.status == 0, result.text
+        result = call("train", *OFF_POLICY, *third, f"backend={backend}", f"trainer={trainer}", f"run.dir={trainer}-dqn")
+        assert result.status == 0, result.text
     assert hashes("sequential") == hashes("parallel") == hashes("step")
+    assert hashes("sequential-dqn") == hashes("parallel-dqn") == hashes("step-dqn")
 
 
 @pytest.mark.slow
-def test_a_policy_of_one_backend_acts_in_the_other(here):
+@pytest.mark.parametrize("settings", [CELL, OFF_POLICY], ids=["ppo", "dqn"])
+def test_a_policy_of_one_backend_acts_in_the_other(settings, here):
     pytest.importorskip("jax")
-    assert call("train", *CELL, "trainer.timesteps=64", "run.dir=run").status == 0
+    assert call("train", *settings, "trainer.timesteps=64", "run.dir=run").status == 0
     assert mean_of("run", "backend=torch") == mean_of("run", "backend=jax")
 
 
