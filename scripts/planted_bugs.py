@@ -27,7 +27,7 @@ BASE, LAYERS = "agents/algorithm/torch.py", "models/layers/torch.py"
 OFF_POLICY, DQN, DDQN = "agents/off_policy/torch.py", "agents/dqn/torch.py", "agents/ddqn/torch.py"
 DDPG, TD3, SAC = "agents/ddpg/torch.py", "agents/td3/torch.py", "agents/sac/torch.py"
 REPLAY, RING, PRIORITIES = "memories/replay/host.py", "memories/replay/ring.py", "memories/replay/priorities.py"
-MEMORY_TESTS = ("agents/test_memory.py",)
+MEMORY_TESTS, SEQUENCE_TESTS = ("agents/test_memory.py",), ("agents/test_memory_off_policy.py",)
 OFF_POLICY_TESTS, REPLAY_TESTS = ("agents/test_off_policy_torch.py",), ("memories/test_replay_memory.py",)
 
 
@@ -224,7 +224,7 @@ BUGS = [
     ),
     Bug(
         "masks ignored when acting",
-        ((ON_POLICY, "self._logits(inputs, action_masks)", "self._logits(inputs, None)"),),
+        ((BASE, "return actor, self._logits(inputs, action_masks)", "return actor, self._logits(inputs, None)"),),
         ("trainers/test_call_order.py",),
     ),
     Bug(
@@ -385,7 +385,7 @@ BUGS = [
     ),
     Bug(
         "replay: weights without the size",
-        ((REPLAY, "(self.count * probabilities) ** -importance_exponent",
+        ((REPLAY, "(count * probabilities) ** -importance_exponent",
           "(self.count * probabilities) ** importance_exponent"),),
         REPLAY_TESTS,
     ),
@@ -442,7 +442,7 @@ BUGS = [
     ),
     Bug(
         "memory: acting doesn't say where it began anew",
-        ((ON_POLICY, "return starts | done, tuple(", "return starts, tuple("),),
+        ((BASE, "return starts | done, *(", "return starts, *("),),
         MEMORY_TESTS,
     ),
     Bug(
@@ -454,6 +454,41 @@ BUGS = [
         "memory: sequences begin with nothing",
         ((ON_POLICY, "befores += [_by_copy(each)[::", "befores += [0 * _by_copy(each)[::"),),
         MEMORY_TESTS,
+    ),
+    Bug(
+        "sequences: a successor read with what was remembered a row earlier",
+        ((OFF_POLICY, "after = sample.last * count", "after = (sample.last - 1).clamp(0) * count"),),
+        SEQUENCE_TESTS,
+    ),
+    Bug(
+        "sequences: the same in JAX",
+        (("agents/off_policy/jax.py", "after = sample.last * count", "after = jnp.maximum(sample.last - 1, 0) * count"),),
+        ("agents/test_twins_off_policy.py",),
+    ),
+    Bug(
+        "sequences: they begin with nothing, though a state is stored",
+        ((OFF_POLICY, "burn_in + length), sample.carry)", "burn_in + length), None)"),),
+        SEQUENCE_TESTS,
+    ),
+    Bug(
+        "sequences: nothing is remembered while actions are random",
+        ((OFF_POLICY, "if self.remembers:\n                actor, _", "if False:\n                actor, _"),),
+        SEQUENCE_TESTS,
+    ),
+    Bug(
+        "sequences: rows that didn't happen are learned from",
+        ((OFF_POLICY, "shares(torch, batch.returns, batch.happened)", "shares(torch, batch.returns, None)"),),
+        SEQUENCE_TESTS,
+    ),
+    Bug(
+        "sequences: they reach beyond the newest row",
+        ((REPLAY, "self.filled - self.window.timesteps + 1", "self.filled - self.window.timesteps + 2"),),
+        REPLAY_TESTS,
+    ),
+    Bug(
+        "sequences: the action before is another copy's",
+        ((BASE, '"starts": starts, "actions_before": actions}', '"starts": starts, "actions_before": actions.roll(1, 0)}'),),
+        SEQUENCE_TESTS,
     ),
     Bug(
         "DQN: the network instead of its target",
@@ -474,7 +509,7 @@ BUGS = [
     ),
     Bug(
         "DDPG: the policy climbs down",
-        ((DDPG, "torch.full_like(values, -1 / values.shape[1])", "torch.full_like(values, 1 / values.shape[1])"),),
+        ((DDPG, "-self.shares(batch)[None]", "self.shares(batch)[None]"),),
         OFF_POLICY_TESTS,
     ),
     Bug(

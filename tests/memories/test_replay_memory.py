@@ -286,6 +286,19 @@ def test_rows_that_did_not_happen_have_no_priority():
     assert not set(every(memory).observations[:, 0].tolist()) & {100.0, 102.0}
 
 
+@pytest.mark.parametrize("timesteps", [2, 3, 4])
+def test_a_restored_memory_has_priorities_for_the_windows_that_are_whole_now(timesteps):
+    """A resume may change n_steps, and with it how long a window is."""
+    memory = Replay(6, 1, 0, priority_exponent=1.0, window=Window(1, 1, 3))
+    filled(memory, Stream(1), 8)
+    memory.update_priorities(memory.ring.rows()[:1], np.array([7.0]))
+    other = Replay(6, 1, 0, priority_exponent=1.0, window=Window(1, 1, timesteps), n_steps=timesteps - 1)
+    other.restore(memory.snapshot())
+    priorities = other.priorities.read(other.ring.rows()).tolist()
+    whole = 6 - timesteps + 1
+    assert priorities == pytest.approx([7.0, 1.0, 1.0, 1.0, 7.0][:whole] + [0.0] * (timesteps - 1), abs=1e-5)
+
+
 def test_a_window_has_a_priority_while_all_of_it_is_here():
     """Windows of 3 timesteps in 5: they begin in the oldest 3 of them, before and after the ring went round."""
     memory, stream = Replay(5 * 2, 2, 0, priority_exponent=1.0, window=Window(1, 2, 3)), Stream(2)
@@ -302,6 +315,15 @@ def test_a_window_has_a_priority_while_all_of_it_is_here():
     memory.update_priorities(memory.draw(1).rows, np.array([5.0]))
     weights = memory.draw(400, 1.0).weights
     assert sorted(set(weights[:, 0].tolist())) == pytest.approx([0.2, 1.0], abs=1e-5) and (weights[:, 0] == weights[:, 1]).all()
+
+
+def test_every_window_that_is_here_is_drawn_and_no_other():
+    memory, stream = Replay(5, 1, 0, window=Window(1, 2, 3)), Stream(1)
+    for row in filled_one_by_one(memory, stream, 13):
+        if row >= 2:
+            drawn = memory.draw(200)
+            assert set(drawn.observations[:, 0, 0].tolist()) == {100.0 * turn for turn in range(max(0, row - 4), row - 1)}
+            np.testing.assert_array_equal(np.diff(drawn.observations[..., 0]), 100)
 
 
 def test_windows_over_an_episode_s_end_and_rows_that_did_not_happen():

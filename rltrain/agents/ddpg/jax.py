@@ -101,25 +101,23 @@ class DDPG(OffPolicy):
         values, vjp = self.critic_network.values_with_vjp(learner.parameters, batch.inputs, batch.actions)
         state, diagnostics, differences = self._regress(state, "critics", values, vjp, targets, batch, rates["critics"])
         # ---- policy
-        moves = jnp.asarray(self._step_moves_targets(state))
-        state, some = self._improve_policy_if(moves, state, batch, rates["policy"])
-        return state, Tally(diagnostics, some, moves.astype(jnp.float32)), jnp.abs(differences).mean(0)
+        moves, errors = self._step_moves_targets(state), jnp.abs(differences).mean(0)
+        if moves is True:
+            state, some = self._improve_policy(state, batch, rates["policy"])
+            return state, Tally(diagnostics, some, jnp.float32(1)), errors
+
+        def improve() -> tuple[Any, Diagnostics]:
+            after, some = self._improve_policy(state, batch, rates["policy"])
+            return after.learners["policy"], some
+
+        none = dict.fromkeys(("loss/policy", "policy/grad_norm"), jnp.float32(0))
+        learner, some = jax.lax.cond(moves, improve, lambda: (state.learners["policy"], none))
+        state = state._replace(learners={**state.learners, "policy": learner})
+        return state, Tally(diagnostics, some, jnp.asarray(moves, jnp.float32)), errors
 
     def _next_actions(self, state: State, batch: Batch) -> tuple[State, Array]:
         """Return the target policy's actions at the successors, (B, A)."""
         return state, jnp.tanh(self.policy_network.logits(state.learners["policy"].target, batch.next_inputs))
-
-    def _improve_policy_if(self, moves: Array, state: State, batch: Batch, learning_rate: Array) -> tuple[State, Diagnostics]:
-        if self._step_moves_targets(state) is True:
-            return self._improve_policy(state, batch, learning_rate)
-
-        def improve() -> tuple[Any, Diagnostics]:
-            after, diagnostics = self._improve_policy(state, batch, learning_rate)
-            return after.learners["policy"], diagnostics
-
-        none = dict.fromkeys(("loss/policy", "policy/grad_norm"), jnp.float32(0))
-        learner, diagnostics = jax.lax.cond(moves, improve, lambda: (state.learners["policy"], none))
-        return state._replace(learners={**state.learners, "policy": learner}), diagnostics
 
     def _improve_policy(self, state: State, batch: Batch, learning_rate: Array) -> tuple[State, Diagnostics]:
         """Step down the mean of -Q_0(s, policy(s))."""

@@ -332,4 +332,9 @@ class Replay:
         elif (self.ring.position, self.ring.filled) != (int(snapshot["position"]), int(snapshot["filled"])):
             return  # what the priorities belong to isn't there
         if self.priorities is not None and snapshot["priorities"] is not None:
-            self.priorities.restore(self.ring.rows(), snapshot["priorities"], float(snapshot["largest_priority"]))
+            priorities = np.array(snapshot["priorities"])
+            if lag := self.priorities.lag * self.num_envs:  # with another n_steps other windows are whole
+                whole = np.arange(len(priorities)) < len(priorities) - lag
+                largest = float(snapshot["largest_priority"]) ** self.priorities.exponent
+                priorities = np.where(whole, np.where(priorities > 0, priorities, largest), 0.0)
+            self.priorities.restore(self.ring.rows(), priorities, float(snapshot["largest_priority"]))

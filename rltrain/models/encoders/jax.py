@@ -95,9 +95,13 @@ class Beside:
 
     def forward(self, parameters: Parameters, inputs: dict[str, Array]) -> Array:
         """Return features (B, F): the encoder's, then the actions' numbers."""
-        observations = {path: array for path, array in inputs.items() if path != Inputs.ACTIONS}
-        features = self.encoder.forward(part(parameters, "encoder"), observations.get(Inputs.ALONE, observations))
+        features = self.encoder.forward(part(parameters, "encoder"), self.observed(inputs))
         return jnp.concatenate((features, inputs[Inputs.ACTIONS]), 1)
+
+    def observed(self, inputs: dict[str, Array]) -> Any:
+        """Return what the encoder reads."""
+        observations = {path: array for path, array in inputs.items() if path != Inputs.ACTIONS}
+        return observations.get(Inputs.ALONE, observations)
 
 
 Encoder = CNN | Leaves | Own | Beside

@@ -74,8 +74,12 @@ class Beside(nn.Module):
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return features (B, F): the encoder's, then the actions' numbers."""
+        return torch.cat((self.encoder(self.observed(inputs)), inputs[Inputs.ACTIONS]), 1)
+
+    def observed(self, inputs: dict[str, torch.Tensor]) -> Any:
+        """Return what the encoder reads."""
         observations = {path: array for path, array in inputs.items() if path != Inputs.ACTIONS}
-        return torch.cat((self.encoder(observations.get(Inputs.ALONE, observations)), inputs[Inputs.ACTIONS]), 1)
+        return observations.get(Inputs.ALONE, observations)
 
 
 def make_inputs(
