@@ -26,6 +26,7 @@ from rltrain.ops.trees.jax import to_arrays, to_moments, zeros_like
 from rltrain.structures import Acting, Array, Arrays, Progress
 
 EPSILON = 1e-5  # of the optimiser
+BLOCK = 32  # timesteps of a rollout to unroll at once, at most
 
 
 class State(NamedTuple):
@@ -268,24 +269,39 @@ class OnPolicy(BaseAlgorithm):
         A successor is read with what is remembered after its row. The next rollout begins with what is remembered at the end.
         """
         shape, starts, parts = rollout.rewards.shape, rollout.outputs["starts"], self.networks.parts
-        parameters = self.parameters(state.learners)
-        by_time = lambda array: array.reshape(*shape, *array.shape[1:])  # noqa: E731
+        parameters, block = self.parameters(state.learners), _block(self.sequence_length)
+        in_blocks = lambda array: array.reshape(-1, block, shape[1], *array.shape[1:])  # noqa: E731
+        by_row = lambda array: array.reshape(shape[0] * shape[1], *array.shape[3:])  # noqa: E731
+        starts = starts.reshape(-1, block, shape[1])
         read = [inputs, inputs if critic_inputs is None else critic_inputs]
-        befores: list[Any] = []
-        afters: list[Any] = []
-        each_outputs = []
+
+        def unroll(part: Any, rows: Any, following: Any, before: Any) -> Any:
+            """Unroll block by block: what is remembered after every row is a gigabyte where copies are thousands."""
+
+            def turn(before: Any, block: Any) -> tuple[Any, Any]:
+                rows, starts, following = block
+                outputs, after, _ = part.unroll(parameters, rows, starts, before, keep="all" if following is not None else "last")
+                if following is None:
+                    return after, (outputs, before, None)
+                known = jax.tree.map(lambda each: each.reshape(-1, *each.shape[2:]), after)
+                flat = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), following)
+                next_outputs, _ = part.step(parameters, flat, known)
+                return jax.tree.map(lambda each: each[-1], after), (outputs, before, next_outputs.reshape(*outputs.shape))
+
+            return jax.lax.scan(turn, before, (jax.tree.map(in_blocks, rows), starts, jax.tree.map(in_blocks, following)))
+
+        befores, lasts, each_outputs, next_outputs = [], [], [], None
         for part, rows, before in zip(parts, read, state.carries, strict=False):
-            outputs, after, _ = part.unroll(parameters, jax.tree.map(by_time, rows), starts, before, keep="all")
-            each_outputs.append(outputs)
-            first = [jnp.concatenate((own[None], each[:-1])) for own, each in zip(before, after, strict=True)]
-            befores.append(tuple(_by_copy(each)[:: self.sequence_length] for each in first))
-            afters.append(after)
-        state = state._replace(carries=tuple(tuple(each[-1] for each in after) for after in afters))
-        known = tuple(each.reshape(-1, *each.shape[2:]) for each in afters[-1])
-        next_values = parts[-1].step(parameters, successors, known)[0][:, -1].reshape(shape)
-        outputs, values = each_outputs[0][..., :-1] if self.networks.is_shared else each_outputs[0], each_outputs[-1][..., -1]
+            following = successors if part is parts[-1] else None
+            last, (outputs, first, next_outputs) = unroll(part, rows, following, before)
+            each_outputs.append(by_row(outputs))
+            befores.append(tuple(_by_copy(each[:: self.sequence_length // block]) for each in first))
+            lasts.append(last)
+        state = state._replace(carries=tuple(lasts))
+        values, next_values = each_outputs[-1][:, -1].reshape(shape), by_row(next_outputs)[:, -1].reshape(shape)
+        outputs = each_outputs[0][:, :-1] if self.networks.is_shared else each_outputs[0]
         values, next_values = self._denormalized(state, values), self._denormalized(state, next_values)
-        return state, outputs.reshape(-1, outputs.shape[-1]), values, next_values, tuple(befores)
+        return state, outputs, values, next_values, tuple(befores)
 
     def _in_sequences(self, batch: Batch, starts: Array, carries: Any) -> Batch:
         """Return a batch whose rows stand copy by copy, so that sequences of them are runs."""
@@ -442,6 +458,11 @@ class OnPolicy(BaseAlgorithm):
 
 def _rows(arrays: Arrays) -> Arrays:
     return spaces.map_arrays(lambda array: array.reshape(-1, *array.shape[2:]), arrays)
+
+
+def _block(length: int) -> int:
+    """Return how many timesteps to unroll at once, of sequences of this length: a divisor of it."""
+    return max(size for size in range(1, BLOCK + 1) if length % size == 0)
 
 
 def _by_copy(array: Array) -> Array:
