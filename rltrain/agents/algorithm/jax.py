@@ -37,7 +37,7 @@ class BaseAlgorithm(Pure, HasRecipe):
 
     config: ClassVar[type]
     reads_infos = False
-    row_bytes: ClassVar[int]  # that a memory takes for a row besides observations and actions
+    row_bytes: int  # that a memory takes for a row besides observations and actions
     acting: Any  # the network that acts; `_build` makes it, as what follows
     distribution: Any  # of actions as they are learned, and from these to what the environment takes
 
@@ -128,6 +128,10 @@ class BaseAlgorithm(Pure, HasRecipe):
         return self.inputs.images
 
     # -- acting --------------------------------------------------------------------------------------------------------
+
+    def acting_noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
+        """Return kind and shape of the random numbers that one step of acting takes."""
+        return self.distribution.noise, self.distribution.noise_shape(num_envs)
 
     def init_carry(self, num_envs: int) -> Any:
         """Return what `num_envs` copies' acting carries from timestep to timestep, as episodes are to begin: `init_noise`'s.

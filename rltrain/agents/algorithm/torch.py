@@ -34,7 +34,7 @@ class BaseAlgorithm(Stateful, HasRecipe):
     config: ClassVar[type]
     reads_infos = False
     remembers = False  # whether networks remember, and acting carries that
-    row_bytes: ClassVar[int]  # that a memory takes for a row besides observations and actions
+    row_bytes: int  # that a memory takes for a row besides observations and actions
     acting: Any  # the network that acts; `_build` makes it, as what follows
     distribution: Any  # of actions as they are learned, and from these to what the environment takes
 

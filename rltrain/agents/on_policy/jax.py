@@ -124,6 +124,9 @@ class OnPolicy(BaseAlgorithm):
 
     def init(self) -> State:
         """Return the state to start from."""
+        carries = None
+        if self.remembers:
+            carries = tuple(jax.tree.map(jnp.asarray, part.init_carry(self.num_envs)) for part in self.networks.parts)
         return State(
             learners=self.init_learners(),
             learning_rate=jnp.float32(self.cfg.learning_rate),
@@ -133,20 +136,10 @@ class OnPolicy(BaseAlgorithm):
             reward_moments=_moments(),
             running_returns=jnp.zeros(self.num_envs),
             key=key_of(self.seeds[1]),
-            carries=self._init_carries(),
+            carries=carries,
         )
 
-    def _init_carries(self) -> Any:
-        """Return what networks remember before anything happened."""
-        if not self.remembers:
-            return None
-        return tuple(jax.tree.map(jnp.asarray, part.init_carry(self.num_envs)) for part in self.networks.parts)
-
     # -- acting --------------------------------------------------------------------------------------------------------
-
-    def acting_noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
-        """Return kind and shape of the random numbers that one step of acting takes."""
-        return self.distribution.noise, self.distribution.noise_shape(num_envs)
 
     def _best(self, logits: Array) -> Array:
         return self.distribution.mode(logits)

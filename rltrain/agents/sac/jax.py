@@ -70,10 +70,6 @@ class SAC(OffPolicy):
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
-    def acting_noise(self, num_envs: int) -> tuple[str, tuple[int, ...]]:
-        """Return kind and shape of the random numbers that one step of acting takes."""
-        return self.distribution.noise, self.distribution.noise_shape(num_envs)
-
     def _best(self, logits: Array) -> Array:
         return self._squashed(self.distribution.mode(logits))
 

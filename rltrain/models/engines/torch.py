@@ -40,7 +40,7 @@ class Autograd:
     """Any network, by the operations of its `forward`."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.network = network
+        self.network: Any = network
 
     def infer(self, inputs: Any, actions: torch.Tensor | None = None) -> torch.Tensor:
         """Return outputs (B, F)."""

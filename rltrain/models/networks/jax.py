@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rltrain.models.cells.jax import Carry, Cell
-from rltrain.models.config import ActorCriticsConfig, CellConfig, NetworkConfig, QNetworkConfig
+from rltrain.models.config import ActorCriticsConfig, AnyNetworkConfig, NetworkConfig, QNetworkConfig
 from rltrain.models.engines.jax import forward_and_vjp, infer
 from rltrain.models.layers.jax import MLP, perceive
 from rltrain.models.sequences import Run, Sequences, Successors, map_rows, remembering_nothing
@@ -53,7 +53,7 @@ class FeedForward(Network):
         inputs: int,
         sizes: Sequence[int],
         outputs: Sequence[tuple[int, float]],
-        cfg: CellConfig,
+        cfg: AnyNetworkConfig,
         encoder: Encoder = None,
         *,
         actions: int = 0,
@@ -104,7 +104,7 @@ class FeedForward(Network):
             return carry
         return jax.lax.stop_gradient(self._remember(own, before, carry)[1])
 
-    def _remember(self, own: Parameters, run: Run, carry: Carry, *, every: bool = False) -> tuple[Array, Carry]:
+    def _remember(self, own: Parameters, run: Run, carry: Any, *, every: bool = False) -> tuple[Array, Carry]:
         """Return what the cell says about each row, (T, N, H), and what it remembers after the last, or `every` one."""
         features = self._encode(own, jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), run.inputs))
         return self.cell.forward(part(own, "cell"), features.reshape(*run.starts.shape, -1), run.starts, carry, every=every)
@@ -199,7 +199,7 @@ class ActorCritic(Network):
         """Return what the policy remembers before the first row."""
         return self.parts[0].init_carry(num_envs)
 
-    def step(self, parameters: Parameters, inputs: Any, carry: Carry) -> tuple[Array, Carry]:
+    def step(self, parameters: Parameters, inputs: Any, carry: Carry | None) -> tuple[Array, Carry | None]:
         """Return `logits` (N, F) for one row of N copies, and what the policy remembers after it."""
         outputs, carry = self.parts[0].step(parameters, inputs, carry)
         return outputs[:, :-1] if self.is_shared else outputs, carry
@@ -258,7 +258,7 @@ class QNetwork(Network):
         """Return what is remembered before the first row."""
         return self.parts[0].init_carry(num_envs)
 
-    def step(self, parameters: Parameters, inputs: Any, carry: Carry) -> tuple[Array, Carry]:
+    def step(self, parameters: Parameters, inputs: Any, carry: Carry | None) -> tuple[Array, Carry | None]:
         """Return Q (N, choices) for one row of N copies, and what is remembered after it."""
         outputs, carry = self.parts[0].step(parameters, inputs, carry)
         return self._join(outputs), carry
@@ -294,7 +294,7 @@ class Policy(Network):
         """Return what is remembered before the first row."""
         return self.parts[0].init_carry(num_envs)
 
-    def step(self, parameters: Parameters, inputs: Any, carry: Carry) -> tuple[Array, Carry]:
+    def step(self, parameters: Parameters, inputs: Any, carry: Carry | None) -> tuple[Array, Carry | None]:
         """Return `logits` (N, F) for one row of N copies, and what is remembered after it."""
         return self.parts[0].step(parameters, inputs, carry)
 

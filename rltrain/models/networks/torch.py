@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from rltrain.models.cells.torch import Carry, Cell
-from rltrain.models.config import ActorCriticsConfig, CellConfig, NetworkConfig, QNetworkConfig
+from rltrain.models.config import ActorCriticsConfig, AnyNetworkConfig, NetworkConfig, QNetworkConfig
 from rltrain.models.engines.torch import VJP, Autograd, engine_for, sum_of
 from rltrain.models.layers.torch import MLP
 from rltrain.models.sequences import Run, Sequences, Successors, map_rows, remembering_nothing
@@ -45,7 +45,7 @@ class FeedForward(Network, MLP):
         inputs: int,
         sizes: list[int],
         outputs: Sequence[tuple[int, float]],
-        cfg: CellConfig,
+        cfg: AnyNetworkConfig,
         generator: torch.Generator,
         encoder: Encoder = None,
         *,
@@ -93,7 +93,7 @@ class FeedForward(Network, MLP):
         with torch.no_grad():
             return self._remember(before, carry)[1]
 
-    def _remember(self, run: Run, carry: Carry, *, every: bool = False) -> tuple[torch.Tensor, Carry]:
+    def _remember(self, run: Run, carry: Any, *, every: bool = False) -> tuple[torch.Tensor, Carry]:
         """Return what the cell says about each row, (T, N, H), and what it remembers after the last, or `every` one."""
         features = self._encode(map_arrays(lambda array: array.flatten(0, 1), run.inputs))
         return self.cell(features.view(*run.starts.shape, -1), run.starts, carry, every=every)
@@ -180,7 +180,7 @@ class ActorCritic(Network):
         """Return what the policy remembers before the first row."""
         return self.parts[0].init_carry(num_envs)
 
-    def step(self, inputs: Any, carry: Carry) -> tuple[torch.Tensor, Carry]:
+    def step(self, inputs: Any, carry: Carry | None) -> tuple[torch.Tensor, Carry | None]:
         """Return `logits` (N, F) for one row of N copies, and what the policy remembers after it."""
         outputs, carry = self.parts[0].step(inputs, carry)
         return outputs[:, :-1] if self.is_shared else outputs, carry
@@ -267,7 +267,7 @@ class QNetwork(Network):
         """Return what is remembered before the first row."""
         return self.parts[0].init_carry(num_envs)
 
-    def step(self, inputs: Any, carry: Carry) -> tuple[torch.Tensor, Carry]:
+    def step(self, inputs: Any, carry: Carry | None) -> tuple[torch.Tensor, Carry | None]:
         """Return Q (N, choices) for one row of N copies, and what is remembered after it."""
         outputs, carry = self.parts[0].step(inputs, carry)
         return self._join(outputs), carry
@@ -317,7 +317,7 @@ class Policy(Network):
         """Return what is remembered before the first row."""
         return self.parts[0].init_carry(num_envs)
 
-    def step(self, inputs: Any, carry: Carry) -> tuple[torch.Tensor, Carry]:
+    def step(self, inputs: Any, carry: Carry | None) -> tuple[torch.Tensor, Carry | None]:
         """Return `logits` (N, F) for one row of N copies, and what is remembered after it."""
         return self.parts[0].step(inputs, carry)
 
