@@ -19,6 +19,7 @@ def share_memories(agents: Sequence[Agent]) -> None:
         for agent in borrowers:
             _adopt_settings(agent, owner)
             _check_rewards(agent, owner)
+            _check_sequences(agent, owner)
         owner.algorithm.memory.share([agent.algorithm.memory for agent in borrowers])
 
 
@@ -75,6 +76,19 @@ def _check_rewards(agent: Agent, owner: Agent) -> None:
         raise ConfigError(key, name, f"{what}; a memory holds rewards of one kind: give both the same, or leave memory_of out")
     if getattr(own, "reads_infos", False):
         raise ConfigError(key, name, "takes infos, which agents that share a memory don't exchange; leave out infos or memory_of")
+
+
+def _check_sequences(agent: Agent, owner: Agent) -> None:
+    """Raise ConfigError if one would draw sequences and another single transitions, or a state that another one remembered."""
+    own, theirs = settings(agent), settings(owner)
+    if bool(own.window) != bool(theirs.window):
+        what = f"{owner.name}, whose memory it shares, has {theirs.network.cell}"
+        key = f"agents.{agent.name}.network.cell"
+        raise ConfigError(key, own.network.cell, f"{what}; give both a cell, or neither, or leave memory_of out")
+    for one, cfg in ((owner, theirs), (agent, own)):
+        if cfg.window and cfg.stored_state:
+            reason = "another agent draws from that memory too, whose network remembers something else; set it to false for both"
+            raise ConfigError(f"agents.{one.name}.stored_state", True, reason)
 
 
 def _adopt_settings(agent: Agent, owner: Agent) -> None:

@@ -1,5 +1,6 @@
 """Off-policy agents that remember: sequences are read as acting read them, and targets with the state after the row."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from rltrain.agents.base import Agent
 from rltrain.agents.ddpg.torch import DDPG
 from rltrain.agents.dqn.torch import DQN
 from rltrain.agents.sac.torch import SAC
 from rltrain.errors import ConfigError
 from rltrain.structures import Progress, Transition, starts_after
+from rltrain.trainers.sharing import share_memories
 
 COPIES, TIMESTEPS = 3, 40
 OBSERVATIONS, BOX, CHOICES = spaces.Box(-1, 1, (2,), np.float32), spaces.Box(-2, 2, (2,), np.float32), spaces.Discrete(3)
@@ -145,9 +148,8 @@ def test_a_row_that_did_not_happen_changes_nothing_that_is_learned():
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
-        ({"memory_size": 20}, r"agents.dqn.memory_size=20: less than 9 timesteps of 3 copies, of which a sequence with"),
+        ({"memory_size": 20}, r"agents.dqn.memory_size=20: less than 9 timesteps of 3 copies, as long as a sequence with"),
         ({"batch_size": 32}, r"agents.dqn.batch_size=32: has no effect on networks that remember; set agents.dqn.sequences"),
-        ({"memory_of": "other"}, r"agents.dqn.stored_state=true: of another agent's transitions it is what that one remembered"),
         (
             {"network": {"cell": "none", "cell_size": 64}},
             r"agents.dqn.sequence_length=5: has no effect on networks that remember nothing; set",
@@ -158,3 +160,23 @@ def test_a_row_that_did_not_happen_changes_nothing_that_is_learned():
 def test_settings_that_fit_no_memory_are_refused(cfg, message):
     with pytest.raises(ConfigError, match=message):
         play(make(DQN, **cfg))
+
+
+@pytest.mark.parametrize(
+    ("owner", "borrower", "message"),
+    [
+        ({}, {"stored_state": False}, r"agents.a.stored_state=true: another agent draws from that memory too"),
+        ({"stored_state": False}, {}, r"agents.b.stored_state=true: another agent draws"),
+        ({"stored_state": False}, None, r"agents.b.network.cell=none: a, whose memory it shares, has gru; give both a cell"),
+        ({"stored_state": False}, {"stored_state": False, "cell": "lstm"}, ""),
+    ],
+)
+def test_agents_that_share_a_memory_store_no_states(owner, borrower, message):
+    second = {"memory_of": "a", "memory_size": 200}
+    if borrower is None:
+        last = DQN(OBSERVATIONS, CHOICES, num_envs=COPIES, cfg=second, seed=1)
+    else:
+        last = make(DQN, **second, **borrower)
+    agents = [Agent(make(DQN, **owner), name="a"), Agent(last, name="b")]
+    with pytest.raises(ConfigError, match=message) if message else nullcontext():
+        share_memories(agents)

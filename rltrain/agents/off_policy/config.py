@@ -111,9 +111,6 @@ class OffPolicyConfig:
         if self.batch_size != usual.batch_size:
             reason = f"has no effect on networks that remember; set {key}.sequences, of {key}.sequence_length timesteps each"
             raise ConfigError(f"{key}.batch_size", self.batch_size, reason)
-        if self.memory_of is not None and self.stored_state:
-            reason = "of another agent's transitions it is what that one remembered; set stored_state=false for both"
-            raise ConfigError(f"{key}.stored_state", True, reason)
 
     @property
     def window(self) -> int:
@@ -148,12 +145,9 @@ class OffPolicyConfig:
         """Raise ConfigError if the memory can't hold what a gradient step needs of every copy; it is `owner`'s, where given."""
         timesteps, size_key = max(2, self.n_steps, self.window), f"{owner or key}.memory_size"
         if self.memory_size < (least := num_envs * timesteps):
-            takes = f", of which a sequence with {key}.burn_in and {key}.n_steps takes {self.window}" if self.window else ""
-            raise ConfigError(
-                size_key,
-                self.memory_size,
-                f"less than {timesteps} timesteps of {num_envs} copies{takes}; give at least {least}",
-            )
+            whole = f", as long as a sequence with {key}.burn_in and {key}.n_steps is" if self.window else ""
+            reason = f"less than {timesteps} timesteps of {num_envs} copies{whole}; give at least {least}"
+            raise ConfigError(size_key, self.memory_size, reason)
         if not self.window and self.memory_size // num_envs * num_envs < self.batch_size:
             raise ConfigError(
                 size_key,
