@@ -27,6 +27,7 @@ from rltrain.signals import EXIT_STATUS as EXIT_STATUS
 from rltrain.tracking import MetricsWriter, TrackingConfig, replace_text
 
 LOCK = ".lock"
+HELD = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)  # what a lock that another process has says
 
 
 @dataclass
@@ -307,6 +308,18 @@ def check_free(directory: Path) -> None:
         _lock(file, directory, fcntl.LOCK_SH)
 
 
+def is_in_use(directory: Path) -> bool:
+    """Tell whether a process holds a run's directory; takes next to no time."""
+    try:
+        if not os.stat(directory / LOCK, follow_symlinks=False).st_size:  # whoever holds it has written there who it is
+            return False
+        with open(open_regular(directory / LOCK), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in HELD
+    return False
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold a run's directory for this process; the kernel frees it when the process dies, however it dies.
@@ -336,15 +349,17 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[str], directory: Path, kind: int) -> None:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
-            raise storage_error(f"run.dir={directory}", error) from None
-        time.sleep(0.05)  # the holder may be about to write who it is
-        file.seek(0)
-        holder = file.read(200).strip() or "another process"
-        raise StorageError(f"run.dir={directory}: in use by {holder}; wait for it or name another directory") from None
+    for _ in range(2):
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in HELD:
+                raise storage_error(f"run.dir={directory}", error) from None
+            time.sleep(0.05)  # somebody only looks whether it is free, or the holder is about to write who it is
+    file.seek(0)
+    holder = file.read(200).strip() or "another process"
+    raise StorageError(f"run.dir={directory}: in use by {holder}; wait for it or name another directory")
 
 
 def _as_name(text: str) -> str:

@@ -22,6 +22,7 @@ LAYERS = [
     r"trainers(\..*)?",
     r"config(\..*)?",
     r"assemble",
+    r"results(\..*)?",
     r"commands(\..*)?",
     r"library",
     r"cli|__main__|",

@@ -1,0 +1,1 @@
+"""What becomes of runs once they are trained: found, read, compared. Nothing here imports hydra, torch or jax."""
