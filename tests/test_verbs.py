@@ -191,6 +191,8 @@ TRIES = {
     "rltrain train resume=outp": ["resume=outputs/"],
     "rltrain eval outp": ["outputs/"],
     "rltrain eval epi": ["episodes="],
+    "rltrain runs outp": ["outputs/"],
+    "rltrain runs st": ["state="],
     "rltrain checkpoint verify outp": ["outputs/"],
 }
 

@@ -8,6 +8,7 @@ from rltrain import config as configuration
 from rltrain.commands import environments
 from rltrain.commands.choices import LISTS
 from rltrain.commands.evaluate import OPTIONS
+from rltrain.commands.runs import OPTIONS as RUNS_OPTIONS
 from rltrain.commands.verbs import SUMMARIES, VERBS
 from rltrain.config.reference import entries
 from rltrain.errors import CommandError, nearest
@@ -24,7 +25,7 @@ _rltrain_find() {
   case "$1 $cur" in
     train\\ resume=*|train\\ init_from=*|train\\ run.dir=*) base="${cur%%=*}=" ;;
   esac
-  if [[ -n $base || $1 == eval || $1 == checkpoint ]]; then
+  if [[ -n $base || $1 == eval || $1 == runs || $1 == checkpoint ]]; then
     value="${cur#"$base"}"
     for word in latest latest/best; do
       [[ $base == run.dir= || $1 == checkpoint && $2 == checkpoint ]] || [[ $word != "$value"* ]] || found+=("$base$word")
@@ -40,6 +41,7 @@ _rltrain_find() {
     list) [[ $2 != list ]] || for word in {lists}; do [[ $word != "$cur"* ]] || found+=("$word "); done; return 0 ;;
     completion) for word in bash zsh fish; do [[ $word != "$cur"* ]] || found+=("$word "); done; return 0 ;;
     help) for word in {verbs}; do [[ $word != "$cur"* ]] || found+=("$word "); done; return 0 ;;
+    runs) for word in {runs}; do [[ $word != "$cur"* ]] || found+=("$word"); done; return 0 ;;
     eval) for word in {eval}; do [[ $word != "$cur"* ]] || found+=("$word"); done ;;
     train|config) ;;
     *) return 0 ;;
@@ -111,6 +113,7 @@ def _words() -> dict[str, list[str]]:
         "verbs": sorted(SUMMARIES),
         "lists": sorted(LISTS),
         "eval": [f"{name}=" for name in OPTIONS],
+        "runs": [f"{name}=" for name in RUNS_OPTIONS],
         "checkpoint": [name.partition(" ")[2] for name in VERBS if name.startswith("checkpoint ")],
     }
 
@@ -149,9 +152,10 @@ def _fish() -> str:
     offer("__fish_seen_subcommand_from train config", [*(f"{key}=" for key in words["keys"]), *words["values"]])
     offer("__fish_seen_subcommand_from config", words["keys"])
     offer("__fish_seen_subcommand_from eval", ["latest", "latest/best", *words["eval"]])
+    offer("__fish_seen_subcommand_from runs", words["runs"])
     offer("__fish_seen_subcommand_from checkpoint", words["checkpoint"])
     offer("__fish_seen_subcommand_from list", words["lists"])
     offer("__fish_seen_subcommand_from completion", ["bash", "zsh", "fish"])
     offer("__fish_seen_subcommand_from help", words["verbs"])
-    lines.append("complete -c rltrain -n '__fish_seen_subcommand_from eval checkpoint' -a '(__fish_complete_directories)'")
+    lines.append("complete -c rltrain -n '__fish_seen_subcommand_from eval runs checkpoint' -a '(__fish_complete_directories)'")
     return "\n".join([*lines, ""])

@@ -4,12 +4,12 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 NARROWEST, WIDEST, UNKNOWN = 40, 120, 100
 
 
-def width() -> int:
+def width(widest: int = WIDEST) -> int:
     """Return the columns to write in: the terminal's, also where the output goes on into a pager; COLUMNS says otherwise."""
     columns = shutil.get_terminal_size((0, 0)).columns
     if not columns and sys.stderr is not None:
@@ -17,7 +17,7 @@ def width() -> int:
             columns = os.get_terminal_size(sys.stderr.fileno()).columns
         except (OSError, ValueError):
             columns = UNKNOWN
-    return max(NARROWEST, min(columns or UNKNOWN, WIDEST))
+    return max(NARROWEST, min(columns or UNKNOWN, widest))
 
 
 def wrap(text: str, columns: int, indent: str = "") -> list[str]:
@@ -58,4 +58,39 @@ def grid(heads: Sequence[str], rows: Sequence[Sequence[str]], columns: int, *, s
             lines += [line.rstrip() for line in sentence]
         else:
             lines += [first.rstrip()] + ([] if row is heads else sentence)
+    return lines
+
+
+def table_that_fits(
+    cells: Callable[[str], list[str]], names: Sequence[str], left_out: Sequence[str], columns: int, *, right: Container[str] = ()
+) -> list[str]:
+    """Return a table, without those of the columns `left_out` that don't fit, the first ones first.
+
+    `cells` gives a column by its name, and is asked for those alone that may fit. The first column stays whole: where even the
+    fewest others don't fit beside it, they stand below it.
+    """
+    first, *rest = names
+    firsts = [first, *cells(first)]
+    beside = max(map(len, firsts)) + 2
+    made = {name: cells(name) for name in rest if name not in left_out}
+
+    def total() -> int:
+        return sum(max(map(len, [name, *column])) + 2 for name, column in made.items()) - 2
+
+    indent = beside if beside + total() <= columns else 4
+    for name in reversed(left_out):
+        if indent + total() + 2 + len(name) <= columns:
+            made[name] = cells(name)
+            if indent + total() > columns:
+                del made[name]
+    kept = [[name, *made[name]] for name in rest if name in made]
+    sizes = [max(map(len, column)) for column in kept]
+    lines = []
+    for i, text in enumerate(firsts):
+        row = (
+            column[i].rjust(size) if column[0] in right else column[i].ljust(size)
+            for column, size in zip(kept, sizes, strict=True)
+        )
+        after = "  ".join(row).rstrip()
+        lines += [text.ljust(indent) + after] if indent == beside else [text, " " * indent + after]
     return lines

@@ -93,6 +93,30 @@ VERBS = {
             settings="rltrain.commands.evaluate:EvalOptions",
         ),
         Verb(
+            "runs",
+            "rltrain.commands.runs:runs",
+            ("rltrain runs [DIR...] [FILTER...] [sort=KEY] [json=true]",),
+            "List the runs below directories, outputs without any: what each trains, how far it is, its state and returns. A "
+            "filter takes patterns, as in env=CartPole*, or several, as in state=failed,stopped.",
+            (
+                ("env=PATTERN", "runs on this environment"),
+                ("agents=PATTERN", "runs with an agent of this name or algorithm"),
+                ("backend=PATTERN", "torch or jax"),
+                ("seed=PATTERN", "runs of this seed"),
+                ("state=PATTERN", "running, finished, stopped (by a signal), failed or unfinished (killed)"),
+                (
+                    "sort=age",
+                    "id, env, agents, backend, seed, progress, state, return, best, speed, size; sort=-age the other way",
+                ),
+                ("json=true", "the same and more as JSON"),
+            ),
+            (
+                ("rltrain runs state=running", "what goes on"),
+                ("rltrain runs outputs/multirun sort=best", "the jobs of sweeps, the best first"),
+            ),
+            "docs/runs.md",
+        ),
+        Verb(
             "checkpoint verify",
             "rltrain.commands.show:checkpoint_verify",
             ("rltrain checkpoint verify PATH",),
@@ -184,6 +208,7 @@ VERBS = {
 SUMMARIES = {
     "train": "train agents; by default PPO on CartPole-v1",
     "eval": "play a checkpoint's policies, print how they did",
+    "runs": "a table of runs: progress, state, returns",
     "checkpoint": "verify, show or export a checkpoint",
     "list": "agents, trainers, backends, experiments, envs",
     "config": "explain settings: value, range, sentence",
@@ -218,6 +243,7 @@ flags:
 USAGES = {
     "train": "rltrain train",
     "eval": "rltrain eval RUN",
+    "runs": "rltrain runs [DIR]",
     "checkpoint": "rltrain checkpoint VERB PATH",
     "list": "rltrain list WHAT",
     "config": "rltrain config [KEY]",
@@ -232,7 +258,7 @@ def find_verb(arguments: Sequence[str]) -> tuple[Verb, list[str]]:
     Raises CommandError for an unknown one.
     """
     first, second = (*arguments, "", "")[:2]
-    if first in VERBS:
+    if first in VERBS and f"{first} {second}" not in VERBS:
         return VERBS[first], list(arguments[1:])
     subcommands = [name.partition(" ")[2] for name in VERBS if name.startswith(f"{first} ")]
     if second in subcommands:
@@ -252,7 +278,7 @@ def help_text(arguments: Sequence[str]) -> str:
         return OVERVIEW.format(verbs="\n".join(f"  {USAGES[name]:<30}{text}" for name, text in SUMMARIES.items()))
     columns = width()
     group = [verb for name, verb in VERBS.items() if name.startswith(f"{names[0]} ")]
-    if group and len(names) == 1:
+    if group and len(names) == 1 and names[0] not in VERBS:
         lines = [line for verb in group for line in (*verb.usage, *wrap(verb.sentence, columns, "    "), "")]
         return "\n".join([*lines, f"rltrain help {group[0].name}: its options and examples", ""])
     verb, _ = find_verb(names)
