@@ -33,11 +33,13 @@ __all__ = [
     "MANIFEST_HASH",
     "CheckpointStore",
     "CheckpointsConfig",
+    "check_all_listed",
     "decode",
     "encode",
     "read_file",
     "read_manifest",
     "read_part",
+    "remove",
     "replace_text",
     "storage_error",
     "tree_sha256",
@@ -172,11 +174,11 @@ def verify(directory: Path, *, besides: Container[str] = ()) -> dict[str, Any]:
         if name not in besides:
             with _checking(directory, name, manifest) as (source, _):
                 source.skip_rest()
-    _check_all_listed(directory, manifest)
+    check_all_listed(directory, manifest)
     return manifest
 
 
-def _check_all_listed(directory: Path, manifest: Mapping[str, Any]) -> None:
+def check_all_listed(directory: Path, manifest: Mapping[str, Any]) -> None:
     """Raise CheckpointError at the first thing that the manifest doesn't list, however many there are."""
     allowed = {MANIFEST, MANIFEST_HASH, *manifest["files"]}
     folders = {parent.as_posix() for name in manifest["files"] for parent in PurePosixPath(name).parents}
@@ -371,10 +373,8 @@ class CheckpointStore:
             return
         for path in self.all():
             if path.name not in kept:
-                gone = path.with_name(f".gone-{path.name}-{os.getpid()}")
                 with suppress(OSError):
-                    os.rename(path, gone)  # at once: whoever is killed half-way through removing it leaves no half of one
-                    _remove(gone)
+                    remove(path)
 
     def clear_temporaries(self) -> None:
         """Remove what a killed process left half-written; what it had moved aside goes back where nothing good took its place."""
@@ -390,6 +390,13 @@ class CheckpointStore:
 def _temporaries(directory: Path) -> Iterator[Path]:
     if directory.is_dir():
         yield from (path for path in directory.iterdir() if path.name.startswith((".tmp-", ".old-", ".gone-")) and path.is_dir())
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint; whoever is killed half-way through it leaves no half of one. Raises OSError if it stays."""
+    gone = path.with_name(f".gone-{path.name}-{os.getpid()}")
+    os.rename(path, gone)
+    _remove(gone)
 
 
 def _remove(path: Path) -> None:

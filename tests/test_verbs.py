@@ -193,6 +193,8 @@ TRIES = {
     "rltrain eval epi": ["episodes="],
     "rltrain runs outp": ["outputs/"],
     "rltrain runs st": ["state="],
+    "rltrain runs pr": ["prune "],
+    "rltrain runs prune ke": ["keep="],
     "rltrain checkpoint verify outp": ["outputs/"],
 }
 

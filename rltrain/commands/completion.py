@@ -8,6 +8,7 @@ from rltrain import config as configuration
 from rltrain.commands import environments
 from rltrain.commands.choices import LISTS
 from rltrain.commands.evaluate import OPTIONS
+from rltrain.commands.prune import OPTIONS as PRUNE_OPTIONS
 from rltrain.commands.runs import OPTIONS as RUNS_OPTIONS
 from rltrain.commands.verbs import SUMMARIES, VERBS
 from rltrain.config.reference import entries
@@ -41,7 +42,10 @@ _rltrain_find() {
     list) [[ $2 != list ]] || for word in {lists}; do [[ $word != "$cur"* ]] || found+=("$word "); done; return 0 ;;
     completion) for word in bash zsh fish; do [[ $word != "$cur"* ]] || found+=("$word "); done; return 0 ;;
     help) for word in {verbs}; do [[ $word != "$cur"* ]] || found+=("$word "); done; return 0 ;;
-    runs) for word in {runs}; do [[ $word != "$cur"* ]] || found+=("$word"); done; return 0 ;;
+    runs)
+      [[ $2 != runs || prune != "$cur"* ]] || found+=("prune ")
+      for word in {runs}; do [[ $word != "$cur"* ]] || found+=("$word"); done
+      return 0 ;;
     eval) for word in {eval}; do [[ $word != "$cur"* ]] || found+=("$word"); done ;;
     train|config) ;;
     *) return 0 ;;
@@ -113,7 +117,7 @@ def _words() -> dict[str, list[str]]:
         "verbs": sorted(SUMMARIES),
         "lists": sorted(LISTS),
         "eval": [f"{name}=" for name in OPTIONS],
-        "runs": [f"{name}=" for name in RUNS_OPTIONS],
+        "runs": [f"{name}=" for name in dict.fromkeys((*RUNS_OPTIONS, *PRUNE_OPTIONS))],
         "checkpoint": [name.partition(" ")[2] for name in VERBS if name.startswith("checkpoint ")],
     }
 
@@ -152,7 +156,7 @@ def _fish() -> str:
     offer("__fish_seen_subcommand_from train config", [*(f"{key}=" for key in words["keys"]), *words["values"]])
     offer("__fish_seen_subcommand_from config", words["keys"])
     offer("__fish_seen_subcommand_from eval", ["latest", "latest/best", *words["eval"]])
-    offer("__fish_seen_subcommand_from runs", words["runs"])
+    offer("__fish_seen_subcommand_from runs", ["prune", *words["runs"]])
     offer("__fish_seen_subcommand_from checkpoint", words["checkpoint"])
     offer("__fish_seen_subcommand_from list", words["lists"])
     offer("__fish_seen_subcommand_from completion", ["bash", "zsh", "fish"])

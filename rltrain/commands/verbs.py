@@ -95,7 +95,7 @@ VERBS = {
         Verb(
             "runs",
             "rltrain.commands.runs:runs",
-            ("rltrain runs [DIR...] [FILTER...] [sort=KEY] [json=true]",),
+            ("rltrain runs [DIR...] [FILTER...] [sort=KEY] [json=true]", "rltrain runs prune [DIR...] [OPTION...]"),
             "List the runs below directories, outputs without any: what each trains, how far it is, its state and returns. A "
             "filter takes patterns, as in env=CartPole*, or several, as in state=failed,stopped.",
             (
@@ -113,6 +113,24 @@ VERBS = {
             (
                 ("rltrain runs state=running", "what goes on"),
                 ("rltrain runs outputs/multirun sort=best", "the jobs of sweeps, the best first"),
+            ),
+            "docs/runs.md",
+        ),
+        Verb(
+            "runs prune",
+            "rltrain.commands.prune:prune",
+            ("rltrain runs prune [DIR...] [FILTER...] [keep=N] [dry_run=true] [yes=true]",),
+            "Delete old checkpoints of the runs below directories, outputs without any: shows which, and what that frees, then "
+            "asks. The latest, every best and the newest that verifies stay, and all of a run that goes on.",
+            (
+                ("keep=1", "how many of the newest stay in any case, latest among them"),
+                ("dry_run=true", "only show what would go"),
+                ("yes=true", "delete without asking"),
+                ("env=, agents=, backend=, seed=, state=", "which runs, as for rltrain runs"),
+            ),
+            (
+                ("rltrain runs prune dry_run=true", "what there is to gain"),
+                ("rltrain runs prune outputs/multirun state=finished yes=true", "of the jobs of sweeps that are done"),
             ),
             "docs/runs.md",
         ),
@@ -208,7 +226,7 @@ VERBS = {
 SUMMARIES = {
     "train": "train agents; by default PPO on CartPole-v1",
     "eval": "play a checkpoint's policies, print how they did",
-    "runs": "a table of runs: progress, state, returns",
+    "runs": "a table of runs; prune: delete old checkpoints",
     "checkpoint": "verify, show or export a checkpoint",
     "list": "agents, trainers, backends, experiments, envs",
     "config": "explain settings: value, range, sentence",
