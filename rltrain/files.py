@@ -68,6 +68,25 @@ class Appended:
         self._file.close()
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open what becomes a file once all of it is written: a reader sees the old file or the new one, never half of it.
+
+    Raises OSError.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.unlink(missing_ok=True)  # whatever stands there is not this process's
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 class Place:
     """A directory itself, whatever its name comes to mean: held open, so that no other one gets its number meanwhile."""
 

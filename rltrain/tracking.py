@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rltrain.checks import option
-from rltrain.files import Appended, open_regular
+from rltrain.files import Appended, open_regular, replacing
 from rltrain.structures import ended, mean, mean_of_those_who_played
 
 WINDOW = 100
@@ -299,14 +299,5 @@ _numbers = itertools.count()
 
 def replace_text(path: Path, text: str | Iterable[str]) -> None:
     """Write a file, at once or piece by piece, so that a reader sees the old text or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.unlink(missing_ok=True)  # whatever stands there is not this process's
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.writelines([text] if isinstance(text, str) else text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.writelines(piece.encode() for piece in ([text] if isinstance(text, str) else text))

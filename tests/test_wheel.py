@@ -27,6 +27,7 @@ def test_the_wheel_has_every_module_and_every_setting(tmp_path):
     (wheel,) = (source / "dist").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         there = set(archive.namelist())
-    wanted = {str(path.relative_to(source)) for path in (source / "rltrain").rglob("*.py")} | {"rltrain/py.typed"}
+    kept = [path for path in (source / "rltrain").rglob("*") if path.suffix in (".py", ".typed", ".yaml")]
+    wanted = {str(path.relative_to(source)) for path in kept}
     wanted |= {f"rltrain/{path.relative_to(source)}" for path in (source / "conf").rglob("*.yaml")}
     assert wanted <= there, sorted(wanted - there)
