@@ -191,6 +191,8 @@ TRIES = {
     "rltrain train resume=outp": ["resume=outputs/"],
     "rltrain eval outp": ["outputs/"],
     "rltrain eval epi": ["episodes="],
+    "rltrain report outp": ["outputs/"],
+    "rltrain report comp": ["compare="],
     "rltrain runs outp": ["outputs/"],
     "rltrain runs st": ["state="],
     "rltrain runs pr": ["prune "],

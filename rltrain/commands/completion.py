@@ -9,6 +9,7 @@ from rltrain.commands import environments
 from rltrain.commands.choices import LISTS
 from rltrain.commands.evaluate import OPTIONS
 from rltrain.commands.prune import OPTIONS as PRUNE_OPTIONS
+from rltrain.commands.report import OPTIONS as REPORT_OPTIONS
 from rltrain.commands.runs import OPTIONS as RUNS_OPTIONS
 from rltrain.commands.verbs import SUMMARIES, VERBS
 from rltrain.config.reference import entries
@@ -26,7 +27,7 @@ _rltrain_find() {
   case "$1 $cur" in
     train\\ resume=*|train\\ init_from=*|train\\ run.dir=*) base="${cur%%=*}=" ;;
   esac
-  if [[ -n $base || $1 == eval || $1 == runs || $1 == checkpoint ]]; then
+  if [[ -n $base || $1 == eval || $1 == runs || $1 == report || $1 == checkpoint ]]; then
     value="${cur#"$base"}"
     for word in latest latest/best; do
       [[ $base == run.dir= || $1 == checkpoint && $2 == checkpoint ]] || [[ $word != "$value"* ]] || found+=("$base$word")
@@ -46,6 +47,7 @@ _rltrain_find() {
       [[ $2 != runs || prune != "$cur"* ]] || found+=("prune ")
       for word in {runs}; do [[ $word != "$cur"* ]] || found+=("$word"); done
       return 0 ;;
+    report) for word in {report}; do [[ $word != "$cur"* ]] || found+=("$word"); done; return 0 ;;
     eval) for word in {eval}; do [[ $word != "$cur"* ]] || found+=("$word"); done ;;
     train|config) ;;
     *) return 0 ;;
@@ -117,6 +119,7 @@ def _words() -> dict[str, list[str]]:
         "verbs": sorted(SUMMARIES),
         "lists": sorted(LISTS),
         "eval": [f"{name}=" for name in OPTIONS],
+        "report": [f"{name}=" for name in REPORT_OPTIONS],
         "runs": [f"{name}=" for name in dict.fromkeys((*RUNS_OPTIONS, *PRUNE_OPTIONS))],
         "checkpoint": [name.partition(" ")[2] for name in VERBS if name.startswith("checkpoint ")],
     }
@@ -156,10 +159,13 @@ def _fish() -> str:
     offer("__fish_seen_subcommand_from train config", [*(f"{key}=" for key in words["keys"]), *words["values"]])
     offer("__fish_seen_subcommand_from config", words["keys"])
     offer("__fish_seen_subcommand_from eval", ["latest", "latest/best", *words["eval"]])
+    offer("__fish_seen_subcommand_from report", words["report"])
     offer("__fish_seen_subcommand_from runs", ["prune", *words["runs"]])
     offer("__fish_seen_subcommand_from checkpoint", words["checkpoint"])
     offer("__fish_seen_subcommand_from list", words["lists"])
     offer("__fish_seen_subcommand_from completion", ["bash", "zsh", "fish"])
     offer("__fish_seen_subcommand_from help", words["verbs"])
-    lines.append("complete -c rltrain -n '__fish_seen_subcommand_from eval runs checkpoint' -a '(__fish_complete_directories)'")
+    lines.append(
+        "complete -c rltrain -n '__fish_seen_subcommand_from eval runs report checkpoint' -a '(__fish_complete_directories)'"
+    )
     return "\n".join([*lines, ""])

@@ -135,6 +135,21 @@ VERBS = {
             "docs/runs.md",
         ),
         Verb(
+            "report",
+            "rltrain.commands.report:report",
+            ("rltrain report RUN... [OPTION...]",),
+            "Compare runs: those that differ in nothing but the seed are one group. Writes pictures of "
+            "curves and of final scores with intervals, a page in HTML and Markdown, and the data. RUN is a run's directory, or "
+            "one that holds runs, such as a sweep's; they may still be running.",
+            (),
+            (
+                ("rltrain report outputs/multirun/SWEEP out=report", "a sweep, its seeds in groups"),
+                ("rltrain report A B compare=[ppo,a2c] x=wall_time", "two groups against each other"),
+            ),
+            "docs/report.md",
+            settings="rltrain.commands.report:ReportOptions",
+        ),
+        Verb(
             "checkpoint verify",
             "rltrain.commands.show:checkpoint_verify",
             ("rltrain checkpoint verify PATH",),
@@ -227,6 +242,7 @@ SUMMARIES = {
     "train": "train agents; by default PPO on CartPole-v1",
     "eval": "play a checkpoint's policies, print how they did",
     "runs": "a table of runs; prune: delete old checkpoints",
+    "report": "compare runs: pictures, intervals, a page",
     "checkpoint": "verify, show or export a checkpoint",
     "list": "agents, trainers, backends, experiments, envs",
     "config": "explain settings: value, range, sentence",
@@ -262,6 +278,7 @@ USAGES = {
     "train": "rltrain train",
     "eval": "rltrain eval RUN",
     "runs": "rltrain runs [DIR]",
+    "report": "rltrain report RUN...",
     "checkpoint": "rltrain checkpoint VERB PATH",
     "list": "rltrain list WHAT",
     "config": "rltrain config [KEY]",

@@ -31,7 +31,9 @@ FILE = re.compile(r"# (\w+\.py)\n")
 GROUPS = {entry.key for entry in entries() if entry.group is None and "." not in entry.key} | {"trust"}
 OPEN = re.compile(r"hydra[./]|env\.kwargs\.|agents\.[\w-]+\.(groups|overrides)\.")
 OPTIONAL = [
-    name for name in ("gymnax", "brax", "jaxmarl", "pyarrow", "Box2D", "cv2", "ale_py") if importlib.util.find_spec(name) is None
+    name
+    for name in ("gymnax", "brax", "jaxmarl", "pyarrow", "matplotlib", "Box2D", "cv2", "ale_py")
+    if importlib.util.find_spec(name) is None
 ]
 
 
