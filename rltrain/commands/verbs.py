@@ -150,6 +150,24 @@ VERBS = {
             settings="rltrain.commands.report:ReportOptions",
         ),
         Verb(
+            "export",
+            "rltrain.commands.export:export",
+            ("rltrain export RUN FILE.onnx|FILE.pt2|FILE.stablehlo [agent=NAME] [rows=N] [env.KEY=VALUE...]",),
+            "Write a policy as a file that acts without rltrain: observations as the environment gives them in, actions as it "
+            "takes them out. The file is compared with the policy before it is there.",
+            (
+                ("agent=NAME", "which one, where a run has several agents"),
+                ("rows=N", "observations of the environment to compare on; 1000"),
+                ("env.*, plugins=[PACKAGE]", "overrides of the checkpoint's configuration"),
+                ("trust=true", "also import from the current directory what the checkpoint's configuration names"),
+            ),
+            (
+                ("rltrain export outputs/latest policy.onnx", "for ONNX Runtime, with a script that runs it"),
+                ("rltrain export outputs/latest/best policy.stablehlo", "the best policy, for JAX and whatever reads StableHLO"),
+            ),
+            "docs/export.md",
+        ),
+        Verb(
             "checkpoint verify",
             "rltrain.commands.show:checkpoint_verify",
             ("rltrain checkpoint verify PATH",),

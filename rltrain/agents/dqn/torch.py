@@ -37,7 +37,9 @@ class DQN(OffPolicy):
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def _best(self, values: torch.Tensor) -> torch.Tensor:
-        return values.argmax(1) if values.is_cuda else torch.from_numpy(values.numpy().argmax(1))  # a fifth of the time
+        if values.is_cuda or torch.compiler.is_compiling():
+            return values.argmax(1)
+        return torch.from_numpy(values.detach().numpy().argmax(1))  # a fifth of the time
 
     def _deviate(
         self, actor: Actor, inputs: Any, action_masks: torch.Tensor | None, progress: Progress

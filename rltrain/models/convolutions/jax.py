@@ -121,8 +121,8 @@ def _rows(x: Array, layer: Layer) -> int:
 
 
 def _map(function: Callable[[Array], Array], rows: int, x: Array) -> Array:
-    """Apply a function to blocks of rows; return all its rows."""
-    if len(x) <= rows:
+    """Apply a function to blocks of rows; return all its rows. Where their number isn't known yet, all are one block."""
+    if not isinstance(x.shape[0], int) or x.shape[0] <= rows:
         return function(x)
     (blocks,), (rest,) = _split(rows, x)
     outcome = jax.lax.map(function, blocks)

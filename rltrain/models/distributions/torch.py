@@ -123,7 +123,7 @@ class MultiCategorical:
 
     def as_numbers(self, actions: torch.Tensor) -> torch.Tensor:
         """Return the choices one-hot side by side, (B, width), for a network to read."""
-        return torch.zeros(len(actions), self.size, device=actions.device).scatter_(1, self.index[:, 0] + actions, 1.0)
+        return torch.zeros(actions.shape[0], self.size, device=actions.device).scatter_(1, self.index[:, 0] + actions, 1.0)
 
     def to_environment(self, actions: torch.Tensor) -> torch.Tensor:
         """Return choices (B, *A) as the environment counts them, from `space.start`."""

@@ -44,7 +44,7 @@ class CNN:
         for i, layer in enumerate(image.layers):
             weight, bias = parameters[f"weights.{i}"], parameters[f"biases.{i}"]
             if len(layer.shape) == 2:
-                rows = x if x.ndim == 2 else numbers(x.transpose(0, 3, 1, 2).reshape(len(x), -1), scale)
+                rows = x if x.ndim == 2 else numbers(x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1), scale)
                 x = nn.relu(nn.relu(rows) @ weight.T + bias)
             elif layer.residual:
                 before = x if layer.residual == "first" else before

@@ -15,9 +15,9 @@ BLOCK = 1024  # rows of which an encoder makes features at once where nothing is
 def infer(network: Any, parameters: dict[str, Array], inputs: Any) -> Array:
     """Return outputs (B, F) of which no gradient will be asked; an encoder makes features of BLOCK rows at a time."""
     rows = jax.tree.leaves(inputs)[0].shape[0]
-    whole = rows // BLOCK * BLOCK
-    if network.encoder is None or is_sequences(inputs) or whole == 0 or rows == BLOCK:
+    if network.encoder is None or is_sequences(inputs) or not isinstance(rows, int) or rows <= BLOCK:
         return network.forward(parameters, inputs)
+    whole = rows // BLOCK * BLOCK
     blocks = jax.tree.map(lambda array: array[:whole].reshape(-1, BLOCK, *array.shape[1:]), inputs)
     outputs = jax.lax.map(lambda block: network.forward(parameters, block), blocks)
     outputs = outputs.reshape(whole, -1)

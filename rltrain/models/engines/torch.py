@@ -80,7 +80,7 @@ class Remembering(Autograd):
 
     def step(self, inputs: Any, carry: Any, actions: torch.Tensor | None = None) -> tuple[torch.Tensor, Any]:
         """Return outputs (N, F) for one row of N copies, and the carry after it."""
-        starts = torch.zeros(1, count_rows(inputs), dtype=torch.bool, device=carry[0].device)
+        starts = torch.zeros(1, carry[0].shape[0], dtype=torch.bool, device=carry[0].device)
         of_time = lambda array: array[None]  # noqa: E731
         with torch.no_grad():
             own = None if actions is None else actions[None]

@@ -123,6 +123,6 @@ class _Leaf:
 
     def __call__(self, x: Array) -> Array:
         if self.one_hot:
-            x = x.reshape(len(x), -1).astype(np.int32)
+            x = x.reshape(x.shape[0], -1).astype(np.int32)
             return ((x if x.shape[1] == 1 else x[:, self.parts]) == self.values).astype(np.float32)
-        return x.astype(np.float32).reshape(len(x), self.size)
+        return x.astype(np.float32).reshape(x.shape[0], self.size)

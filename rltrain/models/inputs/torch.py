@@ -123,9 +123,9 @@ class _Leaf:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.one_hot:
-            columns = x.reshape(len(x), -1).long() + self.offsets
+            columns = x.reshape(x.shape[0], -1).long() + self.offsets
             inside = columns.clamp(self.first, self.last)
-            return torch.zeros(len(x), self.size, device=x.device).scatter_(1, inside, (inside == columns).float())
+            return torch.zeros(x.shape[0], self.size, device=x.device).scatter_(1, inside, (inside == columns).float())
         if x.dtype != torch.float32:
             x = x.float()
-        return x if x.ndim == 2 else x.reshape(len(x), self.size)
+        return x if x.ndim == 2 else x.reshape(x.shape[0], self.size)
