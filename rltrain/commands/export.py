@@ -1,6 +1,5 @@
 """`rltrain export`: a policy as a file that acts without this project."""
 
-import importlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -89,7 +88,7 @@ def _read(arguments: Sequence[str]) -> Options:
     checkpoint, file = words if Path(words[1]).suffix in FORMATS or Path(words[0]).suffix not in FORMATS else reversed(words)
     rows = given.pop("rows", "1000")
     if not rows.replace("_", "").isdigit() or int(rows) < 1:
-        raise ConfigError("rows", rows, "how many observations to compare on: give a number from 1")
+        raise ConfigError("rows", rows, "how many observations to compare on; give a number from 1")
     agent = given.pop("agent", None)
     for key, value in given.items():
         if not key.lstrip("+").startswith("env."):
@@ -142,19 +141,20 @@ def _in_backend(backend: str, trainer: Any, held: Held, name: str, options: Opti
 
 
 def _write(options: Options, held: Held, trainer: Any, agent: Any, written: Any) -> int:
-    env, file, module = trainer.env, options.file, importlib.import_module(f"rltrain.exports.{options.format.backend}")
+    env, file = trainer.env, options.file
+    find = lambda name: assemble.follow(f"rltrain.exports.{options.format.backend}.{name}", [])  # noqa: E731
     parts = getattr(written.algorithm, "parts", {"": written.algorithm})
     if not all(hasattr(getattr(part, "pure", part), "acting") for part in parts.values()):
         raise CheckpointError(f"{held.path}: agents.{agent.name}: {agent.kind} doesn't say which network acts (`acting`)")
-    policy = module.Deployed(written.algorithm)
+    policy = find("Deployed")(written.algorithm)
     state = policy.init_state(env.num_envs)
     inputs = named_inputs(env.reset(), env.action_masks(), state)
-    outputs = module.outputs_of(policy, inputs)
+    outputs = find("outputs_of")(policy, inputs)
     form = Form(inputs, tuple(outputs), _about(held, trainer, agent))
     draft = file.with_name(f".{file.stem}.part{file.suffix}")
     try:
-        getattr(module, f"write_{options.format.name}")(written.algorithm, form, draft)
-        proof = compare(env, agent.algorithm, getattr(module, f"open_{options.format.name}")(draft), state, options.rows)
+        find(f"write_{options.format.name}")(written.algorithm, form, draft)
+        proof = compare(env, agent.algorithm, find(f"open_{options.format.name}")(draft), state, options.rows)
         if not proof.holds:
             raise CheckpointError(f"{held.path}: agents.{agent.name}: the file would act otherwise ({proof.sentence()})")
         os.replace(draft, file)

@@ -26,6 +26,7 @@ class Deployed:
         parts = getattr(algorithm, "parts", {"": algorithm})
         self.algorithms = {name: part.pure for name, part in parts.items()}
         self.policies = {name: part.pure.policy(part.state) for name, part in parts.items()}
+        self.compiled = jax.jit(self.forward)
 
     def init_state(self, rows: int) -> dict[str, np.ndarray]:
         """Return what is remembered as an episode begins, by name."""
@@ -60,7 +61,7 @@ class Deployed:
             label = jnp.full(rows.shape[:1], number, jnp.int32)
             observations = {**spaces.named(observations, OWN), MEMBER: label}
         masks = arrays.get(_joined(MASKS, member))
-        inputs, prefix, found = algorithm.inputs(moments, observations), _joined(STATE, member), {}
+        inputs, prefix, found = algorithm.inputs(moments, observations), _joined(STATE, member), dict[str, Array]()
         if algorithm.remembers:
             count = len(algorithm.acting.init_carry(1))
             inputs = algorithm.inputs.join(inputs, arrays.get(f"{prefix}/actions"))
@@ -85,6 +86,11 @@ def outputs_of(policy: Deployed, inputs: dict[str, np.ndarray]) -> list[str]:
     return list(jax.eval_shape(policy.forward, inputs))
 
 
+def ask(policy: Deployed, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what a policy gives."""
+    return {name: np.asarray(array) for name, array in policy.compiled(inputs).items()}
+
+
 # -- files ---------------------------------------------------------------------------------------------------------------
 
 
@@ -95,14 +101,15 @@ def write_stablehlo(algorithm: Any, form: Form, path: Path) -> None:
         name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), dtypes.canonicalize_dtype(array.dtype))
         for name, array in form.inputs.items()
     }
-    program = export.export(jax.jit(Deployed(algorithm).forward), platforms=("cpu", "cuda"))(shapes)
+    program = export.export(Deployed(algorithm).compiled, platforms=("cpu", "cuda"))(shapes)
     path.write_bytes(program.serialize())
 
 
 def open_stablehlo(path: Path) -> Policy:
     """Return what such a program computes."""
     program = export.deserialize(bytearray(path.read_bytes()))
-    names, call = list(program.in_tree.unflatten(program.in_avals)[0][0]), jax.jit(program.call)
+    arguments, _ = jax.tree.unflatten(program.in_tree, program.in_avals)
+    names, call = list(arguments[0]), jax.jit(program.call)
 
     def run(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: np.asarray(array) for name, array in call({name: arrays[name] for name in names}).items()}

@@ -67,7 +67,7 @@ class Deployed(nn.Module):
             label = torch.full((rows.shape[0],), number, dtype=torch.int32)
             observations = {**spaces.named(observations, OWN), MEMBER: label}
         masks = arrays.get(_joined(MASKS, member))
-        inputs, prefix, found = algorithm.inputs(observations), _joined(STATE, member), {}
+        inputs, prefix, found = algorithm.inputs(observations), _joined(STATE, member), dict[str, torch.Tensor]()
         if algorithm.remembers:
             count = len(algorithm.acting.init_carry(1))
             inputs = algorithm.inputs.join(inputs, arrays.get(f"{prefix}/actions"))
@@ -114,6 +114,12 @@ def outputs_of(policy: Deployed, inputs: dict[str, np.ndarray]) -> list[str]:
         return list(policy(_tensors(inputs)))
 
 
+def ask(policy: Deployed, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what a policy gives."""
+    with torch.no_grad():
+        return {name: array.numpy() for name, array in policy(_tensors(inputs)).items()}
+
+
 # -- files ---------------------------------------------------------------------------------------------------------------
 
 
@@ -122,8 +128,9 @@ def write_onnx(algorithm: Any, form: Form, path: Path) -> None:
     import onnx
 
     with _quiet(), torch.no_grad():
-        names = {"input_names": list(form.inputs), "output_names": list(form.outputs)}
-        program = torch.onnx.export(_program(algorithm, form), dynamo=True, verbose=False, **names)
+        taken, given = list(form.inputs), list(form.outputs)
+        whole: Any = _program(algorithm, form)
+        program = torch.onnx.export(whole, dynamo=True, verbose=False, input_names=taken, output_names=given)
     assert program is not None
     model = program.model_proto
     model.metadata_props.append(onnx.StringStringEntryProto(key="rltrain", value=form.text()))

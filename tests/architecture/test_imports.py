@@ -22,7 +22,7 @@ LAYERS = [
     r"trainers(\..*)?",
     r"config(\..*)?",
     r"assemble",
-    r"results(\..*)?",
+    r"(results|exports)(\..*)?",
     r"commands(\..*)?",
     r"library",
     r"cli|__main__|",
