@@ -5,20 +5,26 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from rltrain import config as configuration
-from rltrain import generators, installing, modules
+from rltrain import generators, installing, modules, video
 from rltrain.agents.base import Agent
 from rltrain.backends.base import prepare
 from rltrain.config import Checked, Config
 from rltrain.envs.base import EnvWrapper
-from rltrain.errors import ConfigError
+from rltrain.envs.gymnasium_ids import can_be_drawn, find_spec
+from rltrain.errors import ConfigError, EnvironmentFailure
 from rltrain.runs import Run
 from rltrain.seeding import EVALUATION_ENVIRONMENTS, PROCESS_GENERATORS, TRAINING_ENVIRONMENTS, seed64
+from rltrain.signals import comes_from_signal
 from rltrain.trainers.base import Trainer
 from rltrain.trainers.config import ParallelConfig, StepConfig
+from rltrain.video import check_installed, video_format
+
+PICTURES = "rgb_array"  # the render mode of environments that are filmed
 
 
 def follow(target: str, plugins: list[str]) -> Any:
@@ -83,6 +89,56 @@ def make_env(config: Config, *, role: int = TRAINING_ENVIRONMENTS, render_mode: 
     return follow(env.target, config.plugins)(env.cfg, seed=config.seed, role=role, render_mode=render_mode)
 
 
+def make_evaluation_env(config: Config, *, filmed: bool) -> tuple[EnvWrapper, str]:
+    """Return the environment for evaluations, and why it can't be drawn, if it is to be `filmed` and can't."""
+    if not filmed:
+        return make_env(config, role=EVALUATION_ENVIRONMENTS), ""
+    env, why_not = drawn(config, lambda mode: make_env(config, role=EVALUATION_ENVIRONMENTS, render_mode=mode))
+    env.is_filmed = not why_not
+    return env, why_not
+
+
+def drawn(config: Config, make: Callable[[str | None], Any]) -> tuple[Any, str]:
+    """Return what `make` makes of a render mode: pictures, or none and why not, where the environment has none to give."""
+    if not _is_gymnasium(config) or _asks(can_be_drawn, config):
+        try:
+            return make(PICTURES), ""
+        except (ConfigError, EnvironmentFailure):
+            pass  # where the reason is another one, it is told now
+    return make(None), f"env.id={config.env.cfg.id} can't be drawn as pictures (render_mode={PICTURES})"
+
+
+def check_video(config: Config, form: str) -> None:
+    """Raise ConfigError where no video can come of it: a package is missing, or there are no evaluations."""
+    check_installed(form, "evaluation.video")
+    if not config.evaluation.interval:
+        raise ConfigError("evaluation.video", config.evaluation.video, "there are no evaluations; set evaluation.interval too")
+
+
+def without_display(config: Config) -> AbstractContextManager[str]:
+    """Have the environment drawn without a display; yields why it can't be, or nothing."""
+    return video.without_display(mujoco=_simulates_with_mujoco(config))
+
+
+def _is_gymnasium(config: Config) -> bool:
+    return config.env.target.startswith("rltrain.envs.gymnasium.")
+
+
+def _asks(question: Callable[[str], Any], config: Config) -> Any:
+    """Return the answer to a question about an id, nothing where there is none: why, is told when it is made."""
+    try:
+        return question(config.env.cfg.id)
+    except Exception as error:  # of a module that is imported for it
+        if comes_from_signal(error):
+            raise
+        return None
+
+
+def _simulates_with_mujoco(config: Config) -> bool:
+    spec = _asks(find_spec, config) if _is_gymnasium(config) else None
+    return spec is not None and ("mujoco" in str(spec.entry_point) or (":" in config.env.cfg.id and "mujoco" in sys.modules))
+
+
 def check_display(key: str, value: Any) -> None:
     """Raise ConfigError if there is no display to show an environment on."""
     shown = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
@@ -124,23 +180,27 @@ def make_agent(
 
 def make_trainer(config: Config, *, run: Run | None = None, training: bool = True, **env_arguments: Any) -> Trainer:
     """Return the trainer with environments and agents; closes what it made if a part fails."""
+    form = video_format(config.evaluation.video) if training else None
+    if form is not None:
+        check_video(config, form)
     if not training:
         _leave_out_training(config)
     callback = find_callback(config)
     prepare(config.backend, devices=len(config.agents) if isinstance(config.trainer.cfg, ParallelConfig) else 1)
     env = make_env(config, **env_arguments)  # first: an error in its settings is told without importing torch or jax
-    made = [env]
+    made, why_not_filmed = [env], ""
     try:
         backend = make_backend(config)
         agents = make_agents(config, env, backend)
         if training and config.evaluation.interval:
             assert config.seed is not None
             with generators.seeded(seed64(config.seed, PROCESS_GENERATORS, 1)):  # making it changes nothing for training
-                made.append(make_env(config, role=EVALUATION_ENVIRONMENTS))
+                evaluation_env, why_not_filmed = make_evaluation_env(config, filmed=form is not None)
+                made.append(evaluation_env)
         cfg = config.trainer.cfg
         cfg.timesteps = configuration.timesteps(config)
         more: dict[str, Any] = {} if callback is None else {"callback": callback}
-        return follow(config.trainer.target, config.plugins)(
+        trainer = follow(config.trainer.target, config.plugins)(
             env=env,
             agents=agents,
             agents_scope=config.agents_scope.sizes,
@@ -150,6 +210,8 @@ def make_trainer(config: Config, *, run: Run | None = None, training: bool = Tru
             horizon=config.schedule.horizon,
             **more,
         )
+        trainer.why_not_filmed = why_not_filmed
+        return trainer
     except BaseException:
         for part in made:
             part.close()

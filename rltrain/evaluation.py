@@ -21,6 +21,12 @@ class EvaluationConfig:
 
     interval: int = option(0, "timesteps between evaluations; 0: none", low=0)
     episodes: int = option(10, "episodes of each evaluation", low=1, high=1_000_000)
+    video: str = option(
+        "false",
+        "a video of each agent's first episode of each evaluation, in the run's videos/: true or mp4, or gif, which TensorBoard "
+        "shows too",
+        choices=["false", "true", "mp4", "gif"],
+    )
     max_episode_steps: int | None = option(
         None,
         "steps after which an evaluation cuts an episode, that of `rltrain eval` too; null: the environment's own time "

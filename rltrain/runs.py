@@ -128,6 +128,14 @@ class Run:
         except OSError as error:
             self._warn_once("metrics", f"{storage_error('metrics', error)}; rows are lost until it has room, training goes on")
 
+    def write_video(self, agent: str, env_steps: int, path: Path) -> None:
+        """Show a video of an evaluation where its kind can be shown beside the metrics."""
+        if self._metrics is not None and path.suffix == ".gif":
+            try:
+                self._metrics.write_gif(agent, env_steps, "evaluation/episode", path.read_bytes())
+            except OSError as error:
+                self._warn_once("video", f"{storage_error('TensorBoard', error)}: a video is not shown there")
+
     def save(self, timestep: int, parts: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
         """Write a checkpoint; a full disk is told once and remembered, the previous one stays."""
         if self.store is None or self.directory is None:
@@ -244,10 +252,10 @@ def make_run_directory(wanted: str | None, env: str, agents: list[str], seed: in
                 )
             path.mkdir(parents=True, exist_ok=True)
             return path
-        names = "+".join(_as_name(agent) for agent in agents)
+        names = "+".join(as_name(agent) for agent in agents)
         if len(names) > 100:  # a file name has 255 characters at most
-            names = f"{_as_name(agents[0])}+{len(agents) - 1}_more"
-        parent = Path(root) / _as_name(conceal(env)) / names
+            names = f"{as_name(agents[0])}+{len(agents) - 1}_more"
+        parent = Path(root) / as_name(conceal(env)) / names
         parent.mkdir(parents=True, exist_ok=True)
         stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_s{seed}"
         for attempt in range(1000):
@@ -362,5 +370,6 @@ def _lock(file: IO[str], directory: Path, kind: int) -> None:
     raise StorageError(f"run.dir={directory}: in use by {holder}; wait for it or name another directory")
 
 
-def _as_name(text: str) -> str:
+def as_name(text: str) -> str:
+    """Return a text as part of a file's name: letters, digits and -_. stay."""
     return "".join(character if character.isalnum() or character in "-_." else "_" for character in text)

@@ -232,6 +232,11 @@ class MetricsWriter:
         if agent in self._events:
             self._events[agent].write(env_steps, metrics)
 
+    def write_gif(self, agent: str, env_steps: int, tag: str, data: bytes) -> None:
+        """Show a moving picture in TensorBoard, if that is on. Raises OSError."""
+        if agent in self._events:
+            self._events[agent].write_gif(env_steps, tag, data)
+
     def close(self) -> None:
         """Close the files."""
         self._file.close()
@@ -281,6 +286,15 @@ class Events:
 
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
         self._add(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def write_gif(self, step: int, tag: str, data: bytes) -> None:
+        """Write a moving picture, which TensorBoard shows as it is. Raises OSError."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        width, height = (int.from_bytes(data[i : i + 2], "little") for i in (6, 8))
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+        self._add(Event(wall_time=time.time(), step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
 
     def _add(self, event: Any) -> None:
         from tensorboard.summary.writer.record_writer import RecordWriter

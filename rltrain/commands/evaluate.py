@@ -14,6 +14,7 @@ from rltrain import assemble, checkpoints, generators
 from rltrain import config as configuration
 from rltrain.agents.random import RandomAgent
 from rltrain.checks import build, option
+from rltrain.commands.filming import Studio, find_studio
 from rltrain.commands.plans import add_plugins, load_config, load_plugins, take
 from rltrain.commands.reading import Held, hold_each, hold_found, load_policies
 from rltrain.confidential import conceal_tree
@@ -33,10 +34,23 @@ class EvalOptions:
     seed: int | None = option(None, "of environments and sampling; null: the run's", low=0, high=MAX_SEED)
     json: bool = option(False, "print the figures as JSON, alone on stdout")
     render: str | None = option(None, "human: show the episodes in a window", choices=["human"])
+    video: str = option(
+        "false",
+        "videos of the best, the median and the worst episode, in the run's videos/: true or mp4, or gif",
+        choices=["false", "true", "mp4", "gif"],
+    )
+    out: str | None = option(None, "where the videos go instead")
     random: bool | None = option(
         None, "also play random actions on the same starts, to compare with; null: beside teams, unless episodes are shown"
     )
     fail_under: float | None = option(None, "exit 1 if an agent's mean is below")
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError for options that don't go together."""
+        if self.video != "false" and self.render is not None:
+            raise ConfigError("video", self.video, f"render={self.render} shows the episodes in a window; give one of them")
+        if self.video == "false" and self.out is not None:
+            raise ConfigError("out", self.out, "says where videos go; add video=true")
 
 
 LABELS = {
@@ -55,7 +69,7 @@ LABELS = {
 }
 STEPS = ("timestep", "env_steps")
 RESULTS = "outputs/evaluations"
-OPTIONS = ("checkpoint", "episodes", "seed", "json", "render", "random", "fail_under")
+OPTIONS = ("checkpoint", "episodes", "seed", "json", "render", "video", "out", "random", "fail_under")
 TAKEN = re.compile(
     r"(\+\+?)?(env|backend|env\..+|backend\..+|trainer\.stochastic_evaluation|evaluation\.max_episode_steps|run\.dir)"
 )
@@ -82,6 +96,7 @@ class Played:
     results: dict[str, dict[str, Any]]  # by agent
     at_random: dict[str, dict[str, Any]]
     env_info: dict[str, Any]
+    studio: Studio
 
     def figures(self) -> dict[str, Any]:
         """Return the figures as `rltrain eval` prints them.
@@ -89,9 +104,11 @@ class Played:
         Raises NonFiniteError for returns of which none can be made.
         """
         _check_returns(self.results)
-        figures = {"agents": {name: summarize(result) for name, result in self.results.items()}}
+        figures: dict[str, Any] = {"agents": {name: summarize(result) for name, result in self.results.items()}}
         if self.at_random:
             figures["random"] = {name: summarize(result) for name, result in self.at_random.items()}
+        if self.studio.videos:
+            figures["videos"] = self.studio.videos
         return figures
 
 
@@ -104,6 +121,7 @@ def _evaluate(options: EvalOptions, overrides: list[str]) -> tuple[int, dict[str
         played.run.pass_signal_on()
         return EXIT_STATUS[played.run.stop_signal], None
     figures = played.figures()
+    played.studio.tell()
     directory = write(played, figures, options, wanted)
     if not options.json:
         _print(played, figures, directory)
@@ -144,13 +162,13 @@ def play(options: EvalOptions, overrides: list[str], *, place: str | None, key: 
         config.seed = options.seed
     if options.render:
         assemble.check_display("render", options.render)
-    render = {"role": FINAL_EVALUATION_ENVIRONMENTS, "render_mode": options.render}
+    studio = find_studio(options.video, options.out, first.path, place)
     config.trainer.cfg.headless, config.trainer.cfg.fused = options.render is None, "auto"
     enabled = False if config.trainer.cfg.disable_progressbar else None
     run = Run(evaluation=config.evaluation, screen=Screen(enabled=enabled, total=0, copies=config.env.cfg.num_envs))
     assert config.seed is not None
-    with generators.seeded(seed64(config.seed, PROCESS_GENERATORS)):
-        trainer = assemble.make_trainer(config, training=False, run=run, **render)
+    with studio.open(config), generators.seeded(seed64(config.seed, PROCESS_GENERATORS)):
+        trainer = studio.make_trainer(config, render_mode=options.render, role=FINAL_EVALUATION_ENVIRONMENTS, run=run)
         trainer.generators.owned = True
         try:
             load_policies(trainer.agents, held)
@@ -159,9 +177,10 @@ def play(options: EvalOptions, overrides: list[str], *, place: str | None, key: 
             trainer.evaluation_env = trainer.env
             with trainer.run.signals():
                 results = trainer.eval(episodes=options.episodes)
+                studio.film(trainer, options.episodes, results, first.manifest.get("timestep", 0))
                 compare = options.random if options.random is not None else bool(trainer.env.members) and not options.render
                 at_random = _play_at_random(trainer, options.episodes) if compare and trainer.run.stop_signal is None else {}
-            return Played(run, config, first, held, results, at_random, trainer.env.info())
+            return Played(run, config, first, held, results, at_random, trainer.env.info(), studio)
         finally:
             run.close()
             trainer.close()
@@ -186,7 +205,7 @@ def _read(arguments: Sequence[str]) -> tuple[EvalOptions, list[str]]:
         key, has_value, value = argument.partition("=")
         if key in OPTIONS and has_value:
             try:
-                is_word = key in ("checkpoint", "render")
+                is_word = key in ("checkpoint", "render", "video", "out")
                 given[key] = value.strip("'\"") if is_word else yaml.safe_load(configuration.plain_number(value))
             except yaml.YAMLError:
                 raise ConfigError(key, value, "can't be read") from None
@@ -263,7 +282,17 @@ def _print(played: Played, figures: dict[str, Any], directory: Path) -> None:
         f"{checkpoint} on {config.env.cfg.id}, {config.env.cfg.num_envs} copies, seed {config.seed}, {how}",
         table(["", *columns], lines),
         f"saved in {directory}/eval.json",
+        *_videos(played.studio.videos),
     )
+
+
+def _videos(videos: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Return a line for every video: `best of ppo, return 500.00: RUN/videos/...mp4`."""
+    return [
+        f"{video['which']} of {agent}, return {video['return']:.2f}: {video['file']}"
+        for agent, own in videos.items()
+        for video in own
+    ]
 
 
 def _shown(value: Any) -> str:

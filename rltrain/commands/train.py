@@ -57,14 +57,15 @@ def execute(plan: Plan) -> tuple[int, float | None]:
     """Carry a plan out; return the exit status and the objective of a sweep."""
     assert plan.config.seed is not None
     stream = seed64(plan.config.seed, PROCESS_GENERATORS)
-    with generators.seeded(stream):
-        return _execute_seeded(plan, Watch(owned=True, stream=stream))
+    is_filmed = plan.config.evaluation.video != "false" and plan.config.trainer.cfg.headless
+    with assemble.without_display(plan.config) if is_filmed else nullcontext("") as why_not, generators.seeded(stream):
+        return _execute_seeded(plan, Watch(owned=True, stream=stream), why_not)
 
 
-def _execute_seeded(plan: Plan, watch: Watch) -> tuple[int, float | None]:
+def _execute_seeded(plan: Plan, watch: Watch, why_not_filmed: str) -> tuple[int, float | None]:
     config = plan.config
     trainer = assemble.make_trainer(config)
-    trainer.generators = watch
+    trainer.generators, trainer.why_not_filmed = watch, trainer.why_not_filmed or why_not_filmed
     try:
         check_memories(trainer)
         if config.dry_run:

@@ -80,7 +80,7 @@ VERBS = {
             "rltrain.commands.evaluate:evaluate",
             ("rltrain eval RUN [OPTION...] [OVERRIDE...]", "rltrain eval checkpoint=RUN [OPTION...] [OVERRIDE...]"),
             "Play the policies of a checkpoint and print how they did. RUN is a run's directory (its latest checkpoint), "
-            "RUN/best, a folder under its checkpoints/, or latest: the last run started here. Nothing is written into the run.",
+            "RUN/best, a folder under its checkpoints/, or latest: the last run started here. Videos alone are written into it.",
             (
                 ("env.*, backend.*", "overrides of the checkpoint's configuration; run.dir=DIR and plugins=[PACKAGE] too"),
                 ("trust=true", "also import from the current directory what the checkpoint's configuration names"),

@@ -25,6 +25,7 @@ class EnvWrapper(ABC):
     name: str  # the environment's id, for messages and folders
     seeds: list[int] | None = None  # one per copy: the seeds of the first `reset`
     run_seed: int | None = None  # that these come from, where `rltrain.make_env` was given one; an agent for it takes it too
+    is_filmed: bool = False  # pictures are taken of it in evaluations
     draws_from: tuple[str, ...] = ()  # the generators of a whole process that moved while it was stepped, found at snapshots
 
     @abstractmethod
@@ -68,6 +69,15 @@ class EnvWrapper(ABC):
 
     def render(self) -> Any:
         """Draw the copies in the way they were made to be drawn."""
+        return None
+
+    def draw(self, copy: int) -> Any:
+        """Return a picture of one copy, (H, W, 3) uint8, where the copies were made to be drawn so; else None."""
+        return None
+
+    @property
+    def render_fps(self) -> float | None:
+        """Return how many steps make a second of video, or None where the environment doesn't say."""
         return None
 
     def close(self) -> None:

@@ -247,6 +247,18 @@ class GymnasiumEnv(EnvWrapper):
             return self._call("render")
         return self._call("call", "render", phase="render")
 
+    def draw(self, copy: int) -> Any:
+        """Return a picture of one copy."""
+        if self.vectorization == "native":
+            pictures = self._call("render")
+            return pictures[copy] if pictures is not None and len(pictures) == self.num_envs else None
+        return self._call("call", "draw_copy", copy, phase="render")[copy]
+
+    @property
+    def render_fps(self) -> float | None:
+        """Return what the copies' metadata says."""
+        return self._venv.metadata.get("render_fps")
+
     def get_attr(self, name: str) -> list[Any]:
         """Return an attribute of each copy."""
         self._check_copies(name)

@@ -107,6 +107,9 @@ def make_copy(
             with self.told("render"):
                 return self.env.render()
 
+        def draw_copy(self, copy: int) -> Any:
+            return self.render() if copy == index else None
+
         def close(self) -> None:
             try:
                 self.env.close()

@@ -115,6 +115,17 @@ def make_by_id(env_id: str, kwargs: dict[str, Any], render_mode: str | None, spe
         raise
 
 
+def can_be_drawn(env_id: str) -> bool:
+    """Tell whether an environment may give pictures, as far as its class says."""
+    import gymnasium
+    from gymnasium.envs.registration import load_env_creator
+
+    entry = find_spec(env_id).entry_point
+    made = load_env_creator(entry) if isinstance(entry, str) else entry
+    modes = getattr(made, "metadata", {}).get("render_modes", [])
+    return not isinstance(made, type) or "rgb_array" in modes or made.render is not gymnasium.Env.render  # type: ignore[attr-defined]
+
+
 def as_gymnasium(env_id: str, spec: Any) -> Any:
     """Return what Gymnasium makes an environment of: the id where it is registered, else the spec."""
     from gymnasium.envs.registration import registry

@@ -253,6 +253,15 @@ class PettingZooEnv(EnvWrapper):
         mode = self._arguments["render_mode"]
         return None if mode in (None, "human") else [self._run(copy.render) for copy in self._copies]
 
+    def draw(self, copy: int) -> Any:
+        """Return a picture of one copy."""
+        return self._run(self._copies[copy].render)
+
+    @property
+    def render_fps(self) -> float | None:
+        """Return what the copies' metadata says."""
+        return getattr(self._copies[0].env, "metadata", {}).get("render_fps")
+
     def close(self) -> None:
         """Close every copy; never raises over an error that came first."""
         if self._closed:

@@ -23,6 +23,7 @@ from rltrain.structures import Arrays, Step, starts_after
 from rltrain.trainers import evaluating, keeping, lending
 from rltrain.trainers.bookkeeping import Best, Clock, overrides, select_infos, write_rows
 from rltrain.trainers.config import Cfg, TrainerConfig, with_settings
+from rltrain.trainers.filming import Filming
 from rltrain.trainers.rewarding import check_rewards
 from rltrain.trainers.scopes import check_scopes, cut, cut_named, even_scopes
 from rltrain.trainers.sharing import settings, share_memories
@@ -102,6 +103,8 @@ class Trainer:
         self._awaited_infos: set[str] = set()  # keys to record that no step has had yet
         self._lent: Any = None  # what wrappers of the training environment had gathered when an evaluation borrowed it
         self._unshared = Unshared()
+        self.filming: Filming | None = None  # of the next evaluation's episodes
+        self.why_not_filmed = ""
         self._playing: tuple[Any, Any] = (env, None)  # an evaluation's environment and observations
 
     def __str__(self) -> str:

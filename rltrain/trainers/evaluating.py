@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from rltrain.structures import Step, mean
 from rltrain.trainers import lending
 from rltrain.trainers.bookkeeping import Best
 from rltrain.trainers.cutting import CutEpisodes
+from rltrain.trainers.filming import Filming, first_episodes
 from rltrain.trainers.scopes import cut
+from rltrain.video import video_format
 
 if TYPE_CHECKING:
     from rltrain.envs.base import EnvWrapper
@@ -36,11 +39,12 @@ def evaluate(trainer: "Trainer", episodes: int | None) -> dict[str, dict[str, An
     with trainer.generators.evaluating(stream(trainer)), _shown(trainer):
         counters = begin(trainer, episodes)
         turn = 0
+        filming = trainer.filming
         while turn < trainer.timesteps if episodes is None else not all(counter.is_full for counter in counters):
             make_turn(trainer, counters, turn)
             trainer._unshared.turn(trainer, turn)
             turn += 1
-            if trainer.run.stop_signal is not None:
+            if trainer.run.stop_signal is not None or (filming is not None and filming.is_over):
                 break
             if episodes is not None and time.monotonic() > next_look:
                 next_look = time.monotonic() + LOOK
@@ -48,6 +52,8 @@ def evaluate(trainer: "Trainer", episodes: int | None) -> dict[str, dict[str, An
         if trainer.run.stop_signal is None:
             trainer._unshared.end(trainer)
         lending.give_back(trainer)
+        if filming is not None:
+            filming.develop(trainer, counters)
     trainer.last_evaluation = results(trainer, counters)
     return trainer.last_evaluation
 
@@ -77,13 +83,14 @@ def begin(trainer: "Trainer", episodes: int | None) -> list[Counter]:
         agent.begin_evaluation(copies, seed64(seed, EVALUATION_ACTOR, index))
         quota = np.full(copies, np.iinfo(np.int64).max) if episodes is None else episode_quota(episodes, copies)
         counters.append(TeamCounter(quota, agent.members) if agent.members else EpisodeCounter(quota))
-    playing = _with_limit(env, trainer.run.evaluation.max_episode_steps)
+    watched: Any = env if trainer.filming is None else trainer.filming.around(env)
+    playing = _with_limit(watched, trainer.run.evaluation.max_episode_steps)
     trainer._playing = (playing, playing.reset(seed=seeds))
     trainer._unshared.begin(trainer)
     return counters
 
 
-def _with_limit(env: "EnvWrapper", wanted: int | None) -> Any:
+def _with_limit(env: Any, wanted: int | None) -> Any:
     """Return the environment, with episodes that are cut after `wanted` steps, null: at the default where no limit is known."""
     own = env.episode_limit
     limit = wanted if wanted is not None else MAX_EPISODE_STEPS if own is None else own
@@ -148,13 +155,40 @@ def _find_env(trainer: "Trainer") -> tuple["EnvWrapper", list[int] | None]:
 def evaluate_for_best(trainer: "Trainer") -> list[str] | None:
     """Evaluate as often as training asks for it; return the agents that were never better, or None if a signal cut it short."""
     trainer.clock.stop()
-    results = trainer.find_eval()(trainer.run.evaluation.episodes)
+    with _filmed(trainer):
+        results = trainer.find_eval()(trainer.run.evaluation.episodes)
     trainer.clock.start()
     if trainer.run.stop_signal is not None:
         return None
     improved = note_best(trainer.best, results, trainer.timestep)
     trainer.run.say(describe(results, improved, trainer.timestep))
     return improved
+
+
+@contextmanager
+def _filmed(trainer: "Trainer") -> Iterator[None]:
+    """Film each agent's first episode, where that is wanted and there is a directory; where it can't be, say so once."""
+    run, form = trainer.run, video_format(trainer.run.evaluation.video)
+    if form is None or run.directory is None:
+        yield
+        return
+    filming = None
+    if not trainer.why_not_filmed:
+        filming = Filming(first_episodes(trainer), run.directory / "videos", form, timestep=trainer.timestep)
+    trainer.filming = filming
+    try:
+        yield
+    finally:
+        trainer.filming = None
+        if filming is not None:
+            filming.end()
+    if filming is not None:
+        trainer.why_not_filmed = filming.problem
+        for agent, scope in zip(trainer.agents, trainer.scopes, strict=True):
+            for video in filming.videos.get(agent.name, []):
+                run.write_video(agent.name, trainer.timestep * (scope.stop - scope.start), Path(video["file"]))
+    if trainer.why_not_filmed:
+        trainer._say_once(f"warning: evaluation.video={form}: no videos are written: {trainer.why_not_filmed}; training goes on")
 
 
 def describe(results: dict[str, dict[str, Any]], improved: Iterable[str], timestep: int) -> str:

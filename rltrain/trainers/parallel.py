@@ -64,6 +64,8 @@ class ParallelTrainer(Trainer):
             return "the evaluation environment can't be split"
         if not self.headless:
             return "rendering shows one environment"
+        if self.evaluation_env is not None and self.evaluation_env.is_filmed:
+            return "one process takes the videos of evaluations"
         if self._has_own_steps():
             return "this trainer makes timesteps in its own way"
         return ""

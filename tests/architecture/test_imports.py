@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "rltrain"
 LAYERS = [
     r"errors|confidential|checks|modules|rewards|installing|structures|spaces|seeding|processes|signals|hangs|generators|files",
     r"ops(\..*)?",
-    r"checkpoints|trees|tracking|screen|evaluation|backends\.base|models\.config|models\.images|envs\.functional",
+    r"checkpoints|trees|tracking|screen|video|evaluation|backends\.base|models\.config|models\.images|envs\.functional",
     r"(backends|models|memories|optimizers)(\..*)?",
     r"runs|agents\.base|agents\.\w+\.config|envs\.base",
     r"(agents|envs)(\..*)?",
