@@ -24,6 +24,9 @@ def trained(tmp_path_factory):
         train("trainer.timesteps=40", "evaluation.interval=40", "evaluation.episodes=2")
         call("train", "env=Acrobot-v1", "agents=[fast:ppo,slow:a2c]", "env.num_envs=2", "trainer.timesteps=20", "seed=7",
              "run.dir=outputs/two")  # fmt: skip
+        told = summary(Path("outputs/two"))
+        told["history"][0]["time"] = "2100-01-01T00:00:00+00:00"  # younger, also where both began in one second
+        Path("outputs/two/summary.json").write_text(json.dumps(told))
     finally:
         os.chdir(before)
     return folder
