@@ -21,7 +21,7 @@ from rltrain import installing
 from rltrain.errors import ConfigError
 
 FORMATS = ("mp4", "gif")
-DEFAULT_FPS = 30.0  # where an environment doesn't say
+DEFAULT_FPS, MOST_FPS = 30.0, 1000.0  # where an environment doesn't say
 GIF_FPS, GIF_FRAMES, GIF_PIXELS = 25.0, 1000, 320  # at most: browsers show no more, Pillow holds all, and the longer side
 PACKAGES = {"mp4": "imageio_ffmpeg", "gif": "PIL"}
 
@@ -33,6 +33,12 @@ class VideoError(Exception):
 def video_format(setting: str) -> str | None:
     """Return the format that a setting of true, false, mp4 or gif asks for."""
     return {"false": None, "true": "mp4"}.get(setting, setting)
+
+
+def frames_per_second(told: Any) -> float:
+    """Return what an environment says of it where that makes sense, else the default."""
+    makes_sense = isinstance(told, int | float) and 0 < told <= MOST_FPS
+    return float(told) if makes_sense else DEFAULT_FPS
 
 
 def check_installed(form: str, key: str) -> None:
@@ -213,6 +219,6 @@ def _draws(name: str) -> bool:
     code += "mujoco.MjrContext(mujoco.MjModel.from_xml_string('<mujoco/>'), mujoco.mjtFontScale.mjFONTSCALE_100)"
     environ = {**os.environ, "MUJOCO_GL": name, "PYOPENGL_PLATFORM": name}
     try:
-        return subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, timeout=60).returncode == 0
+        return subprocess.run([sys.executable, "-P", "-c", code], env=environ, capture_output=True, timeout=60).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -239,6 +239,10 @@ def test_a_gif_keeps_time_and_its_end_and_is_bounded(here):
     assert sorted(path.name for path in here.iterdir()) == ["a.gif", "large.gif"]
 
 
+def test_frames_per_second():
+    assert [video.frames_per_second(told) for told in (50, 12.5, None, 0, -1, float("nan"), "60", 1e9)] == [50, 12.5, *[30] * 6]
+
+
 def test_pictures_of_other_forms(here):
     grey, alpha = np.full((4, 6), 7, np.uint8), np.full((4, 6, 4), 7, np.uint8)
     assert video.as_frame(grey).shape == video.as_frame(alpha).shape == (4, 6, 3)

@@ -76,8 +76,8 @@ class EnvWrapper(ABC):
         return None
 
     @property
-    def render_fps(self) -> float | None:
-        """Return how many steps make a second of video, or None where the environment doesn't say."""
+    def render_fps(self) -> Any:
+        """Return how many steps make a second of video, as the environment says it, or None."""
         return None
 
     def close(self) -> None:

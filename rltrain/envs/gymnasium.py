@@ -255,7 +255,7 @@ class GymnasiumEnv(EnvWrapper):
         return self._call("call", "draw_copy", copy, phase="render")[copy]
 
     @property
-    def render_fps(self) -> float | None:
+    def render_fps(self) -> Any:
         """Return what the copies' metadata says."""
         return self._venv.metadata.get("render_fps")
 

@@ -258,7 +258,7 @@ class PettingZooEnv(EnvWrapper):
         return self._run(self._copies[copy].render)
 
     @property
-    def render_fps(self) -> float | None:
+    def render_fps(self) -> Any:
         """Return what the copies' metadata says."""
         return getattr(self._copies[0].env, "metadata", {}).get("render_fps")
 

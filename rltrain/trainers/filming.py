@@ -17,7 +17,7 @@ from rltrain.evaluation import EpisodeCounter, TeamCounter, episode_quota
 from rltrain.runs import as_name
 from rltrain.signals import comes_from_signal
 from rltrain.structures import Array, Arrays, Step, ended
-from rltrain.video import DEFAULT_FPS, Video, VideoError
+from rltrain.video import Video, VideoError, frames_per_second
 
 if TYPE_CHECKING:
     from rltrain.envs.base import EnvWrapper
@@ -178,7 +178,7 @@ class Camera:
         clip = self._clip(i)
         if clip is not None:
             try:
-                self.filming.begin(clip, float(self.env.render_fps or DEFAULT_FPS))
+                self.filming.begin(clip, frames_per_second(self.env.render_fps))
             except OSError as error:
                 self.filming.fail(f"{error.filename}: {error.strerror}")
             self._picture(i)
