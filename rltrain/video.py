@@ -110,7 +110,9 @@ class _Mp4:
         command += ["-vf", "pad=max(32\\,ceil(iw/2)*2):max(32\\,ceil(ih/2)*2)", "-pix_fmt", "yuv420p"]  # what players take
         command += ["-movflags", "+faststart", "-fflags", "+bitexact", "-f", "mp4", str(path)]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (a pipe that nobody reads would fill)
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors, process_group=0)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, process_group=0
+        )
 
     def add(self, frame: np.ndarray) -> None:
         try:

@@ -115,6 +115,17 @@ def test_several_agents_and_a_team(here):
         assert read_gif(Path(entry["file"])) == ([0, 8, 16, 24, 32], 200)
 
 
+def test_each_agents_best_says_how_long_it_was_trained(here):
+    train("run.dir=two", *DRAWN[:1], "trainer.timesteps=8", "agents=[ppo,b:a2c]", "env.num_envs=4", "checkpoints.interval=4")
+    Path("two/checkpoints/best-ppo").write_text("4")
+    Path("two/checkpoints/best-b").write_text("8")
+    told = json.loads(call("eval", "two/best", "json=true", "episodes=2", "video=gif").out)
+    names = {
+        agent: {NAME.fullmatch(Path(entry["file"]).name)["timestep"] for entry in own} for agent, own in told["videos"].items()
+    }
+    assert names == {"ppo": {"4"}, "b": {"8"}}
+
+
 def test_an_environment_that_never_plays_the_same_twice(here):
     train("run.dir=run", *DRAWN[1:], "env=drawn_envs:Different")
     result = call("eval", "run", "json=true", "episodes=6", "video=gif")

@@ -177,7 +177,8 @@ def play(options: EvalOptions, overrides: list[str], *, place: str | None, key: 
             trainer.evaluation_env = trainer.env
             with trainer.run.signals():
                 results = trainer.eval(episodes=options.episodes)
-                studio.film(trainer, options.episodes, results, first.manifest.get("timestep", 0))
+                trained = {name: own.manifest.get("timestep") for name, own in held.items()}
+                studio.film(trainer, options.episodes, results, trained)
                 compare = options.random if options.random is not None else bool(trainer.env.members) and not options.render
                 at_random = _play_at_random(trainer, options.episodes) if compare and trainer.run.stop_signal is None else {}
             return Played(run, config, first, held, results, at_random, trainer.env.info(), studio)

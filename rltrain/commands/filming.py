@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,15 @@ class Studio:
         )
         return trainer
 
-    def film(self, trainer: Trainer, episodes: int, results: dict[str, Any], timestep: int) -> None:
+    def film(self, trainer: Trainer, episodes: int, results: dict[str, Any], timesteps: dict[str, int | None]) -> None:
         """Play an evaluation again as far as it takes, and keep videos of what it is remembered by.
 
         The same policies play from the same starts; where that doesn't come out the same, `why_not` says so.
         """
         if self.form is None or self.why_not or trainer.run.stop_signal is not None:
             return
-        filming = Filming(best_median_worst(trainer, results), self.directory, self.form, timestep=timestep, only=True)
-        trainer.filming = filming
+        clips = [replace(clip, timestep=timesteps[clip.agent]) for clip in best_median_worst(trainer, results)]
+        trainer.filming = filming = Filming(clips, self.directory, self.form, only=True)
         try:
             trainer.eval(episodes=episodes)
         finally:

@@ -174,7 +174,7 @@ def _filmed(trainer: "Trainer") -> Iterator[None]:
         return
     filming = None
     if not trainer.why_not_filmed:
-        filming = Filming(first_episodes(trainer), run.directory / "videos", form, timestep=trainer.timestep)
+        filming = Filming(first_episodes(trainer), run.directory / "videos", form)
     trainer.filming = filming
     try:
         yield

@@ -34,6 +34,7 @@ class Clip:
     episode: int  # its place in the agent's results
     which: str = ""  # "best"
     length: int | None = None  # in steps, where it was played before
+    timestep: int | None = None  # that the policy was trained for, where it isn't the trainer's
     video: Video | None = None  # once it has begun
     is_over: bool = False
 
@@ -41,13 +42,10 @@ class Clip:
 class Filming:
     """Films the clips in the next evaluation of a trainer that it is handed to, and is then through."""
 
-    def __init__(self, clips: Sequence[Clip], directory: Path, form: str, *, timestep: int, only: bool = False) -> None:
-        """`form` is mp4 or gif; `only`: the evaluation may end with the last clip, it is for the pictures alone.
-
-        `timestep` is how long the policies were trained.
-        """
+    def __init__(self, clips: Sequence[Clip], directory: Path, form: str, *, only: bool = False) -> None:
+        """`form` is mp4 or gif; `only`: the evaluation may end with the last clip, it is for the pictures alone."""
         self.clips = {(clip.copy, clip.nth): clip for clip in clips}
-        self.directory, self.form, self.only, self.timestep = directory, form, only, timestep
+        self.directory, self.form, self.only = directory, form, only
         self.problem = ""  # why there are no videos
         self.videos: dict[str, list[dict[str, Any]]] = {}  # by agent, once it is through
 
@@ -101,7 +99,8 @@ class Filming:
             self.videos.setdefault(clip.agent, []).append({**({"which": clip.which} if clip.which else {}), **about})
 
     def _name(self, trainer: "Trainer", clip: Clip, achieved: float) -> str:
-        parts = [trainer.env.name, clip.agent, f"at-{self.timestep}", clip.which, f"episode-{clip.episode}"]
+        timestep = trainer.timestep if clip.timestep is None else clip.timestep
+        parts = [trainer.env.name, clip.agent, f"at-{timestep}", clip.which, f"episode-{clip.episode}"]
         return "_".join(as_name(part) for part in [*parts, f"return_{achieved:.2f}"] if part) + f".{self.form}"
 
     def around(self, env: "EnvWrapper") -> "Camera":
