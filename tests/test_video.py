@@ -136,8 +136,8 @@ def test_an_environment_that_never_plays_the_same_twice(here):
 
 
 @pytest.mark.parametrize(("env", "why"), [
-    ("Blank", "its render() returns nothing, not a picture: an array (H, W, 3) of uint8"),
-    ("Growing", "its pictures change in size, from (40, 60, 3) to (41, 60, 3)"),
+    pytest.param("Blank", "its render() returns nothing, not a picture: an array (H, W, 3) of uint8", marks=pytest.mark.slow),
+    pytest.param("Growing", "its pictures change in size, from (40, 60, 3) to (41, 60, 3)", marks=pytest.mark.slow),
     ("Raising", "render at step 2: RuntimeError: no more paint"),
     ("Refusing", "env.id=drawn_envs:Refusing can't be drawn as pictures (render_mode=rgb_array)"),
 ])  # fmt: skip
