@@ -139,10 +139,14 @@ def _seconds(record: Record, wall: np.ndarray) -> np.ndarray:
 def on_grid(curves: Sequence[Curve], x: str, most: int = 200) -> tuple[np.ndarray, np.ndarray]:
     """Return a grid (T,) and the curves on it (n, T), NaN before a curve's start and after its end; nothing is smoothed.
 
-    The grid has every point that a curve has, or, of more than `most`, that many at equal distances.
+    The grid has every point that a curve has, or, of more than `most`, that many at equal distances. Over time, which no two runs
+    take alike, it spans what all finished runs have in common.
     """
     over = [curve.over(x) for curve in curves]
     grid = np.unique(np.concatenate(over))
+    ends = [(own[0], own[-1]) for own, curve in zip(over, curves, strict=True) if curve.record.state == "finished"]
+    if x == "wall_time" and ends and max(first for first, _ in ends) < min(last for _, last in ends):
+        grid = grid[(grid >= max(first for first, _ in ends)) & (grid <= min(last for _, last in ends))]
     if len(grid) > most:
         grid = np.linspace(grid[0], grid[-1], most)
     values = [np.interp(grid, own, c.values, left=np.nan, right=np.nan) for own, c in zip(over, curves, strict=True)]

@@ -1,7 +1,7 @@
 """Figures as wide as a column of a paper: their style, and the files that they become."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,7 @@ from rltrain.errors import CommandError
 from rltrain.results import statistics
 
 COLORS = ("#0072B2", "#E69F00", "#000000", "#CC79A7", "#009E73", "#56B4E9", "#D55E00")  # Okabe and Ito, without the yellow
+LIKE = (0, 0, 0, 1, 1, 2, 2)  # which of DASHES each has: those of one kind differ in grey, too
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (6, 1.2, 1, 1.2)))
 COLUMN, HEIGHT, TEXT = 3.3, 1.9, 7.0  # inches, points
 PER_ROW = 3  # panels side by side where there are more than these
@@ -53,10 +54,19 @@ class Drawn:
         short = self.names.get(name, name)
         return short if n is None else f"{short}, n\u00a0=\u00a0{n}"
 
+    def key(self, groups: Sequence[tuple[int, str, Sequence[int]]]) -> "Key":
+        """Return what a key says of groups: (place, name, runs on each task)."""
+        found = []
+        for place, name, counts in groups:
+            n = f"{min(counts)}" if len({*counts}) == 1 else f"{min(counts)}\u00a0to\u00a0{max(counts)}"
+            found.append((f"{self.named(name)}, n\u00a0=\u00a0{n}", *style_of(place)))
+        return found
+
 
 def style_of(index: int) -> tuple[str, Any]:
     """Return the color and the dashes of a group."""
-    return COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)]
+    place = index % len(COLORS)
+    return COLORS[place], DASHES[(LIKE[place] + index // len(COLORS)) % len(DASHES)]
 
 
 def check_installed() -> None:
@@ -70,23 +80,53 @@ def check_installed() -> None:
 
 
 @contextmanager
-def figure(panels: int, height: float, *, shared: bool = False) -> Iterator[tuple[Any, list[Any]]]:
-    """Make a figure with this many panels, each `height` inches high, one below the other or in rows of three."""
+def figure(panels: int, height: float, below: float = 0.0) -> Iterator[tuple[Any, list[Any]]]:
+    """Make a figure of panels, each `height` inches high, one below the other or in rows of three; `below` is room for a key."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    columns = 1 if panels <= PER_ROW else PER_ROW
+    columns = PER_ROW if is_wide(panels) else 1
     rows = -(-panels // columns)
     defaults: Any = matplotlib.rcParamsDefault
     style: Any = {**defaults, **STYLE}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(COLUMN if columns == 1 else 2.1 * COLUMN, rows * (height + 0.2)), layout="constrained")
-        layout: Any = figure.get_layout_engine()
+        made = Figure(figsize=(width_of(panels), rows * (height + 0.2) + below), layout="constrained")
+        layout: Any = made.get_layout_engine()
         layout.set(w_pad=0.02, h_pad=0.03)
-        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+        axes = list(made.subplots(rows, columns, squeeze=False).flat)
         for spare in axes[panels:]:
             spare.set_visible(False)
-        yield figure, axes[:panels]
+        yield made, axes[:panels]
+
+
+def is_wide(panels: int) -> bool:
+    """Tell whether panels stand in rows, over two columns of a paper."""
+    return panels > PER_ROW
+
+
+def width_of(panels: int) -> float:
+    """Return a figure's width in inches."""
+    return 2.1 * COLUMN if is_wide(panels) else COLUMN
+
+
+Key = Sequence[tuple[str, str, Any]]  # name, color, dashes
+
+
+def key_size(key: Key, panels: int) -> tuple[int, float]:
+    """Return how many columns a key below the panels has, and its height in inches."""
+    longest = max(len(name) for name, *_ in key)
+    columns = max(1, min(len(key), int(width_of(panels) / (0.055 * longest + 0.42))))
+    return columns, 0.14 * -(-len(key) // columns) + 0.25
+
+
+def write_key(made: Any, key: Key, panels: int, heading: str) -> None:
+    """Write below the panels which line is whose."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=color, ls=dashes, lw=1.4) for _, color, dashes in key]
+    how: dict[str, Any] = {"loc": "outside lower left", "frameon": False, "fontsize": TEXT - 0.5, "title_fontsize": TEXT - 0.5}
+    how |= {"ncols": key_size(key, panels)[0], "alignment": "left", "title": heading or None, "borderpad": 0}
+    made.legend(handles, [name for name, *_ in key], **how)
 
 
 def unit_of(x: str, last: float) -> tuple[float, str]:

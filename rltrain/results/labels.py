@@ -1,5 +1,6 @@
 """Names at the ends of lines, beside a panel: as near to their line as they can be, and never one on the other."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,16 +47,19 @@ def write_labels(panel: Any, ends: Sequence[tuple[float, float, str, Any]], size
     top = max(place + height / 2 for place, height in zip(places, heights, strict=True))
     if heading:
         where = {"transform": panel.transAxes, "fontsize": size, "color": "0.35", "va": "bottom"}
-        panel.text(1 + GAP + 0.015, max(top, 1.0), wrapped(heading), **where)
+        panel.text(1 + GAP + 0.015, top + 0.02, wrapped(heading), **where)
     for text, (x, y), place, (*_, color) in zip(texts, points, places, ends, strict=True):
         text.set_y(place)
-        panel.plot([x, 1 + GAP * 0.7, 1 + GAP], [y, place, place], transform=panel.transAxes, color=color, lw=0.8, clip_on=False)
+        how = {"transform": panel.transAxes, "color": color, "lw": 0.8, "clip_on": False}
+        panel.plot([max(x, 1), 1 + GAP * 0.7, 1 + GAP], [y, place, place], **how)
+        if x < 0.97:  # the line ends before the others
+            panel.plot([x, 1], [y, y], ls=(0, (1, 2)), **how)
 
 
 def wrapped(name: str, columns: int = 20) -> str:
-    """Return a name in lines that are broken at blanks, commas and equals signs where they would be too long."""
+    """Return a name in lines, broken behind blanks, commas, equals signs and underscores where one would be too long."""
     lines, line = [], ""
-    for word in name.replace(" ", " \0").replace(",", ",\0").replace("=", "=\0").replace("_", "_\0").split("\0"):
+    for word in re.split(r"(?<=[ ,=_])(?!\u00a0)", name):
         if line and len(line + word.rstrip()) > columns:
             lines.append(line.rstrip())
             line = ""

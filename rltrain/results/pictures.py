@@ -7,38 +7,58 @@ import numpy as np
 
 from rltrain.results import statistics
 from rltrain.results.curves import Curve, on_grid
-from rltrain.results.figures import HEIGHT, TEXT, Drawn, figure, saved, style_of, unit_of
+from rltrain.results.figures import HEIGHT, TEXT, Drawn, figure, is_wide, key_size, saved, style_of, unit_of, write_key
 from rltrain.results.groups import Group
 from rltrain.results.labels import wrapped, write_labels
 from rltrain.results.standing import Improvement, Interval, finals
 
 RESAMPLES = 1000  # of a curve, at each of its points
+MOST_LINES = 18  # of names beside a panel
+NAME = 24  # characters of a name's line beside a row
+BAND = 0.8  # opacity of all bands of a panel together, each 0.2 at most
 
 
 # -- curves ----------------------------------------------------------------------------------------------------------------
 
 
 def draw_curves(groups: Sequence[Group], tasks: Sequence[str], drawn: Drawn) -> dict[str, bytes]:
-    """Return curves.png and .svg: a panel per task, the groups' lines with their intervals; of few seeds each one's line."""
-    lines = max(sum(wrapped(drawn.named(g.name, 10)).count("\n") + 1 for g in groups if g.of(task)) for task in tasks)
-    with figure(len(tasks), max(HEIGHT, 0.11 * lines + 0.5)) as (made, panels):
-        for panel, task in zip(panels, tasks, strict=False):
-            over = [(i, g, [c for c in g.of(task) if len(c.values)]) for i, g in enumerate(groups)]
-            last = max((curve.over(drawn.x)[-1] for *_, curves in over for curve in curves), default=1.0)
+    """Return curves.png and .svg: a panel per task, the groups' lines with their intervals; of few seeds each one's line.
+
+    Names stand at the lines' ends; of many, or where panels stand side by side, in a key below them.
+    """
+    there = {task: [(i, g, [c for c in g.of(task) if len(c.values)]) for i, g in enumerate(groups)] for task in tasks}
+    counts = [(i, g.name, [len(there[task][i][2]) for task in tasks if there[task][i][2]]) for i, g in enumerate(groups)]
+    key = drawn.key([one for one in counts if one[2]])
+    lines = sum(wrapped(name).count("\n") + 1 for name, *_ in key)
+    with_key = is_wide(len(tasks)) or lines > MOST_LINES
+    height = HEIGHT if with_key else max(HEIGHT, 0.11 * lines + 0.5)
+    with figure(len(tasks), height, key_size(key, len(tasks))[1] if with_key else 0) as (made, panels):
+        for panel, task in zip(panels, tasks, strict=True):
+            over = [one for one in there[task] if one[2]]
+            last = max(curve.over(drawn.x)[-1] for *_, curves in over for curve in curves) if over else 1.0
             unit, name = unit_of(drawn.x, last)
-            ends = [_draw_group(panel, i, g, curves, drawn, unit) for i, g, curves in over if curves]
+            ends = [_draw_group(panel, i, g, curves, drawn, unit, len(over)) for i, g, curves in over]
             panel.set_title(task if len(tasks) > 1 else "", loc="left")
             panel.set_xlabel(name)
-            panel.set_ylabel(drawn.metric)
+            panel.set_ylabel(drawn.metric if panel.get_subplotspec().is_first_col() else "")
             panel.margins(x=0.01)
-            write_labels(panel, ends, TEXT - 0.5, drawn.heading)
+            if not with_key:
+                write_labels(panel, ends, TEXT - 0.5, drawn.heading)
+        if with_key:
+            write_key(made, key, len(tasks), drawn.heading)
         return saved(made, "curves", drawn)
 
 
-def _draw_group(panel: Any, index: int, group: Group, curves: Sequence[Curve], drawn: Drawn, unit: float) -> tuple:
-    """Draw a group's line or lines; return where its name belongs: (x, y, name, color)."""
+def _draw_group(
+    panel: Any, index: int, group: Group, curves: Sequence[Curve], drawn: Drawn, unit: float, count: int
+) -> tuple[float, float, str, Any]:
+    """Draw one of `count` groups, its line or its lines; return where its name belongs: (x, y, name, color)."""
     color, dashes = style_of(index)
     name = wrapped(drawn.named(group.name, len(curves)))
+    for curve in curves:
+        if curve.record.state != "finished":
+            x, y = curve.over(drawn.x)[-1] / unit, curve.values[-1]
+            panel.plot([x], [y], ">" if curve.record.state == "running" else "x", color=color, ms=3.5, mew=0.9)
     if len(curves) < statistics.FEWEST:
         for curve in curves:
             panel.plot(curve.over(drawn.x) / unit, curve.values, color=color, ls=dashes, lw=0.7, marker=_dot(curve), ms=2)
@@ -49,9 +69,10 @@ def _draw_group(panel: Any, index: int, group: Group, curves: Sequence[Curve], d
     grid, values = on_grid(curves, drawn.x)
     middle, low, high = summarize(values, drawn)
     whole = np.isfinite(values).all(axis=0)
-    panel.fill_between(grid / unit, low, high, color=color, alpha=0.2, lw=0)
-    panel.plot(grid / unit, middle, color=color, ls=dashes, lw=0.6)  # thin where not all of the runs have come to
+    panel.fill_between(grid / unit, low, high, color=color, alpha=min(0.2, BAND / count), lw=0)
     panel.plot(grid / unit, np.where(whole, middle, np.nan), color=color, ls=dashes, lw=1.4)
+    beside = ~whole | ~np.append(whole[1:], True) | ~np.append(True, whole[:-1])
+    panel.plot(grid / unit, np.where(beside, middle, np.nan), color=color, ls=dashes, lw=0.6)  # where not all have come to
     end = np.flatnonzero(np.isfinite(middle))[-1]
     return grid[end] / unit, float(middle[end]), name, color
 
@@ -80,18 +101,22 @@ def summarize(values: np.ndarray, drawn: Drawn) -> tuple[np.ndarray, np.ndarray,
 
 def draw_finals(groups: Sequence[Group], tasks: Sequence[str], drawn: Drawn) -> dict[str, bytes]:
     """Return final.png and .svg: a circle per run, the estimate, and its interval where there are runs enough."""
-    with figure(len(tasks), 0.55 + 0.2 * len(groups), shared=True) as (made, panels):
-        for panel, task in zip(panels, tasks, strict=False):
-            for i, group in enumerate(groups):
-                scores = finals(group.of(task))
-                if not len(scores):
-                    continue
-                color, _ = style_of(i)
-                panel.plot(scores, np.full(len(scores), i + 0.18), "o", ms=2.2, mfc="none", mec=color, mew=0.6)
-                enough = len(scores) >= statistics.FEWEST
-                interval = statistics.interval(drawn.estimate, [scores]) if enough else None
-                _point(panel, float(drawn.estimate([scores])), interval, i - 0.1, color)
-            _rows(panel, [drawn.named(group.name, len(finals(group.of(task)))) for group in groups], drawn.metric, drawn.heading)
+    scores = {task: [finals(group.of(task)) for group in groups] for task in tasks}
+    wide = is_wide(len(tasks))
+    counts = [(i, g.name, [n for task in tasks if (n := len(scores[task][i]))] or [0]) for i, g in enumerate(groups)]
+    common = [name for name, *_ in drawn.key(counts)]
+    lines = max(wrapped(name, NAME).count("\n") + 1 for name in common)
+    with figure(len(tasks), 0.55 + max(0.2, 0.11 * lines + 0.06) * len(groups)) as (made, panels):
+        for panel, task in zip(panels, tasks, strict=True):
+            for i, own in enumerate(scores[task]):
+                if len(own):
+                    color = style_of(i)[0]
+                    panel.plot(own, np.full(len(own), i + 0.18), "o", ms=2.2, mfc="none", mec=color, mew=0.6)
+                    interval = statistics.interval(drawn.estimate, [own]) if len(own) >= statistics.FEWEST else None
+                    _point(panel, float(drawn.estimate([own])), interval, i - 0.1, color)
+            first = panel.get_subplotspec().is_first_col()
+            names = common if wide else [drawn.named(g.name, len(own)) for g, own in zip(groups, scores[task], strict=True)]
+            _rows(panel, names if first else [""] * len(groups), drawn.metric, drawn.heading if first else "")
             panel.set_title(task if len(tasks) > 1 else "", loc="left")
         return saved(made, "final", drawn)
 
@@ -104,7 +129,7 @@ def _point(panel: Any, x: float, interval: Interval | None, y: float, color: str
 
 def _rows(panel: Any, names: Sequence[str], x: str, heading: str = "") -> None:
     """Make a panel of rows from the top down."""
-    panel.set_yticks(range(len(names)), [wrapped(name, 24) for name in names])
+    panel.set_yticks(range(len(names)), [wrapped(name, NAME) for name in names])
     panel.set_ylim(len(names) - 0.5, -0.5)
     panel.tick_params(axis="y", length=0)
     panel.spines["left"].set_visible(False)
@@ -114,7 +139,7 @@ def _rows(panel: Any, names: Sequence[str], x: str, heading: str = "") -> None:
     panel.margins(x=0.08)
     if heading:
         panel.annotate(
-            wrapped(heading, 24),
+            wrapped(heading, NAME),
             (0, 1),
             (-4, 3),
             xycoords="axes fraction",
@@ -131,34 +156,25 @@ def _rows(panel: Any, names: Sequence[str], x: str, heading: str = "") -> None:
 
 def draw_profile(scores: Sequence[tuple[int, str, statistics.Scores]], drawn: Drawn, x: str) -> dict[str, bytes]:
     """Return profile.png and .svg: the share of runs above each score, of (place among groups, name, scores)."""
-    with figure(1, HEIGHT) as (made, panels):
-        every = np.concatenate([task for *_, tasks in scores for task in tasks])
-        pad = 0.03 * (np.ptp(every) or 1)
-        thresholds = np.linspace(every.min() - pad, every.max() + pad, 101)
-        lines = []
-        for i, name, tasks in scores:
+    key = drawn.key([(i, name, [sum(map(len, tasks))]) for i, name, tasks in scores])
+    every = np.concatenate([task for *_, tasks in scores for task in tasks])
+    pad = 0.03 * (np.ptp(every) or 1)
+    thresholds = np.linspace(every.min() - pad, every.max() + pad, 101)
+    with figure(1, HEIGHT, key_size(key, 1)[1]) as (made, (panel,)):
+        for i, _, tasks in scores:
             color, dashes = style_of(i)
-            shares = statistics.performance_profile(tasks, thresholds)
             if min(map(len, tasks)) >= statistics.FEWEST:
                 low, high = statistics.interval(
                     lambda one: statistics.performance_profile(one, thresholds), tasks, resamples=RESAMPLES
                 )
-                panels[0].fill_between(thresholds, low, high, color=color, alpha=0.2, lw=0, step="post")
-            panels[0].plot(thresholds, shares, color=color, ls=dashes, lw=1.4, drawstyle="steps-post")
-            lines.append((wrapped(drawn.named(name, sum(map(len, tasks)))), color, dashes))
-        panels[0].set_xlabel(x)
-        panels[0].set_ylabel("share of runs above it")
-        panels[0].set_ylim(-0.02, 1.02)
-        _legend(panels[0], lines, drawn.heading)
+                panel.fill_between(thresholds, low, high, color=color, alpha=min(0.2, BAND / len(scores)), lw=0, step="post")
+            shares = statistics.performance_profile(tasks, thresholds)
+            panel.plot(thresholds, shares, color=color, ls=dashes, lw=1.4, drawstyle="steps-post")
+        panel.set_xlabel(x)
+        panel.set_ylabel("share of runs above it")
+        panel.set_ylim(-0.02, 1.02)
+        write_key(made, key, 1, drawn.heading)
         return saved(made, "profile", drawn)
-
-
-def _legend(panel: Any, lines: Sequence[tuple[str, str, Any]], heading: str) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=color, ls=dashes, lw=1.4) for _, color, dashes in lines]
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False, "fontsize": TEXT - 0.5}
-    panel.legend(handles, [name for name, *_ in lines], title=wrapped(heading) or None, title_fontsize=TEXT - 0.5, **place)
 
 
 def draw_improvement(pairs: Sequence[Improvement], drawn: Drawn) -> dict[str, bytes]:
@@ -168,8 +184,9 @@ def draw_improvement(pairs: Sequence[Improvement], drawn: Drawn) -> dict[str, by
         name = f"{drawn.named(pair.ours)} beats {drawn.named(pair.theirs)}"
         rows.append((name, pair.probability, pair.interval))
         if pair.paired is not None:
-            rows.append((f"{name}, equal seeds", pair.paired, pair.paired_interval))
-    with figure(1, 0.5 + 0.36 * len(rows), shared=True) as (made, panels):
+            rows.append((f"{name}, equal\u00a0seeds", pair.paired, pair.paired_interval))
+    lines = max(wrapped(name, NAME).count("\n") + 1 for name, *_ in rows)
+    with figure(1, 0.5 + (0.11 * lines + 0.1) * len(rows)) as (made, panels):
         for i, (_, probability, interval) in enumerate(rows):
             _point(panels[0], probability, interval, i, style_of(0)[0])
         _rows(panels[0], [name for name, *_ in rows], "probability", drawn.heading)

@@ -60,12 +60,14 @@ def notes_of(report: Report) -> list[str]:
     states = [record.state for record in report.records]
     open_ones = [f"{states.count(s)} {s}" for s in ("running", "stopped", "failed", "unfinished") if s in states]
     if open_ones:
-        notes.append(f"Not finished: {', '.join(open_ones)} of {len(states)} runs. Final scores are of finished runs alone.")
+        notes.append(
+            f"Not finished: {', '.join(open_ones)} of {len(states)} runs. Where some are, final scores are of those alone."
+        )
     every = [(task, standing) for task, standings in report.standings.items() for standing in standings]
     for task, standing in every:
         if standing.so_far:
             notes.append(f"{standing.name} on {task}: no run is finished, so its numbers are of {standing.n} under way (*).")
-    few = sorted({standing.n for _, standing in every if standing.n < statistics.FEWEST})
+    few = sorted({standing.n for _, standing in every if 0 < standing.n < statistics.FEWEST})
     if few:
         counts = ", ".join(map(str, few))
         notes.append(f"Fewer than {statistics.FEWEST} runs (n = {counts}): each is drawn, and no interval is claimed.")
@@ -190,7 +192,8 @@ def _curves_caption(report: Report) -> str:
     name = ESTIMATES[report.wanted.aggregate]
     return (
         f"{report.metric}: {name} over runs with its pointwise 95 % interval; of fewer than {statistics.FEWEST} runs each one's "
-        "curve. Not smoothed. A line is thin where not all runs of its group have values."
+        "curve. Not smoothed. A line is thin where not all runs of its group have values. A cross: a run stopped, failed or was "
+        "killed there; a triangle: it goes on."
     )
 
 
