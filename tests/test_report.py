@@ -111,6 +111,12 @@ def test_runs_that_go_on_failed_or_were_resumed(here):
     assert "running at 33 %" in (here / "r/report.md").read_text()
 
 
+def test_what_by_leaves_out_is_said(here):
+    make_sweep(here / "a", seeds=[1])
+    out = report("a", "by=[seed]", "out=r").out
+    assert "Runs of one group also differ in agents.ppo.learning_rate." in out and "seed=1" in out
+
+
 def test_parquet(here):
     parquet = pytest.importorskip("pyarrow.parquet")
     make_sweep(here / "a", seeds=[1])

@@ -1,6 +1,7 @@
 """Groups: runs that differ in nothing but the seed, or those that are alike in what `by` names; and what to call them."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ NO_DIFFERENCE = (
     f"{OWN}_target_",
     "env.id",
 )
+PLAIN = re.compile(r"\.(id|name|_target_)$")  # the end of a key that says nothing beside what is before it
 OPEN = ("kwargs.",)  # settings of whatever name, which a run may have or not
 
 
@@ -52,7 +54,7 @@ def make_groups(curves: Sequence[Curve], by: Sequence[str] = ()) -> list[Group]:
 
     Raises ConfigError for a key in `by` that no run has.
     """
-    keys = [_find_key(key, curves) for key in by] if by else _differing(curves)
+    keys = [_find_key(key, curves) for key in by] if by else differing(curves)
     read: Callable[[Curve], tuple[Any, ...]] = lambda curve: tuple(value_of(curve, key) for key in keys)  # noqa: E731
     found: dict[Any, list[Curve]] = {}
     for curve in curves:
@@ -60,7 +62,7 @@ def make_groups(curves: Sequence[Curve], by: Sequence[str] = ()) -> list[Group]:
         found.setdefault((kind, curve.part, tuple(map(_frozen, read(curve)))), []).append(curve)
     members = sorted(found.values(), key=lambda group: _order(group[0], keys))
     names = _unique(_by_settings(members, keys) if by else _name(members, keys))
-    labels = _labels(keys, curves)
+    labels = label_keys(keys, curves)
     return [
         Group(name, dict(zip(labels, read(group[0]), strict=True)), group) for name, group in zip(names, members, strict=True)
     ]
@@ -75,7 +77,7 @@ def value_of(curve: Curve, key: str) -> Any:
     return own[key] if key in own else curve.settings.get(key)
 
 
-def _differing(curves: Sequence[Curve]) -> list[str]:
+def differing(curves: Sequence[Curve]) -> list[str]:
     """Return the settings in which curves of the same task and algorithm differ, the agents' own first."""
     alike: dict[Any, list[Curve]] = {}
     for curve in curves:
@@ -92,6 +94,12 @@ def _differing(curves: Sequence[Curve]) -> list[str]:
     return sorted(found, key=lambda key: not key.startswith(OWN))
 
 
+def are_alike(one: Curve, other: Curve) -> bool:
+    """Tell whether two curves differ in nothing but the seed, as far as both say."""
+    keys = [key for key in one.settings if key in other.settings and not key.startswith(NO_DIFFERENCE)]
+    return one.task == other.task and all(one.settings[key] == other.settings[key] for key in keys)
+
+
 def _find_key(key: str, curves: Sequence[Curve]) -> str:
     """Return the setting that somebody names: `agents.ppo.learning_rate`, or its end, `learning_rate`."""
     there = {"seed", "agent", "algorithm"} | {name for curve in curves for name in curve.settings}
@@ -99,7 +107,7 @@ def _find_key(key: str, curves: Sequence[Curve]) -> str:
     own = {f"{section}.{name.removeprefix(OWN)}": name for name in there if name.startswith(OWN) for section in sections}
     if key in own or key in there:
         return own.get(key, key)
-    ends = sorted(name for name in there if name.endswith(f".{key}"))
+    ends = sorted(name for name in there if name.endswith(f".{key}") or name in (f"{key}.id", f"{key}.name"))
     if len(ends) == 1 or f"{OWN}{key}" in ends:
         return f"{OWN}{key}" if f"{OWN}{key}" in ends else ends[0]
     known = {name for name in there if not name.startswith(OWN)} | set(own)
@@ -159,7 +167,7 @@ def _by_settings(groups: Sequence[Sequence[Curve]], keys: Sequence[str]) -> list
 
 def _words(curve: Curve, chosen: Sequence[str], keys: Sequence[str]) -> list[str]:
     """Return `learning_rate=0.001` of each chosen key, by its last part where that is enough."""
-    last = {key: key.rsplit(".", 1)[-1] for key in keys}
+    last = {key: PLAIN.sub("", key).rsplit(".", 1)[-1] for key in keys}
     names = {key: last[key] if list(last.values()).count(last[key]) == 1 else key.removeprefix(OWN) for key in keys}
     return [
         str(value_of(curve, key)) if key in ("agent", "algorithm") else f"{names[key]}={brief(value_of(curve, key))}"
@@ -197,7 +205,7 @@ def _unique(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _labels(keys: Sequence[str], curves: Sequence[Curve]) -> list[str]:
+def label_keys(keys: Sequence[str], curves: Sequence[Curve]) -> list[str]:
     """Return keys as one would write them to `rltrain train`."""
     sections = {curve.agent.key for curve in curves}
     section = next(iter(sections)) if len(sections) == 1 else "agents.*"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from rltrain.errors import shown
 from rltrain.results.curves import Curve
+from rltrain.results.groups import are_alike
 from rltrain.results.records import Record
 from rltrain.results.saved import of_type
 
@@ -17,6 +18,9 @@ def marks_of(curve: Curve, group: Sequence[Curve], metric: str) -> list[str]:
         changed = sorted({key for start in record.starts[1:] for key in start.get("changed") or {}} - {"total_env_steps"})
         times = "once" if len(record.starts) == 2 else f"{len(record.starts) - 1} times"
         found.append(f"resumed {times}" + (f", with other {', '.join(changed)}" if changed else ""))
+    twin = next((one for one in group if _is_twin(curve, one)), None)
+    if twin is not None:
+        found.append(f"has the seed of {twin.record.name}")
     if not len(curve.values):
         found.append(f"has no {metric}")
     others = [one for one in group if one.record.state == "finished"] or group
@@ -26,6 +30,12 @@ def marks_of(curve: Curve, group: Sequence[Curve], metric: str) -> list[str]:
         if own != usual and own and usual:
             found.append(f"{what}{own}, others {usual}")
     return [*found, *record.problems]
+
+
+def _is_twin(curve: Curve, other: Curve) -> bool:
+    """Tell whether another run has the same seed and settings, so that the two say no more than one."""
+    same = other.record.seed == curve.record.seed and (other.agent, other.part) == (curve.agent, curve.part)
+    return same and other.record is not curve.record and are_alike(curve, other)
 
 
 def _state(record: Record) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from rltrain.results import pictures, statistics
-from rltrain.results.groups import brief
+from rltrain.results.groups import brief, differing, label_keys
 from rltrain.results.normalizing import SHIPPED
 from rltrain.results.pages import Block, Code, Heading, Items, Picture, Table, Text
 from rltrain.results.report import Report
@@ -71,6 +71,9 @@ def notes_of(report: Report) -> list[str]:
     if few:
         counts = ", ".join(map(str, few))
         notes.append(f"Fewer than {statistics.FEWEST} runs (n = {counts}): each is drawn, and no interval is claimed.")
+    pooled = list(dict.fromkeys(key for group in report.groups for key in differing(group.curves))) if report.wanted.by else []
+    if pooled:
+        notes.append(f"Runs of one group also differ in {', '.join(label_keys(pooled, report.groups[0].curves))}.")
     unlike = [mark for curve, marks in report.marks.items() if curve.record.state == "finished" for mark in marks]
     if unlike:
         notes.append(f"Some finished runs are not like the others of their group, which the table of runs says: {unlike[0]}.")

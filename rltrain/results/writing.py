@@ -31,6 +31,7 @@ def find_place(wanted: str | None) -> Path:
     Raises ConfigError for one that holds anything else, StorageError for one that can't be written to.
     """
     if wanted is None:
+        check_writable(str(ROOT), "out")
         return ROOT / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     path = Path(wanted)
     if path.exists() and not path.is_dir():

@@ -113,6 +113,12 @@ def test_members_of_a_team_are_groups(tmp_path):
     }
 
 
+def test_backends_go_by_their_names(tmp_path):
+    make_run(tmp_path / "a", settings={"backend": {"name": "jax", "device": "cpu"}})
+    make_run(tmp_path / "b")
+    assert sizes(tmp_path) == sizes(tmp_path, by=["backend"]) == {"backend=jax": 1, "backend=torch": 1}
+
+
 def test_by(tmp_path):
     for i, (rate, epochs) in enumerate([(0.1, 4), (0.1, 8), (0.2, 8)]):
         make_run(tmp_path / str(i), seed=i, agents={"ppo": {"learning_rate": rate, "epochs": epochs}})
@@ -124,7 +130,7 @@ def test_by(tmp_path):
         "learning_rate=0.2 epochs=8",
     ]
     assert sizes(tmp_path, by=["seed"]) == {"seed=0": 1, "seed=1": 1, "seed=2": 1}
-    assert sizes(tmp_path, by=["env.id"]) == {"id=CartPole-v1": 3}
+    assert sizes(tmp_path, by=["env.id"]) == sizes(tmp_path, by=["env"]) == {"env=CartPole-v1": 3}
     with pytest.raises(
         ConfigError, match=r"^by=agents\.ppo\.learning_rat: no run has .* did you mean 'agents\.ppo\.learning_rate'"
     ):

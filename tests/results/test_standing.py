@@ -151,6 +151,15 @@ def test_runs_that_are_not_like_the_others_are_marked(tmp_path, how, mark):
     assert found[:2] == [[], []] and any(mark in one for one in found[2]), found
 
 
+def test_runs_of_one_seed_are_said_to_be_alike(tmp_path):
+    for name, seed in (("a", 1), ("b", 2), ("c", 1)):
+        make_run(tmp_path / name, seed=seed, agents={"ppo": {"count": 2}})
+    (group,) = groups(tmp_path)
+    found = [marks_of(curve, group.curves, EVALUATION) for curve in group.curves]
+    names = [curve.record.name for curve in group.curves[::2]]
+    assert found == [[f"has the seed of {names[2]}"]] * 2 + [[]] * 2 + [[f"has the seed of {names[0]}"]] * 2
+
+
 def test_over_tasks(tmp_path):
     make_sweep(tmp_path / "a", rates=[0.01], env="A-v0")  # 2 to 6
     make_sweep(tmp_path / "b", rates=[0.01], env="B-v0", seeds=[1, 2, 3, 4, 5, 9])  # 2 to 6, and 10
