@@ -8,6 +8,7 @@ from rltrain import config as configuration
 from rltrain.commands import environments
 from rltrain.commands.choices import LISTS
 from rltrain.commands.evaluate import OPTIONS
+from rltrain.commands.export import OPTIONS as EXPORT_OPTIONS
 from rltrain.commands.prune import OPTIONS as PRUNE_OPTIONS
 from rltrain.commands.report import OPTIONS as REPORT_OPTIONS
 from rltrain.commands.runs import OPTIONS as RUNS_OPTIONS
@@ -27,7 +28,7 @@ _rltrain_find() {
   case "$1 $cur" in
     train\\ resume=*|train\\ init_from=*|train\\ run.dir=*) base="${cur%%=*}=" ;;
   esac
-  if [[ -n $base || $1 == eval || $1 == runs || $1 == report || $1 == checkpoint ]]; then
+  if [[ -n $base || $1 == eval || $1 == runs || $1 == report || $1 == export || $1 == checkpoint ]]; then
     value="${cur#"$base"}"
     for word in latest latest/best; do
       [[ $base == run.dir= || $1 == checkpoint && $2 == checkpoint ]] || [[ $word != "$value"* ]] || found+=("$base$word")
@@ -48,6 +49,7 @@ _rltrain_find() {
       for word in {runs}; do [[ $word != "$cur"* ]] || found+=("$word"); done
       return 0 ;;
     report) for word in {report}; do [[ $word != "$cur"* ]] || found+=("$word"); done; return 0 ;;
+    export) for word in {export}; do [[ $word != "$cur"* ]] || found+=("$word"); done; return 0 ;;
     eval) for word in {eval}; do [[ $word != "$cur"* ]] || found+=("$word"); done ;;
     train|config) ;;
     *) return 0 ;;
@@ -120,6 +122,7 @@ def _words() -> dict[str, list[str]]:
         "lists": sorted(LISTS),
         "eval": [f"{name}=" for name in OPTIONS],
         "report": [f"{name}=" for name in REPORT_OPTIONS],
+        "export": [f"{name}=" for name in EXPORT_OPTIONS],
         "runs": [f"{name}=" for name in dict.fromkeys((*RUNS_OPTIONS, *PRUNE_OPTIONS))],
         "checkpoint": [name.partition(" ")[2] for name in VERBS if name.startswith("checkpoint ")],
     }
@@ -160,12 +163,12 @@ def _fish() -> str:
     offer("__fish_seen_subcommand_from config", words["keys"])
     offer("__fish_seen_subcommand_from eval", ["latest", "latest/best", *words["eval"]])
     offer("__fish_seen_subcommand_from report", words["report"])
+    offer("__fish_seen_subcommand_from export", words["export"])
     offer("__fish_seen_subcommand_from runs", ["prune", *words["runs"]])
     offer("__fish_seen_subcommand_from checkpoint", words["checkpoint"])
     offer("__fish_seen_subcommand_from list", words["lists"])
     offer("__fish_seen_subcommand_from completion", ["bash", "zsh", "fish"])
     offer("__fish_seen_subcommand_from help", words["verbs"])
-    lines.append(
-        "complete -c rltrain -n '__fish_seen_subcommand_from eval runs report checkpoint' -a '(__fish_complete_directories)'"
-    )
+    takers = "eval runs report export checkpoint"
+    lines.append(f"complete -c rltrain -n '__fish_seen_subcommand_from {takers}' -a '(__fish_complete_directories)'")
     return "\n".join([*lines, ""])

@@ -15,13 +15,14 @@ from rltrain.commands.plans import add_plugins, load_config, load_plugins
 from rltrain.commands.reading import Held, hold_found, load_policies
 from rltrain.confidential import conceal_tree
 from rltrain.errors import CheckpointError, CommandError, ConfigError, nearest
-from rltrain.exports import onnx_runner
 from rltrain.exports.form import Form, describe_space, named_inputs
 from rltrain.exports.proof import compare
 from rltrain.runs import Run
 from rltrain.screen import print_out
 from rltrain.seeding import FINAL_EVALUATION_ENVIRONMENTS
 
+OPTIONS = ("agent", "rows")
+RUNNER = Path(__file__).parents[1] / "exports" / "onnx_runner.py"  # which imports onnxruntime
 USAGE = "write rltrain export RUN FILE.onnx [agent=NAME], or FILE.pt2, or FILE.stablehlo"
 
 
@@ -161,7 +162,7 @@ def _write(options: Options, held: Held, trainer: Any, agent: Any, written: Any)
         file.with_suffix(".json").write_text(form.text() + "\n", encoding="utf-8")
         beside = [file.with_suffix(".json").name]
         if file.suffix == ".onnx":
-            shutil.copyfile(onnx_runner.__file__, file.with_suffix(".py"))
+            shutil.copyfile(RUNNER, file.with_suffix(".py"))
             beside.append(file.with_suffix(".py").name)
     except OSError as error:
         raise checkpoints.storage_error(f"FILE={file}", error) from None

@@ -152,7 +152,7 @@ VERBS = {
         Verb(
             "export",
             "rltrain.commands.export:export",
-            ("rltrain export RUN FILE.onnx|FILE.pt2|FILE.stablehlo [agent=NAME] [rows=N] [env.KEY=VALUE...]",),
+            ("rltrain export RUN FILE.onnx|FILE.pt2|FILE.stablehlo [OPTION...]",),
             "Write a policy as a file that acts without rltrain: observations as the environment gives them in, actions as it "
             "takes them out. The file is compared with the policy before it is there.",
             (
@@ -261,6 +261,7 @@ SUMMARIES = {
     "eval": "play a checkpoint's policies, print how they did",
     "runs": "a table of runs; prune: delete old checkpoints",
     "report": "compare runs: pictures, intervals, a page",
+    "export": "a policy as a file that acts without rltrain",
     "checkpoint": "verify, show or export a checkpoint",
     "list": "agents, trainers, backends, experiments, envs",
     "config": "explain settings: value, range, sentence",
@@ -297,6 +298,7 @@ USAGES = {
     "eval": "rltrain eval RUN",
     "runs": "rltrain runs [DIR]",
     "report": "rltrain report RUN...",
+    "export": "rltrain export RUN FILE",
     "checkpoint": "rltrain checkpoint VERB PATH",
     "list": "rltrain list WHAT",
     "config": "rltrain config [KEY]",
