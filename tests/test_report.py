@@ -8,7 +8,7 @@ import struct
 import zlib
 
 import pytest
-from command_line import assert_one_error, call
+from command_line import assert_one_error, call, train
 from made_runs import EVALUATION, RETURN, make_run, make_sweep
 
 pytest.importorskip("matplotlib")
@@ -81,6 +81,25 @@ def test_a_sweep(here):
     assert {row["metric"] for row in rows} == {EVALUATION, RETURN}
 
 
+def test_runs_that_were_trained(here):
+    """Two agents of equal settings in each of two runs that differ in a setting."""
+    for rate in ("0.001", "0.002"):
+        settings = (
+            "agents.ppo.count=2",
+            "env.num_envs=2",
+            "total_env_steps=128",
+            "evaluation.interval=32",
+            "evaluation.episodes=1",
+        )
+        train(*settings, f"agents.ppo.learning_rate={rate}", f"run.dir=runs/{rate}")
+    out = report("runs", "out=r", "by=[learning_rate]").out
+    assert "2 runs with 4 curves, compared by evaluation/episode_return_mean" in out
+    names = [one["name"] for one in json.loads((here / "r/report.json").read_text())["tasks"]["CartPole-v1"] if one["n"] == 2]
+    assert names == ["learning_rate=0.001", "learning_rate=0.002"]
+    values = {(row["agent"], row["seed"]) for row in csv.DictReader((here / "r/data.csv").open())}
+    assert values == {("ppo_0", "1"), ("ppo_1", "1")}
+
+
 def test_one_run_and_the_same_place_again(here):
     """n = 1 is said; another report in the same place takes away what it doesn't have, and nothing else."""
     make_sweep(here / "a", seeds=[1, 2])
@@ -98,15 +117,19 @@ def test_runs_that_go_on_failed_or_were_resumed(here):
     make_run(here / "a/2", seed=2, reason="failed: ValueError: no")
     make_run(here / "a/3", seed=3, starts=[{"time": "2027-01-15T09:00:00+00:00"}])
     make_run(here / "a/4", seed=4, scores=[])
+    (here / "a/6").mkdir()
+    (here / "a/6/job.json").write_text('{"error": "ValueError: no such thing"}')
     going = make_run(here / "a/5", seed=5, reason=None, scores=[1.0])
     with (going / ".lock").open("w") as file:  # as the run itself holds it
         file.write("pid 1 on host here")
         file.flush()
         fcntl.flock(file, fcntl.LOCK_EX)
         result = report("a", "out=r")
-    assert "Not finished: 1 running, 1 failed of 5 runs." in result.out
+    assert "Not finished: 1 running, 2 failed of 6 runs." in result.out
     for line in ("a/2: failed: ValueError: no", "a/3: resumed once", "a/4: has no evaluation", "a/5: running at 33 %"):
         assert line in result.out
+    assert "Without a configuration that can be read, so in no group: 1 run, a/6." in result.out
+    assert "| a/6 | - | - |" in (here / "r/report.md").read_text()
     assert json.loads((here / "r/report.json").read_text())["tasks"]["CartPole-v1"][0]["n"] == 2
     assert "running at 33 %" in (here / "r/report.md").read_text()
 

@@ -1,6 +1,7 @@
 """Runs as curves: a metric of each agent over its env steps and over time, and where the curve ends."""
 
 import fnmatch
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -96,7 +97,9 @@ def read_curves(records: Sequence[Record], metric: str) -> list[Curve]:
     there = {tag for record in records for columns in record.columns.values() for tag in columns}
     there -= {"wall_time", "timestep", "env_steps"}
     if not there:
-        raise ConfigError("metric", metric, "no run has written metrics yet; wait for the first rows")
+        states = Counter(record.state for record in records)
+        said = ", ".join(f"{count} {state}" for state, count in states.items())
+        raise ConfigError("metric", metric, f"no run has written metrics yet ({said}); wait for the first rows")
     raise ConfigError("metric", metric, f"no run has values of it; {nearest(metric, there, limit=60)}")
 
 

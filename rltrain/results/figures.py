@@ -29,6 +29,7 @@ STYLE: dict[str, Any] = {
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
     "svg.hashsalt": "rltrain",
+    "text.parse_math": False,
     "font.family": "DejaVu Sans",
 }
 

@@ -13,7 +13,7 @@ from rltrain.results.saved import of_type
 def marks_of(curve: Curve, group: Sequence[Curve], metric: str) -> list[str]:
     """Return what is to be said of a curve among those of its group and task; nothing for most."""
     record = curve.record
-    found = [_state(record)] if record.state != "finished" else []
+    found = [state_of(record)] if record.state != "finished" else []
     if len(record.starts) > 1:
         changed = sorted({key for start in record.starts[1:] for key in start.get("changed") or {}} - {"total_env_steps"})
         times = "once" if len(record.starts) == 2 else f"{len(record.starts) - 1} times"
@@ -38,7 +38,8 @@ def _is_twin(curve: Curve, other: Curve) -> bool:
     return same and other.record is not curve.record and are_alike(curve, other)
 
 
-def _state(record: Record) -> str:
+def state_of(record: Record) -> str:
+    """Return how a run ended or how far it is."""
     done, total = record.env_steps, record.total_env_steps
     share = f" at {min(100, 100 * done // total)} %" if done is not None and total else ""
     reason = shown(record.reason) if record.reason else ""

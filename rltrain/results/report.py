@@ -57,6 +57,11 @@ class Report:
         """The tasks that any run was about."""
         return tasks_of(curve for group in self.groups for curve in group.curves)
 
+    @property
+    def unknown(self) -> list[Record]:
+        """The runs of which nobody knows what they were to train, so that they are in no group."""
+        return [record for record in self.records if not record.agents]
+
     @cached_property
     def standings(self) -> dict[str, list[Standing]]:
         """The numbers of each group that has runs on a task, by task."""

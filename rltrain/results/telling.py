@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from rltrain.results import pictures, statistics
 from rltrain.results.groups import brief, differing, label_keys
+from rltrain.results.marks import state_of
 from rltrain.results.normalizing import SHIPPED
 from rltrain.results.pages import Block, Code, Heading, Items, Picture, Table, Text
 from rltrain.results.report import Report
@@ -64,6 +65,11 @@ def notes_of(report: Report) -> list[str]:
             f"Not finished: {', '.join(open_ones)} of {len(states)} runs. Where some are, final scores are of those alone."
         )
     every = [(task, standing) for task, standings in report.standings.items() for standing in standings]
+    if report.unknown:
+        names = ", ".join(record.name for record in report.unknown[:3]) + (", ..." if len(report.unknown) > 3 else "")
+        notes.append(
+            f"Without a configuration that can be read, so in no group: {_counted(len(report.unknown), 'run')}, {names}."
+        )
     for task, standing in every:
         if standing.so_far:
             notes.append(f"{standing.name} on {task}: no run is finished, so its numbers are of {standing.n} under way (*).")
@@ -164,6 +170,7 @@ def _runs(report: Report) -> Table:
         for group in report.groups
         for curve in group.curves
     ]
+    rows += [[record.name, *["-"] * 7, "; ".join([state_of(record), *record.problems])] for record in report.unknown]
     return Table(head, rows, ["run", "group", "task", "agent", "to know"])
 
 

@@ -72,6 +72,12 @@ def test_names_stand_at_the_lines_and_unfinished_runs_have_marks(tmp_path):
     assert svg.count("<use ") > draw(tmp_path / "0.001_1", tmp_path / "0.01_1").count("<use ")  # ticks and marks
 
 
+def test_names_are_no_formulas(tmp_path):
+    for name in ("$a_1$", "$b"):
+        make_run(tmp_path / name, agents={"ppo": {"path": name}})
+    assert {"path", "$a_1$, n = 1", "$b, n = 1"} <= set(texts(draw(tmp_path)))
+
+
 def test_many_names_stand_in_a_key_below(tmp_path):
     for env in "ABCD":
         make_run(tmp_path / env, env=f"{env}-v0", agents={"ppo": {"learning_rate": 0.1}})

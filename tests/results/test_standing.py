@@ -78,7 +78,7 @@ def test_a_metric_that_no_run_has(tmp_path):
     ):
         read(tmp_path, metric="evaluation/episode_return")
     make_run(tmp_path / "b", scores=[])
-    with pytest.raises(ConfigError, match="no run has written metrics yet"):
+    with pytest.raises(ConfigError, match=r"no run has written metrics yet \(1 finished\)"):
         read(tmp_path / "b")
 
 
