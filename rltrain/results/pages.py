@@ -63,8 +63,9 @@ STYLE = """
   :root { --ink: #e6edf3; --page: #0d1117; --line: #3d444d; --soft: #9198a1; --band: #151b23; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem 1rem 3rem; max-width: 60rem; background: var(--page); color: var(--ink);
+body { margin: 0 auto; padding: 1rem 1rem 3rem; max-width: 76rem; background: var(--page); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+p, ul, pre { max-width: 60rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: 1.05rem; }
 pre { padding: 0.7rem; background: var(--band); border-radius: 6px; white-space: pre-wrap; font-size: 0.85rem; }
