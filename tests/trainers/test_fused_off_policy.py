@@ -64,7 +64,7 @@ CASES = [
     pytest.param(["dqn"], Walk, id="dqn"),
     pytest.param(["dqn, seeing"], Pictured, id="pictures", marks=pytest.mark.slow),
     pytest.param(["sac", "ppo", "ddqn+"], Gated, id="choices", marks=pytest.mark.slow),
-    pytest.param(["dqn, remembering"], Gated, id="remembering"),
+    pytest.param(["dqn, remembering"], Gated, id="remembering", marks=pytest.mark.slow),
     pytest.param(["ddpg, remembering", "sac, remembering"], lambda: Walk(continuous=True), id="more", marks=pytest.mark.slow),
     pytest.param(["td3", "ddpg", "sac+"], lambda: Walk(continuous=True), id="continuous", marks=pytest.mark.slow),
 ]
