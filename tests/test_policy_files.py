@@ -13,6 +13,7 @@ from command_line import assert_one_error, call
 from gymnasium import spaces
 
 from rltrain.agents.base import Agent
+from rltrain.commands.export import FORMATS
 from rltrain.exports.form import named_inputs
 from rltrain.exports.proof import Proof
 from rltrain.spaces import leaves, map_arrays
@@ -116,7 +117,7 @@ print(actions)
 
 @pytest.mark.parametrize(("suffix", "backend"), SUFFIXES)
 def test_a_file_is_written_proved_and_says_what_it_is(suffix, backend, here):
-    for package in (backend, *(("onnx", "onnxruntime", "onnxscript") if suffix == ".onnx" else ())):
+    for package in FORMATS[suffix].packages:
         pytest.importorskip(package)
     assert call("train", *REMEMBERING, f"backend={backend}", "env.num_envs=3", "trainer.timesteps=32", "run.dir=run").status == 0
     before = sorted(path for path in Path("run").rglob("*"))

@@ -39,7 +39,7 @@ class Format:
 FORMATS = {
     ".onnx": Format("torch", "onnx", ("torch", "onnx", "onnxscript", "onnxruntime"), "torch,onnx"),
     ".pt2": Format("torch", "program", ("torch",), "torch"),
-    ".stablehlo": Format("jax", "stablehlo", ("jax",), "jax"),
+    ".stablehlo": Format("jax", "stablehlo", ("jax", "flatbuffers"), "jax,stablehlo"),
 }
 
 

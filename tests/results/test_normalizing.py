@@ -52,6 +52,6 @@ def test_files_that_hold_no_scores(tmp_path, text, says):
     file = tmp_path / "own.yaml"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(ConfigError, match=r"^scores=.*own\.yaml: ") as error:
+    with pytest.raises(ConfigError, match=r"^scores=.*own\S*: ") as error:
         read_scales(["Own-v0"], str(file))
     assert says in str(error.value)
