@@ -169,6 +169,9 @@ def _write(options: Options, held: Held, trainer: Any, agent: Any, written: Any)
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+    if agent.environment:
+        gathered = "wrappers inside the environment have gathered statistics, which are not in the file: it takes what they give"
+        print_out(f"agents.{agent.name}: {gathered}")
     print_out(proof.sentence(), f"saved in {file}, {file.stat().st_size:,} bytes; beside it {' and '.join(beside)}")
     return 0
 

@@ -27,8 +27,7 @@ class Deployed(nn.Module):
 
     def __init__(self, algorithm: Any) -> None:
         super().__init__()
-        groups = getattr(algorithm, "groups", None)
-        self.groups = {name: (group, getattr(groups, name, group)) for name, group in (groups or {}).items()}
+        self.groups = getattr(algorithm, "groups", {})
         parts = getattr(algorithm, "parts", {"": algorithm})
         self.algorithms = {name: _plain(part) for name, part in parts.items()}
         self.networks = nn.ModuleList([part.acting for part in self.algorithms.values()])
@@ -57,12 +56,12 @@ class Deployed(nn.Module):
 
     def _members(self) -> dict[str, tuple[str, ...]]:
         """Return by group who belongs to it; "" where the policy is one agent's."""
-        return {name: self.groups[name][0].members if self.groups else ("",) for name in self.algorithms}
+        return {name: self.groups[name].members if self.groups else ("",) for name in self.algorithms}
 
     def _act(self, name: str, number: int, member: str, arrays: Arrays) -> Arrays:
         algorithm, own = self.algorithms[name], dict(arrays)
         observations = spaces.unnamed(own, _joined(OBSERVATIONS, member))
-        if member and self.groups[name][0].shares:
+        if member and self.groups[name].shares:
             rows = next(iter(observations.values())) if isinstance(observations, dict) else observations
             label = torch.full((rows.shape[0],), number, dtype=torch.int32)
             observations = {**spaces.named(observations, OWN), MEMBER: label}
