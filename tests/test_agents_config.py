@@ -278,7 +278,7 @@ TINY = (
     [
         (["agents=ppo,a2c"], [["ppo"], ["a2c"]]),
         (["agents.ppo.count=1,2"], [["ppo"], ["ppo_0", "ppo_1"]]),
-        (["agents.ppo.count=2", "agents_scope=even,[1,3]"], [["ppo_0", "ppo_1"]] * 2),
+        pytest.param(["agents.ppo.count=2", "agents_scope=even,[1,3]"], [["ppo_0", "ppo_1"]] * 2, marks=pytest.mark.slow),
         (["agents=[fast:ppo,slow:ppo]", "agents.slow.learning_rate=0.1,0.01", "agents_scope=[1,3]"], [["fast", "slow"]] * 2),
     ],
 )

@@ -86,7 +86,7 @@ def test_what_is_written_acts_as_the_policy_over_an_episode(case, backend):
 SUFFIXES = [
     pytest.param(".onnx", "torch", id="onnx"),
     pytest.param(".pt2", "torch", id="pt2"),
-    pytest.param(".stablehlo", "jax", id="stablehlo"),
+    pytest.param(".stablehlo", "jax", id="stablehlo", marks=pytest.mark.slow),
 ]
 REMEMBERING = [
     "agents.ppo.network.cell=gru",

@@ -69,14 +69,14 @@ def batch_of_every_window(algorithm: Any) -> tuple[Any, np.ndarray, np.ndarray]:
     return batch, times.reshape(-1), np.broadcast_to(first % COPIES, times.shape).reshape(-1)
 
 
-@pytest.mark.parametrize("valid", [False, True], ids=["all rows", "dummy rows"])
+@pytest.mark.parametrize("valid", [pytest.param(False, marks=pytest.mark.slow), True], ids=["all rows", "dummy rows"])
 @pytest.mark.parametrize(
     ("kind", "cfg"),
     [
-        (DQN, {"network": {"dueling": True}}),
+        pytest.param(DQN, {"network": {"dueling": True}}, marks=pytest.mark.slow),
         (DQN, {"cell": "lstm", "network": {"remembers_actions": True, "cell_layers": 2}}),
         (SAC, {}),
-        (SAC, {"actions": CHOICES, "burn_in": 0}),
+        pytest.param(SAC, {"actions": CHOICES, "burn_in": 0}, marks=pytest.mark.slow),
         (SAC, {"space": PICTURES, "network": {"cnn": [[2, 3, 1], 5]}, "n_steps": 1}),
         (DDPG, {"noise": "ornstein_uhlenbeck", "cell": "rnn", "learning_starts": 0}),
     ],

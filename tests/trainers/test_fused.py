@@ -36,7 +36,7 @@ TWO = [(PPO, 3, {"rollout_length": 16, "epochs": 2, **NORMALISED}), (A2C, 2, {"r
     ("env", "agents"),
     [
         pytest.param(Walk, TWO, id="discrete-two"),
-        pytest.param(lambda: Walk(continuous=True), ONE, id="continuous-one"),
+        pytest.param(lambda: Walk(continuous=True), ONE, id="continuous-one", marks=pytest.mark.slow),
         pytest.param(Walk, REMEMBERING, id="memory"),
         pytest.param(Walk, ONE, id="discrete-one", marks=pytest.mark.slow),
         pytest.param(lambda: Walk(continuous=True), TWO, id="continuous-two", marks=pytest.mark.slow),

@@ -89,7 +89,7 @@ def mean_of(run: str, *overrides: str) -> float:
 
 
 @pytest.mark.parametrize("settings", [CELL, pytest.param(OFF_POLICY, marks=pytest.mark.slow)], ids=["ppo", "dqn"])
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_a_run_resumed_in_mid_episode_and_rollout_is_the_uninterrupted_one(backend, settings, here):
     pytest.importorskip(backend)
     rest = [*settings, f"backend={backend}", "schedule.horizon=80"]
