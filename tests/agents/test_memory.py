@@ -129,9 +129,10 @@ def test_sequences_begin_with_what_was_remembered_there():
     assert [len(batch.carries["0"]) for batch, _ in evaluations] == [COPIES, COPIES * 3]
 
 
-def test_a_successor_is_read_with_what_is_remembered_after_its_row():
+@pytest.mark.parametrize("actions", [False, True], ids=["observations", "actions too"])
+def test_a_successor_is_read_with_what_is_remembered_after_its_row(actions):
     """By hand: the value network's cell unrolled over each episode, and one step more where it was cut."""
-    algorithm, seen = make(discount_factor=0.5, gae_lambda=1.0), []
+    algorithm, seen = make(discount_factor=0.5, gae_lambda=1.0, network={"remembers_actions": actions}), []
     play(algorithm, algorithm.init_actor(COPIES, 1), np.random.default_rng(3), seen)
     network, found = algorithm.networks.value, []
     rollout = algorithm.memory.read()
@@ -144,12 +145,20 @@ def test_a_successor_is_read_with_what_is_remembered_after_its_row():
     with torch.no_grad():
         for copy in range(COPIES):
             carry = network.init_carry(1)
+            before = torch.zeros(1, 3)  # the action, one-hot
             for t, (observations, _, starts, truncated, following) in enumerate(seen):
                 carry = network.init_carry(1) if starts[copy] else carry
-                value, carry = network.step(torch.from_numpy(observations[copy : copy + 1]), carry)
+                before = torch.zeros(1, 3) if starts[copy] else before
+
+                def read(rows, copy=copy):
+                    own = torch.from_numpy(rows[copy : copy + 1])
+                    return torch.cat((own, before), 1) if actions else own  # noqa: B023
+
+                value, carry = network.step(read(observations), carry)
+                before = nn.functional.one_hot(rollout.outputs["actions"][t, copy : copy + 1], 3).float()
                 torch.testing.assert_close(values[t, copy], value[0, 0], rtol=1e-5, atol=1e-6)
                 if truncated[copy]:
-                    expected, _ = network.step(torch.from_numpy(following[copy : copy + 1]), carry)
+                    expected, _ = network.step(read(following), carry)
                     torch.testing.assert_close(last_values[rows.index(t * COPIES + copy)], expected[0, 0], rtol=1e-5, atol=1e-6)
 
 

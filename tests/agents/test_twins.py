@@ -84,6 +84,8 @@ FAST = [
 SLOW = [
     ("ppo", CONTINUOUS, {"network": {"cell": "lstm", "cell_size": 8, "cell_layers": 2}, "normalize_observations": True}),
     ("ppo", DISCRETE, {"network": {"cell": "lstm", "cell_size": 8, "shared": True}}),
+    ("ppo", spaces.MultiDiscrete([3, 2]), {"network": {"cell": "gru", "cell_size": 8, "remembers_actions": True}}),
+    ("a2c", CONTINUOUS, {"network": {"cell": "gru", "cell_size": 8, "remembers_actions": True}, "learning_rate": 0.1}),
     ("ppo", DISCRETE, {"network": {"cell": "rnn", "cell_size": 8}, "sequence_length": 4, "kl_stop": 1e-3}),
     ("a2c", CONTINUOUS, {"network": {"cell": "gru", "cell_size": 8}, "learning_rate": 0.1}),
     ("ppo", CONTINUOUS, {}),
