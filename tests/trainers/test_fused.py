@@ -37,7 +37,7 @@ TWO = [(PPO, 3, {"rollout_length": 16, "epochs": 2, **NORMALISED}), (A2C, 2, {"r
     [
         pytest.param(Walk, TWO, id="discrete-two"),
         pytest.param(lambda: Walk(continuous=True), ONE, id="continuous-one", marks=pytest.mark.slow),
-        pytest.param(Walk, REMEMBERING, id="memory"),
+        pytest.param(Walk, REMEMBERING, id="memory", marks=pytest.mark.slow),
         pytest.param(Walk, ONE, id="discrete-one", marks=pytest.mark.slow),
         pytest.param(lambda: Walk(continuous=True), TWO, id="continuous-two", marks=pytest.mark.slow),
         pytest.param(Nested, ONE, id="dict-one", marks=pytest.mark.slow),
