@@ -6,6 +6,7 @@ masked; `state/...` where the policy remembers, zeros where an episode begins. O
 """
 
 import json
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,47 @@ class Form:
         """Return inputs, outputs and what is said of the policy as JSON."""
         inputs = {name: {"dtype": str(array.dtype), "shape": ["batch", *array.shape[1:]]} for name, array in self.inputs.items()}
         return json.dumps({**self.about, "inputs": inputs, "outputs": list(self.outputs)}, indent=1)
+
+
+class ByMember:
+    """A policy that is asked member by member: what both backends' have in common."""
+
+    groups: dict[str, Any]  # of a team, by name
+    algorithms: dict[str, Any]  # by group; "" where the policy is one agent's
+
+    def init_state(self, rows: int) -> dict[str, np.ndarray]:
+        """Return what is remembered as an episode begins, by name."""
+        state: dict[str, np.ndarray] = {}
+        for name, members in self._members().items():
+            for member in members:
+                carry = self.algorithms[name].init_carry(rows)
+                if self.algorithms[name].remembers:
+                    _, remembered, actions, _ = carry
+                    prefix = joined(STATE, member)
+                    state |= {f"{prefix}/{i}": np.asarray(part) for i, part in enumerate(remembered)}
+                    state |= {} if actions is None else {f"{prefix}/actions": np.asarray(actions)}
+        return state
+
+    def forward(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return outputs by name."""
+        found: dict[str, Any] = {}
+        for name, members in self._members().items():
+            for number, member in enumerate(members):
+                found |= self._act(name, number, member, arrays)
+        return dict(sorted(found.items()))
+
+    def _members(self) -> dict[str, tuple[str, ...]]:
+        """Return by group who belongs to it."""
+        return {name: self.groups[name].members if self.groups else ("",) for name in self.algorithms}
+
+    @abstractmethod
+    def _act(self, name: str, number: int, member: str, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Return outputs by name of a member, the `number`-th of its group."""
+
+
+def joined(name: str, member: str) -> str:
+    """Return the name of what is a member's."""
+    return f"{name}/{member}" if member else name
 
 
 def named_inputs(observations: Arrays, masks: Any, states: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

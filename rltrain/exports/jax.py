@@ -11,14 +11,14 @@ from jax import dtypes, export
 
 from rltrain import spaces
 from rltrain.agents.multi_agent.groups import MEMBER, OWN
-from rltrain.exports.form import ACTIONS, LOGITS, MASKS, NEXT, OBSERVATIONS, STATE, Form
+from rltrain.exports.form import ACTIONS, LOGITS, MASKS, NEXT, OBSERVATIONS, STATE, ByMember, Form, joined
 from rltrain.structures import Array
 
 Arrays = dict[str, Array]
 Policy = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-class Deployed:
+class Deployed(ByMember):
     """A policy as an evaluation asks it, as a pure function: arrays by name in, arrays by name out; see `form`."""
 
     def __init__(self, algorithm: Any) -> None:
@@ -28,57 +28,28 @@ class Deployed:
         self.policies = {name: part.pure.policy(part.state) for name, part in parts.items()}
         self.compiled = jax.jit(self.forward)
 
-    def init_state(self, rows: int) -> dict[str, np.ndarray]:
-        """Return what is remembered as an episode begins, by name."""
-        state: dict[str, np.ndarray] = {}
-        for name, members in self._members().items():
-            for member in members:
-                carry = self.algorithms[name].init_carry(rows)
-                if self.algorithms[name].remembers:
-                    _, remembered, actions, _ = carry
-                    prefix = _joined(STATE, member)
-                    state |= {f"{prefix}/{i}": np.asarray(part) for i, part in enumerate(remembered)}
-                    state |= {} if actions is None else {f"{prefix}/actions": np.asarray(actions)}
-        return state
-
-    def forward(self, arrays: Arrays) -> Arrays:
-        """Return outputs by name."""
-        found: Arrays = {}
-        for name, members in self._members().items():
-            for number, member in enumerate(members):
-                found |= self._act(name, number, member, arrays)
-        return dict(sorted(found.items()))
-
-    def _members(self) -> dict[str, tuple[str, ...]]:
-        """Return by group who belongs to it; "" where the policy is one agent's."""
-        return {name: self.groups[name].members if self.groups else ("",) for name in self.algorithms}
-
     def _act(self, name: str, number: int, member: str, arrays: Arrays) -> Arrays:
         algorithm, (parameters, moments), own = self.algorithms[name], self.policies[name], dict(arrays)
-        observations = spaces.unnamed(own, _joined(OBSERVATIONS, member))
+        observations = spaces.unnamed(own, joined(OBSERVATIONS, member))
         if member and self.groups[name].shares:
             rows = next(iter(observations.values())) if isinstance(observations, dict) else observations
             label = jnp.full(rows.shape[:1], number, jnp.int32)
             observations = {**spaces.named(observations, OWN), MEMBER: label}
-        masks = arrays.get(_joined(MASKS, member))
-        inputs, prefix, found = algorithm.inputs(moments, observations), _joined(STATE, member), dict[str, Array]()
+        masks = arrays.get(joined(MASKS, member))
+        inputs, prefix, found = algorithm.inputs(moments, observations), joined(STATE, member), dict[str, Array]()
         if algorithm.remembers:
             count = len(algorithm.acting.init_carry(1))
             inputs = algorithm.inputs.join(inputs, arrays.get(f"{prefix}/actions"))
             remembered = tuple(arrays[f"{prefix}/{i}"] for i in range(count))
             outputs, remembered = algorithm.acting.step(parameters, inputs, remembered)
-            found |= {f"{_joined(NEXT, member)}/{i}": part for i, part in enumerate(remembered)}
+            found |= {f"{joined(NEXT, member)}/{i}": part for i, part in enumerate(remembered)}
         else:
             outputs = algorithm.acting.logits(parameters, inputs)
         logits = algorithm._masked(algorithm._complete(outputs, parameters), masks)
         best = algorithm._best(logits)
         if algorithm.actions_read:
-            found[f"{_joined(NEXT, member)}/actions"] = algorithm.distribution.as_numbers(best)
-        return found | {_joined(ACTIONS, member): algorithm._to_environment(best), _joined(LOGITS, member): logits}
-
-
-def _joined(name: str, member: str) -> str:
-    return f"{name}/{member}" if member else name
+            found[f"{joined(NEXT, member)}/actions"] = algorithm.distribution.as_numbers(best)
+        return found | {joined(ACTIONS, member): algorithm._to_environment(best), joined(LOGITS, member): logits}
 
 
 def outputs_of(policy: Deployed, inputs: dict[str, np.ndarray]) -> list[str]:

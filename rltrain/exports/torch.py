@@ -14,7 +14,7 @@ from torch import nn
 
 from rltrain import spaces
 from rltrain.agents.multi_agent.groups import MEMBER, OWN
-from rltrain.exports.form import ACTIONS, LOGITS, MASKS, NEXT, OBSERVATIONS, STATE, Form
+from rltrain.exports.form import ACTIONS, LOGITS, MASKS, NEXT, OBSERVATIONS, STATE, ByMember, Form, joined
 from rltrain.models.engines.torch import Remembering
 from rltrain.models.networks.torch import FeedForward
 
@@ -22,7 +22,7 @@ Arrays = dict[str, torch.Tensor]
 Policy = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-class Deployed(nn.Module):
+class Deployed(ByMember, nn.Module):
     """A policy as an evaluation asks it, by plain operations: arrays by name in, arrays by name out; see `form`."""
 
     def __init__(self, algorithm: Any) -> None:
@@ -33,53 +33,28 @@ class Deployed(nn.Module):
         self.networks = nn.ModuleList([part.acting for part in self.algorithms.values()])
         self.eval()
 
-    def init_state(self, rows: int) -> dict[str, np.ndarray]:
-        """Return what is remembered as an episode begins, by name."""
-        state: dict[str, np.ndarray] = {}
-        for name, members in self._members().items():
-            for member in members:
-                carry = self.algorithms[name].init_carry(rows)
-                if self.algorithms[name].remembers:
-                    _, remembered, actions, _ = carry
-                    prefix = _joined(STATE, member)
-                    state |= {f"{prefix}/{i}": part.numpy() for i, part in enumerate(remembered)}
-                    state |= {} if actions is None else {f"{prefix}/actions": actions.numpy()}
-        return state
-
-    def forward(self, arrays: Arrays) -> Arrays:
-        """Return outputs by name."""
-        found: Arrays = {}
-        for name, members in self._members().items():
-            for number, member in enumerate(members):
-                found |= self._act(name, number, member, arrays)
-        return dict(sorted(found.items()))
-
-    def _members(self) -> dict[str, tuple[str, ...]]:
-        """Return by group who belongs to it; "" where the policy is one agent's."""
-        return {name: self.groups[name].members if self.groups else ("",) for name in self.algorithms}
-
     def _act(self, name: str, number: int, member: str, arrays: Arrays) -> Arrays:
         algorithm, own = self.algorithms[name], dict(arrays)
-        observations = spaces.unnamed(own, _joined(OBSERVATIONS, member))
+        observations = spaces.unnamed(own, joined(OBSERVATIONS, member))
         if member and self.groups[name].shares:
             rows = next(iter(observations.values())) if isinstance(observations, dict) else observations
             label = torch.full((rows.shape[0],), number, dtype=torch.int32)
             observations = {**spaces.named(observations, OWN), MEMBER: label}
-        masks = arrays.get(_joined(MASKS, member))
-        inputs, prefix, found = algorithm.inputs(observations), _joined(STATE, member), dict[str, torch.Tensor]()
+        masks = arrays.get(joined(MASKS, member))
+        inputs, prefix, found = algorithm.inputs(observations), joined(STATE, member), dict[str, torch.Tensor]()
         if algorithm.remembers:
             count = len(algorithm.acting.init_carry(1))
             inputs = algorithm.inputs.join(inputs, arrays.get(f"{prefix}/actions"))
             logits, remembered = algorithm.acting.step(inputs, tuple(arrays[f"{prefix}/{i}"] for i in range(count)))
-            found |= {f"{_joined(NEXT, member)}/{i}": part for i, part in enumerate(remembered)}
+            found |= {f"{joined(NEXT, member)}/{i}": part for i, part in enumerate(remembered)}
         else:
             logits = algorithm.acting.logits(inputs)
         if masks is not None:
             logits = algorithm.distribution.mask(logits, masks)
         best = algorithm._best(logits)
         if algorithm.actions_read:
-            found[f"{_joined(NEXT, member)}/actions"] = algorithm.distribution.as_numbers(best)
-        return found | {_joined(ACTIONS, member): algorithm._to_environment(best), _joined(LOGITS, member): logits}
+            found[f"{joined(NEXT, member)}/actions"] = algorithm.distribution.as_numbers(best)
+        return found | {joined(ACTIONS, member): algorithm._to_environment(best), joined(LOGITS, member): logits}
 
 
 class Plain:
@@ -101,10 +76,6 @@ def _plain(algorithm: Any) -> Any:
         if isinstance(network, FeedForward):
             network.__dict__["engine"] = Plain(network) if network.cell is None else Remembering(network)
     return acting
-
-
-def _joined(name: str, member: str) -> str:
-    return f"{name}/{member}" if member else name
 
 
 def outputs_of(policy: Deployed, inputs: dict[str, np.ndarray]) -> list[str]:
